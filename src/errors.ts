@@ -1,0 +1,90 @@
+/** Which side must act, so that a message lands with the right person. */
+export type Side = 'config' | 'source' | 'transport' | 'sink' | 'internal';
+
+interface Policy {
+  readonly side: Side;
+  /** True where the same attempt may succeed later without anyone acting. */
+  readonly retry: boolean;
+}
+
+/** The one table that decides what an error means: every code, whose side it is, whether trying again can help. */
+export const POLICIES = {
+  CONFIG_INVALID: { side: 'config', retry: false },
+  USAGE: { side: 'config', retry: false },
+  SOURCE_UNREACHABLE: { side: 'source', retry: true },
+  SOURCE_AUTHENTICATION: { side: 'source', retry: false },
+  SOURCE_DATABASE_MISSING: { side: 'source', retry: false },
+  SOURCE_RIGHTS: { side: 'source', retry: false },
+  SOURCE_SETTINGS: { side: 'source', retry: false },
+  SOURCE_CONNECTION_LOST: { side: 'source', retry: true },
+  SOURCE_BUSY: { side: 'source', retry: true },
+  SOURCE_QUERY: { side: 'source', retry: false },
+  PROTOCOL: { side: 'source', retry: false },
+  PUBLICATION: { side: 'source', retry: false },
+  TABLES: { side: 'source', retry: false },
+  SLOT_IN_USE: { side: 'source', retry: false },
+  SLOT_LOST: { side: 'source', retry: false },
+  SLOT_MISSING: { side: 'source', retry: false },
+  SLOT_FOREIGN: { side: 'source', retry: false },
+  SLOT_AHEAD: { side: 'source', retry: false },
+  SLOT_BLOCKED: { side: 'source', retry: false },
+  CLUSTER_MISMATCH: { side: 'source', retry: false },
+  TRANSPORT_UNREACHABLE: { side: 'transport', retry: true },
+  TRANSPORT_AUTHENTICATION: { side: 'transport', retry: false },
+  TOPIC_MISSING: { side: 'transport', retry: false },
+  RECORD_TOO_LARGE: { side: 'transport', retry: false },
+  OFFSET_OUT_OF_RANGE: { side: 'transport', retry: false },
+  TRANSPORT: { side: 'transport', retry: false },
+  SINK_LOCKED: { side: 'sink', retry: false },
+  SINK_INVALID: { side: 'sink', retry: false },
+  SINK_INCOMPLETE: { side: 'sink', retry: false },
+  SINK_FULL: { side: 'sink', retry: true },
+  SINK_REJECTED: { side: 'sink', retry: false },
+  SINK_QUERY: { side: 'sink', retry: false },
+  SINK: { side: 'sink', retry: true },
+  NOT_RUNNING: { side: 'config', retry: false },
+  INTERNAL: { side: 'internal', retry: false },
+} as const satisfies Record<string, Policy>;
+
+export type ErrorCode = keyof typeof POLICIES;
+
+/** Every error that a user may see: a code, what happened and where, and one sentence on what to do. */
+export class WaltideError extends Error {
+  readonly code: ErrorCode;
+  readonly help: string;
+
+  constructor(code: ErrorCode, message: string, help: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = 'WaltideError';
+    this.code = code;
+    this.help = help;
+  }
+
+  get side(): Side {
+    return POLICIES[this.code].side;
+  }
+
+  /** What the caller may conclude: true = try again with backoff, false = a person must act first. */
+  get retry(): boolean {
+    return POLICIES[this.code].retry;
+  }
+}
+
+/** One table's data cannot be held by a sink. The table is set aside; the others go on. */
+export class RejectedError extends WaltideError {
+  readonly schema: string;
+  readonly table: string;
+
+  constructor(schema: string, table: string, message: string, options?: { cause?: unknown }) {
+    super('SINK_REJECTED', message, 'Change the column in the source or leave the table out, then copy again with `waltide run --recopy`.', options);
+    this.name = 'RejectedError';
+    this.schema = schema;
+    this.table = table;
+  }
+}
+
+/** The message of anything thrown. */
+export function messageOf(error: unknown): string {
+  if (error instanceof AggregateError && !error.message) return error.errors.map(messageOf).join('; ');
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,29 @@
+import type { ChangeEvent } from './change-event.ts';
+import type { Lsn } from './lsn.ts';
+import type { Offset } from './offset.ts';
+
+/**
+ * What moves from source to transport: many events in order. A batch holds whole transactions, or a part of one.
+ * An empty batch with a `commitEndLsn` is a keepalive, a heartbeat or the end of a snapshot: it takes the same
+ * road as data, so that it can never be acknowledged ahead of it.
+ */
+export interface Batch {
+  readonly events: readonly ChangeEvent[];
+  /** Bytes of memory that the events keep alive; what the in-flight budget counts. */
+  readonly bytes: number;
+  /**
+   * Once this batch and all before it are durable, the slot may be acknowledged up to here.
+   * Null where the batch ends inside a transaction.
+   */
+  readonly commitEndLsn: Lsn | null;
+}
+
+/** What moves from transport to sink: events in order per partition, and where each partition stands after them. */
+export interface Delivery {
+  readonly events: readonly ChangeEvent[];
+  readonly bytes: number;
+  /** To be saved together with the events, one per partition touched. */
+  readonly offsets: readonly Offset[];
+  /** False where the delivery ends inside a source transaction. Always true on Kafka. */
+  readonly complete: boolean;
+}

@@ -1,0 +1,30 @@
+import { destination, type Logger, pino } from 'pino';
+
+export type Log = Logger;
+
+export interface LogOptions {
+  readonly level: string;
+  /** pretty = one readable line for people; json = pino's own lines for machines. */
+  readonly format: 'json' | 'pretty';
+}
+
+/**
+ * Logs go to stderr: stdout belongs to a command's result. Values of rows are never logged, and connection
+ * strings are masked before they get here; the redaction below is the second net.
+ */
+export function createLog(options: LogOptions): Log {
+  const redact = ['password', 'url', '*.password', '*.url', '*.sasl', 'token', '*.token'];
+  const settings = { level: options.level, redact, base: null, timestamp: pino.stdTimeFunctions.isoTime };
+  if (options.format === 'json') return pino(settings, destination({ fd: 2, sync: true }));
+  return pino(settings, { write: (line: string) => process.stderr.write(prettyLine(line)) });
+}
+
+const LEVELS: Record<number, string> = { 10: 'trace', 20: 'debug', 30: 'info', 40: 'warn', 50: 'error', 60: 'fatal' };
+
+function prettyLine(line: string): string {
+  const { level, time, msg, err, ...rest } = JSON.parse(line) as Record<string, unknown>;
+  const clock = String(time).slice(11, 23);
+  const fields = Object.entries(rest).map(([key, value]) => ` ${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`);
+  const cause = err && typeof err === 'object' && 'message' in err ? ` error="${String(err.message)}"` : '';
+  return `${clock} ${(LEVELS[Number(level)] ?? '').padEnd(5)} ${String(msg ?? '')}${fields.join('')}${cause}\n`;
+}
