@@ -1,0 +1,144 @@
+import { readFileSync } from 'node:fs';
+import pg from 'pg';
+import { type ConnectionOptions, parse, toClientConfig } from 'pg-connection-string';
+import { messageOf, WaltideError } from '../errors.ts';
+
+/**
+ * Session settings that decide how values look as text. Pinned on every connection, so that a snapshot's COPY and
+ * the walsender's pgoutput print the same bytes for the same value (PostgreSQL manual, "Client Connection Defaults").
+ */
+const PINNED: Record<string, string> = {
+  DateStyle: 'ISO,YMD',
+  IntervalStyle: 'postgres',
+  TimeZone: 'UTC',
+  extra_float_digits: '3',
+  bytea_output: 'hex',
+  lc_monetary: 'C',
+  xmlbinary: 'base64',
+  // Names of regclass and the like depend on it.
+  search_path: 'pg_catalog',
+  // A role's or database's own settings must not cut a long copy.
+  statement_timeout: '0',
+  lock_timeout: '0',
+  idle_in_transaction_session_timeout: '0',
+};
+
+export interface ConnectOptions {
+  readonly applicationName: string;
+  /** True opens a walsender session, which understands replication commands and simple queries only. */
+  readonly replication?: boolean;
+  readonly timeoutMs: number;
+}
+
+/**
+ * Opens one session with pinned settings. `sslmode` follows libpq: absent or `prefer` tries TLS first and falls back.
+ * Rejects with SOURCE_UNREACHABLE, SOURCE_AUTHENTICATION, SOURCE_DATABASE_MISSING, SOURCE_BUSY or SOURCE_RIGHTS.
+ */
+export async function connect(url: string, options: ConnectOptions): Promise<pg.Client> {
+  const parsed = parseUrl(url);
+  const mode = sslMode(url);
+  if (mode === 'disable') return open(parsed, false, url, options);
+  if (mode === 'require' || mode === 'verify-ca' || mode === 'verify-full') return open(parsed, tls(url, mode), url, options);
+  // libpq's `prefer` (the default) and `allow`: encrypted where the server can, plain where it cannot.
+  try {
+    return await open(parsed, { rejectUnauthorized: false }, url, options);
+  } catch (error) {
+    if (!/does not support SSL/.test(messageOf(error))) throw error;
+    return open(parsed, false, url, options);
+  }
+}
+
+function parseUrl(url: string): ConnectionOptions {
+  try {
+    // TLS is decided here, from the same parameters.
+    const plain = new URL(url);
+    for (const key of ['sslmode', 'sslcert', 'sslkey', 'sslrootcert', 'ssl']) plain.searchParams.delete(key);
+    return parse(plain.toString());
+  } catch (cause) {
+    throw new WaltideError('CONFIG_INVALID', `source.url is not a PostgreSQL URL: ${messageOf(cause)}`, 'Write it as postgres://user:password@host:5432/database, with special characters percent-encoded.');
+  }
+}
+
+function sslMode(url: string): string {
+  return new URL(url).searchParams.get('sslmode') ?? process.env['PGSSLMODE'] ?? 'prefer';
+}
+
+function tls(url: string, mode: string): Record<string, unknown> {
+  const parameters = new URL(url).searchParams;
+  const file = (key: string): Buffer | undefined => {
+    const path = parameters.get(key);
+    return path ? readFileSync(path) : undefined;
+  };
+  const ca = file('sslrootcert');
+  const options: Record<string, unknown> = { cert: file('sslcert'), key: file('sslkey') };
+  if (ca) options['ca'] = ca;
+  // libpq verifies the certificate under `require` only when a root certificate is given.
+  options['rejectUnauthorized'] = mode !== 'require' || ca !== undefined;
+  if (mode !== 'verify-full') options['checkServerIdentity'] = () => undefined;
+  return options;
+}
+
+async function open(parsed: ConnectionOptions, ssl: Record<string, unknown> | false, url: string, options: ConnectOptions): Promise<pg.Client> {
+  const pinned = Object.entries(PINNED).map(([key, value]) => `-c ${key}=${value}`);
+  const client = new pg.Client({
+    ...toClientConfig(parsed),
+    ssl,
+    application_name: options.applicationName,
+    options: [parsed.options, ...pinned].filter(Boolean).join(' '),
+    client_encoding: 'UTF8',
+    connectionTimeoutMillis: options.timeoutMs,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 30_000,
+    ...(options.replication ? { replication: 'database' } : {}),
+  } as pg.ClientConfig);
+  // Without a listener a lost idle connection would end the process; whoever uses the client sees it on the next call.
+  client.on('error', () => {});
+  try {
+    await client.connect();
+    return client;
+  } catch (error) {
+    await client.end().catch(() => {});
+    throw connectError(error, url);
+  }
+}
+
+/** Host, port and database of a connection string, with no secrets: for messages. */
+export function describeUrl(url: string): string {
+  const { hostname, port, pathname } = new URL(url);
+  return `${hostname}:${port || '5432'}${pathname}`;
+}
+
+function connectError(error: unknown, url: string): WaltideError {
+  const message = messageOf(error);
+  const where = describeUrl(url);
+  const code = sqlState(error);
+  const options = { cause: error };
+  if (code === '28P01' || code === '28000')
+    return new WaltideError('SOURCE_AUTHENTICATION', `PostgreSQL at ${where} refused the login: ${message}`, 'Check user and password in source.url, and that pg_hba.conf lets this user in (a "replication" line is not needed: Waltide connects to the database itself).', options);
+  if (code === '3D000')
+    return new WaltideError('SOURCE_DATABASE_MISSING', `PostgreSQL at ${where}: ${message}`, 'Check the database name at the end of source.url.', options);
+  if (code === '53300')
+    return new WaltideError('SOURCE_BUSY', `PostgreSQL at ${where} has no connection or walsender to spare: ${message}`, 'Raise max_wal_senders or max_connections on the server, or end what holds them.', options);
+  if (code === '42501')
+    return new WaltideError('SOURCE_RIGHTS', `PostgreSQL at ${where}: ${message}`, 'Run ALTER ROLE … REPLICATION for this user (on RDS: GRANT rds_replication TO …).', options);
+  if (/password|SASL|SCRAM/i.test(message) && code === undefined)
+    return new WaltideError('SOURCE_AUTHENTICATION', `PostgreSQL at ${where} wants a password that source.url does not give: ${message}`, 'Add the password to source.url, best as ${VARIABLE}.', options);
+  return new WaltideError('SOURCE_UNREACHABLE', `PostgreSQL at ${where} cannot be reached: ${message}`, 'Check host, port and sslmode in source.url, and that the server accepts connections from here.', options);
+}
+
+/** The SQLSTATE of a server error; undefined for anything else (a broken connection, say). */
+export function sqlState(error: unknown): string | undefined {
+  return error instanceof pg.DatabaseError ? error.code : undefined;
+}
+
+/** Wraps what a query may throw: a lost connection is worth trying again, a refused statement is not. */
+export function queryError(error: unknown, what: string): WaltideError {
+  if (error instanceof WaltideError) return error;
+  const state = sqlState(error);
+  const options = { cause: error };
+  if (state === undefined || state.startsWith('08') || state.startsWith('57P'))
+    return new WaltideError('SOURCE_CONNECTION_LOST', `${what}: ${messageOf(error)}`, 'The connection to PostgreSQL broke; it is tried again.', options);
+  if (state === '42501')
+    return new WaltideError('SOURCE_RIGHTS', `${what}: ${messageOf(error)}`, 'Grant the missing right; `waltide doctor` lists every one that is needed.', options);
+  return new WaltideError('SOURCE_QUERY', `${what}: ${messageOf(error)}`, '`waltide doctor` checks the source and says what to change.', options);
+}

@@ -1,0 +1,109 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import type pg from 'pg';
+import { WaltideError } from '../errors.ts';
+import { type Lsn, formatLsn, parseLsn } from '../event/lsn.ts';
+import { queryError, sqlState } from './connection.ts';
+
+/** sql/ lies beside both src/ and dist/. */
+const MIGRATIONS = new URL('../../sql/', import.meta.url);
+/** Any constant would do; this one spells "waltide" so that it can be recognised in pg_locks. */
+const MIGRATION_LOCK = '0x77616c74696465';
+
+export interface CopiedTable {
+  readonly oid: number;
+  readonly schema: string;
+  readonly table: string;
+}
+
+export interface SlotRecord {
+  readonly state: 'copying' | 'streaming';
+  readonly consistentPoint: Lsn | null;
+  readonly tables: readonly CopiedTable[];
+}
+
+/**
+ * Brings schema `waltide` of the source up to this version. Safe when several processes start at once: they queue on
+ * an advisory lock. Rejects with SOURCE_RIGHTS where the role may not create it, with SOURCE_SETTINGS where a newer
+ * Waltide has been here.
+ */
+export async function migrate(client: pg.Client): Promise<void> {
+  const files = readdirSync(MIGRATIONS).filter((file) => /^\d{6}_.*\.sql$/.test(file)).sort();
+  const latest = Number(files.at(-1)?.slice(0, 6) ?? 0);
+  const installed = await installedVersion(client);
+  if (installed === latest) return;
+  if (installed > latest)
+    throw new WaltideError('SOURCE_SETTINGS', `schema "waltide" is at version ${installed}, this Waltide knows ${latest}`, 'Use the newer Waltide that made it; going back is not possible.');
+  try {
+    await client.query('BEGIN');
+    await client.query(`SELECT pg_catalog.pg_advisory_xact_lock(${BigInt(MIGRATION_LOCK)})`);
+    await client.query('CREATE SCHEMA IF NOT EXISTS waltide');
+    await client.query('CREATE TABLE IF NOT EXISTS waltide.migrations (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())');
+    const { rows } = await client.query<{ version: number }>('SELECT version FROM waltide.migrations');
+    const done = new Set(rows.map((row) => row.version));
+    for (const file of files) {
+      const version = Number(file.slice(0, 6));
+      if (done.has(version)) continue;
+      await client.query(readFileSync(new URL(file, MIGRATIONS), 'utf8'));
+      await client.query('INSERT INTO waltide.migrations (version, name) VALUES ($1, $2)', [version, file]);
+    }
+    await client.query('COMMIT');
+  } catch (error) {
+    await client.query('ROLLBACK').catch(() => {});
+    if (sqlState(error) === '42501')
+      throw new WaltideError('SOURCE_RIGHTS', `schema "waltide" cannot be created: ${(error as Error).message}`, 'Let an administrator run GRANT CREATE ON DATABASE … TO this role, or run `waltide setup` once as the owner and grant this role ALL on the schema and its tables.', { cause: error });
+    throw queryError(error, 'creating schema "waltide"');
+  }
+}
+
+async function installedVersion(client: pg.Client): Promise<number> {
+  try {
+    const { rows } = await client.query<{ version: number }>('SELECT COALESCE(max(version), 0) AS version FROM waltide.migrations');
+    return rows[0]!.version;
+  } catch (error) {
+    // 42P01 no such table, 3F000 no such schema: nothing has been set up yet.
+    if (['42P01', '3F000'].includes(sqlState(error) ?? '')) return 0;
+    throw queryError(error, 'reading schema "waltide"');
+  }
+}
+
+/** What is recorded of a slot; null where Waltide has never made it, or has no schema here yet. */
+export async function readSlotRecord(client: pg.Client, slot: string): Promise<SlotRecord | null> {
+  try {
+    const { rows } = await client.query<{ state: SlotRecord['state']; point: string | null; tables: CopiedTable[] }>(
+      'SELECT state, consistent_point::text AS point, tables FROM waltide.slots WHERE slot_name = $1',
+      [slot],
+    );
+    const row = rows[0];
+    return row ? { state: row.state, consistentPoint: row.point === null ? null : parseLsn(row.point), tables: row.tables } : null;
+  } catch (error) {
+    if (['42P01', '3F000'].includes(sqlState(error) ?? '')) return null;
+    throw queryError(error, 'reading waltide.slots');
+  }
+}
+
+/** Before a slot is made: from here until `markStreaming`, a crash means that the copy starts again. */
+export async function markCopying(client: pg.Client, slot: string): Promise<void> {
+  await run(client, `INSERT INTO waltide.slots (slot_name, state) VALUES ($1, 'copying')
+    ON CONFLICT (slot_name) DO UPDATE SET state = 'copying', consistent_point = NULL, tables = '[]', created_at = now(), copied_at = NULL`, [slot]);
+}
+
+/** Every row of `tables` as of `consistentPoint` is durable downstream. */
+export async function markStreaming(client: pg.Client, slot: string, consistentPoint: Lsn, tables: readonly CopiedTable[]): Promise<void> {
+  await run(client, `UPDATE waltide.slots SET state = 'streaming', consistent_point = $2, tables = $3, copied_at = now() WHERE slot_name = $1`, [
+    slot,
+    formatLsn(consistentPoint),
+    JSON.stringify(tables),
+  ]);
+}
+
+export async function forgetSlot(client: pg.Client, slot: string): Promise<void> {
+  await run(client, 'DELETE FROM waltide.slots WHERE slot_name = $1', [slot]);
+}
+
+async function run(client: pg.Client, sql: string, values: unknown[]): Promise<void> {
+  try {
+    await client.query(sql, values);
+  } catch (error) {
+    throw queryError(error, 'writing waltide.slots');
+  }
+}

@@ -1,0 +1,200 @@
+import type pg from 'pg';
+import { WaltideError } from '../errors.ts';
+import type { Log } from '../log.ts';
+import { listTables, type TableInfo } from './catalog.ts';
+import { queryError } from './connection.ts';
+
+/** Written as the comment of a publication that Waltide made, and may therefore alter. */
+const OURS = 'managed by waltide';
+
+export interface PublicationOptions {
+  readonly publication: string;
+  readonly tables: readonly string[];
+  readonly exclude: readonly string[];
+  readonly keylessTables: 'exclude' | 'insert-only';
+}
+
+/** One table as the publication publishes it. */
+export interface PublishedTable extends TableInfo {
+  readonly columns: readonly string[];
+  /** SQL expression of the row filter; null for all rows. */
+  readonly rowFilter: string | null;
+}
+
+/** What the configuration asks for, held against what is there. */
+export interface TableSelection {
+  readonly tables: readonly TableInfo[];
+  /** Insert-only: published for INSERT and TRUNCATE alone, so that the application's UPDATE and DELETE go on working. */
+  readonly keyless: readonly TableInfo[];
+  readonly left: readonly { readonly name: string; readonly why: string }[];
+}
+
+/** `public.*`, `*.orders`, `public.order_?`: `*` any characters, `?` one. Only `.` separates; names match as they are. */
+export function matchesPattern(pattern: string, schema: string, table: string): boolean {
+  const source = pattern.replace(/[\\^$+.()|[\]{}]/g, '\\$&').replace(/\*/g, '.*').replace(/\?/g, '.');
+  const full = pattern.includes('.') ? `${schema}.${table}` : table;
+  return new RegExp(`^${source}$`, 'su').test(full);
+}
+
+/**
+ * Throws TABLES where a pattern without wildcards names no table, or where nothing is left at all.
+ * `mayBeGone`: after the first copy a table that no longer exists is a warning of the caller's, not an error.
+ */
+export function selectTables(all: readonly TableInfo[], options: PublicationOptions, mayBeGone = false): TableSelection {
+  const matching = all.filter(
+    (table) =>
+      options.tables.some((pattern) => matchesPattern(pattern, table.schema, table.table)) &&
+      !options.exclude.some((pattern) => matchesPattern(pattern, table.schema, table.table)),
+  );
+  const faults = options.tables
+    .filter((pattern) => !all.some((table) => table.kind !== 'v' && table.kind !== 'm' && matchesPattern(pattern, table.schema, table.table)))
+    .map((pattern) => `"${pattern}" matches no table`);
+  const tables: TableInfo[] = [];
+  const keyless: TableInfo[] = [];
+  const left: { name: string; why: string }[] = [];
+  for (const table of matching) {
+    const why = cannotPublish(table);
+    const named = options.tables.includes(`${table.schema}.${table.table}`);
+    if (why === 'partition' || ((table.kind === 'v' || table.kind === 'm') && !named)) continue;
+    if (why) left.push({ name: `${table.schema}.${table.table}`, why });
+    else if (hasIdentity(table)) tables.push(table);
+    else if (options.keylessTables === 'insert-only') keyless.push(table);
+    else left.push({ name: `${table.schema}.${table.table}`, why: 'it has no primary key, so publishing it would make UPDATE and DELETE fail; add a key, or REPLICA IDENTITY FULL, or set source.keylessTables: insert-only' });
+  }
+  if (!mayBeGone && (faults.length > 0 || tables.length + keyless.length === 0)) {
+    const reasons = [...faults, ...left.map((table) => `${table.name} is left out: ${table.why}`)];
+    throw new WaltideError('TABLES', `source.tables: ${reasons.join('; ') || 'nothing matches'}`, 'Patterns are schema.table with * and ?, such as "public.*"; correct source.tables or source.exclude.');
+  }
+  return { tables, keyless, left };
+}
+
+function cannotPublish(table: TableInfo): string | null {
+  if (table.kind === 'f') return 'it is a foreign table; its rows are not in this server\'s WAL';
+  if (table.kind === 'v' || table.kind === 'm') return 'it is a view; replicate the tables beneath it';
+  if (table.persistence === 'u') return 'it is UNLOGGED, so its changes are not in the WAL; ALTER TABLE … SET LOGGED';
+  if (table.isPartition) return 'partition';
+  return null;
+}
+
+function hasIdentity(table: TableInfo): boolean {
+  if (table.replicaIdentity === 'f' || table.replicaIdentity === 'i') return true;
+  return table.replicaIdentity === 'd' && table.hasPrimaryKey;
+}
+
+interface PublicationRow {
+  name: string;
+  ours: boolean;
+  alltables: boolean;
+  viaroot: boolean;
+  operations: boolean;
+}
+
+async function readPublication(client: pg.Client, name: string): Promise<PublicationRow | null> {
+  const { rows } = await client.query<PublicationRow>(
+    `SELECT pubname AS name, pg_catalog.obj_description(oid, 'pg_publication') IS NOT DISTINCT FROM $2 AS ours, puballtables AS alltables,
+            pubviaroot AS viaroot, pubinsert AND pubupdate AND pubdelete AND pubtruncate AS operations
+     FROM pg_catalog.pg_publication WHERE pubname = $1`,
+    [name, OURS],
+  );
+  return rows[0] ?? null;
+}
+
+export interface EnsuredPublication {
+  /** For START_REPLICATION's publication_names. */
+  readonly names: readonly string[];
+  readonly tables: readonly PublishedTable[];
+  readonly left: TableSelection['left'];
+  /** Tables that match and can be published but are not yet: they came after the first copy. */
+  readonly uncopied: readonly TableInfo[];
+}
+
+/**
+ * Creates the publication, or alters one of ours, until it carries what `options` ask for. With `frozen` (a slot is
+ * streaming) tables are taken away but none is added, since its existing rows would be missing in the sinks.
+ * Someone else's publication is used as it is, and must carry every table asked for.
+ */
+export async function ensurePublication(client: pg.Client, options: PublicationOptions, log: Log, frozen: boolean): Promise<EnsuredPublication> {
+  try {
+    const selection = selectTables(await listTables(client), options, frozen);
+    for (const { name, why } of selection.left) log.warn({ table: name }, `table is left out: ${why}`);
+    const names = [options.publication];
+    const row = await readPublication(client, options.publication);
+    if (row && !row.ours) return await adopt(client, row, selection, options, frozen, log);
+    const uncopied = await align(client, options.publication, row, selection.tables, '', frozen);
+    const inserts = `${options.publication}_inserts`;
+    const second = await readPublication(client, inserts);
+    if (selection.keyless.length > 0 || second?.ours) {
+      uncopied.push(...(await align(client, inserts, second, selection.keyless, "publish = 'insert, truncate', ", frozen)));
+      names.push(inserts);
+    }
+    return { names, tables: await publishedTables(client, names), left: selection.left, uncopied };
+  } catch (error) {
+    throw queryError(error, `preparing publication "${options.publication}"`);
+  }
+}
+
+/** Makes one publication of ours carry exactly `wanted` (at most, when frozen). Resolves with what is still missing. */
+async function align(client: pg.Client, name: string, row: PublicationRow | null, wanted: readonly TableInfo[], extra: string, frozen: boolean): Promise<TableInfo[]> {
+  const quoted = client.escapeIdentifier(name);
+  const list = (tables: readonly TableInfo[]): string =>
+    tables.map((table) => `${client.escapeIdentifier(table.schema)}.${client.escapeIdentifier(table.table)}`).join(', ');
+  if (!row) {
+    await client.query('BEGIN');
+    await client.query(`CREATE PUBLICATION ${quoted} ${wanted.length ? `FOR TABLE ${list(wanted)}` : ''} WITH (${extra}publish_via_partition_root = true)`);
+    await client.query(`COMMENT ON PUBLICATION ${quoted} IS '${OURS}'`);
+    await client.query('COMMIT');
+    return [];
+  }
+  const { rows: members } = await client.query<{ oid: number; schema: string; table: string }>(
+    `SELECT prrelid::int8::float8 AS oid, nspname AS schema, relname AS table FROM pg_catalog.pg_publication_rel r
+     JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE pubname = $1`,
+    [name],
+  );
+  const have = new Set(members.map((member) => member.oid));
+  const want = new Set(wanted.map((table) => table.oid));
+  const surplus = members.filter((member) => !want.has(member.oid));
+  const missing = wanted.filter((table) => !have.has(table.oid));
+  if (surplus.length > 0) await client.query(`ALTER PUBLICATION ${quoted} DROP TABLE ${list(surplus as unknown as TableInfo[])}`);
+  if (frozen) return missing;
+  if (missing.length > 0) await client.query(`ALTER PUBLICATION ${quoted} ADD TABLE ${list(missing)}`);
+  return [];
+}
+
+async function adopt(client: pg.Client, row: PublicationRow, selection: TableSelection, options: PublicationOptions, frozen: boolean, log: Log): Promise<EnsuredPublication> {
+  const published = await publishedTables(client, [row.name]);
+  const wanted = [...selection.tables, ...selection.keyless];
+  const names = new Set(published.map((table) => `${table.schema}.${table.table}`));
+  const missing = wanted.filter((table) => !names.has(`${table.schema}.${table.table}`) && !(table.kind === 'p' && !row.viaroot));
+  if (missing.length > 0 && !frozen) {
+    const list = missing.map((table) => `${table.schema}.${table.table}`).join(', ');
+    throw new WaltideError('PUBLICATION', `publication "${row.name}" was not made by Waltide and does not carry ${list}`, `Add them with ALTER PUBLICATION, narrow source.tables, or name another publication and Waltide creates it.`);
+  }
+  if (!row.operations) log.warn({ publication: row.name }, 'the publication does not publish all of insert, update, delete and truncate: the rest will be missing in the sinks');
+  const asked = published.filter(
+    (table) =>
+      options.tables.some((pattern) => matchesPattern(pattern, table.schema, table.table)) &&
+      !options.exclude.some((pattern) => matchesPattern(pattern, table.schema, table.table)),
+  );
+  return { names: [row.name], tables: asked, left: selection.left, uncopied: missing };
+}
+
+/** What the publications carry, with column lists and row filters where the server has them (15+). */
+export async function publishedTables(client: pg.Client, names: readonly string[]): Promise<PublishedTable[]> {
+  const version = Number((await client.query<{ server_version_num: string }>('SHOW server_version_num')).rows[0]!.server_version_num);
+  const lists = version >= 150000 ? 'attnames::text[] AS attnames, rowfilter' : 'NULL::text[] AS attnames, NULL::text AS rowfilter';
+  const { rows } = await client.query<{ schema: string; table: string; attnames: string[] | null; rowfilter: string | null; all: string[] }>(
+    `SELECT schemaname AS schema, tablename AS table, ${lists},
+            (SELECT array_agg(attname::text ORDER BY attnum) FROM pg_catalog.pg_attribute a
+             WHERE attrelid = format('%I.%I', schemaname, tablename)::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '') AS all
+     FROM pg_catalog.pg_publication_tables WHERE pubname = ANY($1) ORDER BY 1, 2`,
+    [names],
+  );
+  const byName = new Map((await listTables(client)).map((table) => [`${table.schema}.${table.table}`, table]));
+  return rows.flatMap((row) => {
+    const info = byName.get(`${row.schema}.${row.table}`);
+    // Before 18 generated columns are never published, though 15 to 17 may list them.
+    const columns = version >= 180000 ? row.attnames : (row.attnames ?? row.all)?.filter((name) => row.all.includes(name));
+    return info ? [{ ...info, columns: columns ?? [], rowFilter: row.rowfilter }] : [];
+  });
+}

@@ -1,0 +1,263 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { BatchConfig } from '../config/schema.ts';
+import { messageOf, RejectedError, WaltideError } from '../errors.ts';
+import type { Delivery } from '../event/batch.ts';
+import type { ChangeEvent } from '../event/change-event.ts';
+import type { Offset } from '../event/offset.ts';
+import { relationName } from '../event/relation.ts';
+import type { Log } from '../log.ts';
+import type { Subscription } from '../transport/transport.ts';
+import type { Sink, StoppedTable } from './sink.ts';
+
+const BACKOFF_FIRST_MS = 100;
+const BACKOFF_MAX_MS = 30_000;
+/** An idle stream's keepalives and heartbeats need not cost the sink a transaction each. */
+const IDLE_SAVE_MS = 200;
+
+export interface ApplyLoopOptions {
+  readonly sink: Sink;
+  readonly subscription: Subscription;
+  readonly stopped: readonly StoppedTable[];
+  readonly batch: BatchConfig;
+  readonly log: Log;
+}
+
+export interface ApplyStatus {
+  readonly events: number;
+  readonly batches: number;
+  readonly retries: number;
+  readonly pendingEvents: number;
+  readonly pendingBytes: number;
+  readonly stopped: readonly StoppedTable[];
+  /** Events applied per table since the start. */
+  readonly tables: ReadonlyMap<string, number>;
+  /** Since when the present batch has been under way, in Unix milliseconds; null when idle. Liveness watches it. */
+  readonly busySince: number | null;
+  readonly lastError: string | null;
+}
+
+/**
+ * Drives one sink: takes deliveries, puts them together into batches that are worth a transaction, leaves out stopped
+ * tables, retries what may heal and sets aside the one table that cannot be held.
+ */
+export class ApplyLoop {
+  readonly #options: ApplyLoopOptions;
+  readonly #stopped = new Map<string, StoppedTable>();
+  readonly #tables = new Map<string, number>();
+  /** The copy (by its LSN) that last took a stopped table up again. */
+  readonly #copies = new Map<string, bigint>();
+  readonly #pending: Delivery[] = [];
+  #pendingBytes = 0;
+  #pendingEvents = 0;
+  #firstPendingAt = 0;
+  #savedAt = 0;
+  #events = 0;
+  #batches = 0;
+  #retries = 0;
+  #busySince: number | null = null;
+  #lastError: string | null = null;
+  #wake: (() => void) | null = null;
+  #room: (() => void) | null = null;
+
+  constructor(options: ApplyLoopOptions) {
+    this.#options = options;
+    for (const table of options.stopped) this.#stopped.set(relationName(table), table);
+  }
+
+  get status(): ApplyStatus {
+    return {
+      events: this.#events,
+      batches: this.#batches,
+      retries: this.#retries,
+      pendingEvents: this.#pendingEvents,
+      pendingBytes: this.#pendingBytes,
+      stopped: [...this.#stopped.values()],
+      tables: this.#tables,
+      busySince: this.#busySince,
+      lastError: this.#lastError,
+    };
+  }
+
+  /**
+   * Resolves when `signal` aborts and the batch under way is applied; what was still pending is delivered again after
+   * a restart. Rejects with what only a person can mend.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const failed = new AbortController();
+    const either = AbortSignal.any([signal, failed.signal]);
+    const reading = this.#read(either).finally(() => this.#wake?.());
+    reading.catch(() => failed.abort());
+    try {
+      await this.#applyAll(either);
+    } finally {
+      failed.abort();
+      this.#room?.();
+    }
+    await reading;
+  }
+
+  async #read(signal: AbortSignal): Promise<void> {
+    const { subscription, batch } = this.#options;
+    while (!signal.aborted) {
+      let delivery: Delivery;
+      try {
+        delivery = await subscription.receive(signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        throw error;
+      }
+      if (this.#pending.length === 0) this.#firstPendingAt = Date.now();
+      this.#pending.push(delivery);
+      this.#pendingBytes += delivery.bytes;
+      this.#pendingEvents += delivery.events.length;
+      this.#wake?.();
+      // One batch is being applied, one may wait; the rest stays with the transport, which has its own bound.
+      while (this.#pendingBytes > batch.bytesMax * 2 && !signal.aborted) await new Promise<void>((resolve) => (this.#room = resolve));
+    }
+  }
+
+  async #applyAll(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const count = this.#ready();
+      if (count === 0) {
+        await this.#pause();
+        continue;
+      }
+      const taken = this.#pending.splice(0, count);
+      const merged = merge(taken);
+      this.#pendingBytes -= merged.bytes;
+      this.#pendingEvents -= merged.events.length;
+      this.#firstPendingAt = Date.now();
+      this.#room?.();
+      this.#busySince = Date.now();
+      await this.#apply(merged, signal);
+      this.#busySince = null;
+      if (signal.aborted && this.#lastError !== null) return;
+      this.#savedAt = Date.now();
+      for (const delivery of taken) this.#options.subscription.applied(delivery);
+    }
+  }
+
+  /**
+   * How many pending deliveries to apply now; 0 = wait for more. Source transactions stay whole as long as they fit
+   * into a batch; a larger one is applied in parts.
+   */
+  #ready(): number {
+    const { rowsMax, bytesMax, lingerMs } = this.#options.batch;
+    let rows = 0;
+    let bytes = 0;
+    let complete = 0;
+    for (let i = 0; i < this.#pending.length; i++) {
+      const delivery = this.#pending[i]!;
+      rows += delivery.events.length;
+      bytes += delivery.bytes;
+      const full = rows >= rowsMax || bytes >= bytesMax;
+      if (delivery.complete) complete = i + 1;
+      if (full) return complete || i + 1;
+    }
+    if (complete === 0) return 0;
+    const waited = Date.now() - (this.#pendingEvents === 0 ? this.#savedAt : this.#firstPendingAt);
+    return waited >= (this.#pendingEvents === 0 ? IDLE_SAVE_MS : lingerMs) ? complete : 0;
+  }
+
+  /** Until something arrives, or what is pending has lingered long enough. */
+  async #pause(): Promise<void> {
+    const waitMs = this.#pending.length === 0 ? null : this.#pendingEvents === 0 ? IDLE_SAVE_MS : Math.max(1, this.#options.batch.lingerMs);
+    await new Promise<void>((resolve) => {
+      const timer = waitMs === null ? null : setTimeout(resolve, waitMs);
+      this.#wake = () => {
+        if (timer) clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#wake = null;
+  }
+
+  async #apply(delivery: Delivery, signal: AbortSignal): Promise<void> {
+    const { sink, log } = this.#options;
+    for (let backoffMs = BACKOFF_FIRST_MS; ; ) {
+      try {
+        const wanted = this.#withoutStopped(delivery);
+        await sink.apply(wanted);
+        this.#lastError = null;
+        this.#batches++;
+        this.#count(wanted.events);
+        return;
+      } catch (error) {
+        this.#lastError = messageOf(error);
+        if (error instanceof RejectedError) {
+          await this.#stop(error, delivery.events);
+          continue;
+        }
+        if (!(error instanceof WaltideError) || !error.retry) throw error;
+        this.#retries++;
+        log.warn({ sink: sink.name, retryInMs: backoffMs }, `${error.message}; trying again. ${error.help}`);
+        await sleep(backoffMs, undefined, { signal }).catch(() => {});
+        if (signal.aborted) return;
+        backoffMs = Math.min(backoffMs * 2, BACKOFF_MAX_MS);
+      }
+    }
+  }
+
+  async #stop(error: RejectedError, events: readonly ChangeEvent[]): Promise<void> {
+    const { sink, log } = this.#options;
+    const event = events.find(({ relation }) => relation?.schema === error.schema && relation.table === error.table);
+    if (!event?.relation || this.#stopped.has(relationName(error))) throw error;
+    log.error({ sink: sink.name, table: relationName(error) }, `table is stopped: ${error.message}. ${error.help}`);
+    await sink.stopTable(event.relation, error.message);
+    this.#stopped.set(relationName(error), { schema: error.schema, table: error.table, reason: error.message });
+  }
+
+  /** A new first copy takes a stopped table up again; nothing else does. */
+  #withoutStopped(delivery: Delivery): Delivery {
+    if (this.#stopped.size === 0) return delivery;
+    const events = delivery.events.filter((event) => {
+      if (!event.relation) return true;
+      const name = relationName(event.relation);
+      if (event.op === 't' && event.transaction.snapshot && this.#beginsNewCopy(name, event)) this.#stopped.delete(name);
+      return !this.#stopped.has(name);
+    });
+    return { ...delivery, events };
+  }
+
+  /** False for a copy seen before: a delivery is tried again after a rejection, which must not undo the stop. */
+  #beginsNewCopy(name: string, event: ChangeEvent): boolean {
+    const { commitLsn } = event.transaction;
+    if (this.#copies.get(name) === commitLsn) return false;
+    this.#copies.set(name, commitLsn);
+    return true;
+  }
+
+  #count(events: readonly ChangeEvent[]): void {
+    this.#events += events.length;
+    let name = '';
+    let relation: ChangeEvent['relation'] = null;
+    let run = 0;
+    const flush = (): void => {
+      if (run > 0) this.#tables.set(name, (this.#tables.get(name) ?? 0) + run);
+    };
+    for (const event of events) {
+      if (event.relation !== relation) {
+        flush();
+        run = 0;
+        relation = event.relation;
+        name = relation ? relationName(relation) : '(messages)';
+      }
+      run++;
+    }
+    flush();
+  }
+}
+
+function merge(deliveries: readonly Delivery[]): Delivery {
+  if (deliveries.length === 1) return deliveries[0]!;
+  const events: ChangeEvent[] = [];
+  const offsets = new Map<string, Offset>();
+  let bytes = 0;
+  for (const delivery of deliveries) {
+    for (const event of delivery.events) events.push(event);
+    for (const offset of delivery.offsets) offsets.set(offset.partition, offset);
+    bytes += delivery.bytes;
+  }
+  return { events, bytes, offsets: [...offsets.values()], complete: deliveries.at(-1)!.complete };
+}

@@ -1,0 +1,62 @@
+import type { ByteWriter } from '../event/byte-writer.ts';
+import { NULL, TEXT } from '../event/row.ts';
+
+/*
+ * COPY … TO STDOUT in text format (PostgreSQL manual, COPY, "Text Format"): columns divided by tabs, \N for NULL, and
+ * in values \b \f \n \r \t \v \\ for those bytes. The server writes no other escape.
+ */
+
+const TAB = 0x09;
+const NEWLINE = 0x0a;
+const BACKSLASH = 0x5c;
+const ESCAPES = new Map([
+  ['b', 8],
+  ['f', 12],
+  ['n', 10],
+  ['r', 13],
+  ['t', 9],
+  ['v', 11],
+]);
+const UNESCAPED = new Uint8Array(256).map((_, byte) => ESCAPES.get(String.fromCharCode(byte)) ?? byte);
+
+/**
+ * Appends the row in `bytes` from `at` to `end` (its newline included) to `out`, as TupleData of `columns` columns, so
+ * that a copied row and a streamed one are read by the same decoder. Returns the offset of the tuple in `out`.
+ * Throws a RangeError when the row does not have that many columns.
+ */
+export function copyRowToTuple(bytes: Buffer, at: number, end: number, columns: number, out: ByteWriter): number {
+  // Each column costs its kind, its length and its bytes; unescaping only makes them fewer.
+  const buffer = out.reserve(2 + columns * 5 + (end - at));
+  const start = out.length;
+  buffer[start] = columns >> 8;
+  buffer[start + 1] = columns & 255;
+  let write = start + 2;
+  let read = at;
+  let count = 0;
+  const stop = bytes[end - 1] === NEWLINE ? end - 1 : end;
+  while (count < columns) {
+    count++;
+    if (bytes[read] === BACKSLASH && bytes[read + 1] === 0x4e) {
+      buffer[write++] = NULL;
+      read += 2;
+    } else {
+      const head = write;
+      write += 5;
+      for (; read < stop; read++) {
+        let byte = bytes[read]!;
+        if (byte === TAB) break;
+        if (byte === BACKSLASH) byte = UNESCAPED[bytes[++read]!]!;
+        buffer[write++] = byte;
+      }
+      buffer[head] = TEXT;
+      buffer.writeUInt32BE(write - head - 5, head + 1);
+    }
+    if (count < columns) {
+      if (bytes[read] !== TAB || read >= stop) throw new RangeError(`a copied row has ${count} columns, not ${columns}`);
+      read++;
+    }
+  }
+  if (read !== stop) throw new RangeError(`a copied row has more than ${columns} columns`);
+  out.length = write;
+  return start;
+}

@@ -1,0 +1,178 @@
+import { ChangeEvent, isAfter, type Transaction } from '../event/change-event.ts';
+import type { Lsn } from '../event/lsn.ts';
+import { type Position, START } from '../event/position.ts';
+import type { Relation } from '../event/relation.ts';
+import { Row } from '../event/row.ts';
+import type { Batch } from '../event/batch.ts';
+import { decodePgoutput, type DeleteMessage, type InsertMessage, type LogicalDecodingMessage, PgoutputError, type RelationMessage, type TruncateMessage, type UpdateMessage } from './pgoutput.ts';
+
+/** PostgreSQL counts from 2000-01-01, Unix from 1970-01-01: the difference in microseconds. */
+const POSTGRES_EPOCH_US = 946_684_800_000_000n;
+
+/** Messages with this prefix are Waltide's own heartbeats: they move the position and are no events. */
+export const HEARTBEAT_PREFIX = 'waltide.heartbeat';
+
+interface Relations {
+  get(oid: number): Relation | null | undefined;
+}
+
+/**
+ * From decoded messages to events in delivery order, and from those to batches. Knows where each event stands in its
+ * transaction. Protocol version 1 sends transactions whole and one after another; streamed ones will be put together
+ * here, before they are numbered.
+ */
+export class Assembler {
+  readonly #relations: Relations;
+  #transaction: Transaction | null = null;
+  #seq = 0;
+  #tableSeqs = new Map<number, number>();
+  #events: ChangeEvent[] = [];
+  /** How many of `#events` belong to transactions that have ended. */
+  #whole = 0;
+  #commitEndLsn: Lsn | null = null;
+  /** Events up to here have been handed out; what a reconnected server sends again is dropped. */
+  #handedOut: Position;
+
+  constructor(relations: Relations, handedOut: Position = START) {
+    this.#relations = relations;
+    this.#handedOut = handedOut;
+  }
+
+  get inTransaction(): boolean {
+    return this.#transaction !== null;
+  }
+
+  get handedOut(): Position {
+    return this.#handedOut;
+  }
+
+  /**
+   * Takes one pgoutput message at `at`, ending at `end`, of a change with LSN `lsn`. Returns a Relation message for the caller to
+   * resolve before the next call, else null.
+   */
+  push(bytes: Buffer, at: number, end: number, lsn: Lsn): RelationMessage | null {
+    const message = decodePgoutput(bytes, at, end);
+    switch (message.type) {
+      case 'insert':
+      case 'update':
+      case 'delete':
+        this.#change(message, bytes, lsn);
+        return null;
+      case 'begin':
+        this.#transaction = {
+          xid: message.xid,
+          commitLsn: message.finalLsn,
+          commitTimeUs: message.commitTime + POSTGRES_EPOCH_US,
+          snapshot: false,
+          origin: null,
+        };
+        this.#seq = 0;
+        this.#tableSeqs.clear();
+        return null;
+      case 'commit':
+        this.#transaction = null;
+        this.#end(message.endLsn);
+        return null;
+      case 'origin':
+        this.#transaction = { ...this.#current(), origin: message.name };
+        return null;
+      case 'truncate':
+        this.#truncate(message, lsn);
+        return null;
+      case 'message':
+        this.#message(message, lsn);
+        return null;
+      case 'relation':
+        return message;
+      case 'type':
+        return null;
+    }
+  }
+
+  /** A keepalive outside a transaction: all before `walEnd` has been sent. */
+  keepalive(walEnd: Lsn): void {
+    if (this.#transaction === null && walEnd > this.#handedOut.commitLsn) this.#end(walEnd);
+  }
+
+  /**
+   * What has come since the last call: whole transactions as one batch, then the beginning of one that has not ended.
+   * `bytes` is what the events keep alive together.
+   */
+  take(bytes: number): Batch[] {
+    const events = this.#events;
+    const whole = this.#whole;
+    const commitEndLsn = this.#commitEndLsn;
+    if (events.length === 0 && commitEndLsn === null) return [];
+    this.#events = [];
+    this.#whole = 0;
+    this.#commitEndLsn = null;
+    const batches: Batch[] = [];
+    const share = (count: number): number => (count === 0 ? 0 : Math.ceil((bytes * count) / events.length));
+    if (commitEndLsn !== null) batches.push({ events: whole === events.length ? events : events.slice(0, whole), bytes: share(whole), commitEndLsn });
+    const rest = events.length - whole;
+    if (rest > 0) batches.push({ events: whole === 0 ? events : events.slice(whole), bytes: share(rest), commitEndLsn: null });
+    return batches;
+  }
+
+  #end(lsn: Lsn): void {
+    this.#commitEndLsn = lsn;
+    this.#whole = this.#events.length;
+    if (lsn > this.#handedOut.commitLsn) this.#handedOut = { commitLsn: lsn, seq: 0 };
+  }
+
+  #current(): Transaction {
+    if (this.#transaction === null) throw new PgoutputError('a change came outside a transaction');
+    return this.#transaction;
+  }
+
+  #change(message: InsertMessage | UpdateMessage | DeleteMessage, bytes: Buffer, lsn: Lsn): void {
+    const relation = this.#relations.get(message.relationOid);
+    if (!relation) {
+      if (relation === undefined) throw new PgoutputError(`relation ${message.relationOid} was never described`);
+      this.#seq++;
+      return;
+    }
+    const before = message.type !== 'insert' && message.oldAt >= 0 ? new Row(relation, bytes, message.oldAt) : null;
+    const after = message.type !== 'delete' ? new Row(relation, bytes, message.newAt) : null;
+    const op = message.type === 'insert' ? 'c' : message.type === 'update' ? 'u' : 'd';
+    this.#emit(op, lsn, relation, before, after);
+  }
+
+  #truncate(message: TruncateMessage, lsn: Lsn): void {
+    for (const oid of message.relationOids) {
+      const relation = this.#relations.get(oid);
+      if (relation) this.#emit('t', lsn, relation, null, null);
+      else if (relation === undefined) throw new PgoutputError(`relation ${oid} was never described`);
+      else this.#seq++;
+    }
+  }
+
+  #emit(op: 'c' | 'u' | 'd' | 't', lsn: Lsn, relation: Relation, before: Row | null, after: Row | null): void {
+    const transaction = this.#current();
+    const seq = ++this.#seq;
+    const tableSeq = (this.#tableSeqs.get(relation.oid) ?? 0) + 1;
+    this.#tableSeqs.set(relation.oid, tableSeq);
+    this.#append(new ChangeEvent(op, transaction, seq, tableSeq, lsn, relation, before, after));
+  }
+
+  #message(message: LogicalDecodingMessage, lsn: Lsn): void {
+    const { prefix, content, transactional } = message;
+    if (transactional) this.#seq++;
+    if (prefix !== HEARTBEAT_PREFIX) {
+      const transaction = transactional
+        ? this.#current()
+        : { xid: 0, commitLsn: message.lsn, commitTimeUs: BigInt(Date.now()) * 1000n, snapshot: false, origin: null };
+      const logical = { prefix, content, transactional };
+      this.#append(new ChangeEvent('m', transaction, transactional ? this.#seq : 0, 0, lsn, null, null, null, logical));
+    }
+    // Its LSN is the end of its own record: everything committed before has been sent.
+    if (!transactional) this.#end(message.lsn);
+  }
+
+  #append(event: ChangeEvent): void {
+    const { transaction, seq } = event;
+    if (!isAfter(event, this.#handedOut)) return;
+    this.#handedOut = { commitLsn: transaction.commitLsn, seq };
+    this.#events.push(event);
+  }
+}

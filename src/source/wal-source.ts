@@ -1,0 +1,239 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
+import type { SourceConfig } from '../config/schema.ts';
+import { messageOf, WaltideError } from '../errors.ts';
+import type { Batch } from '../event/batch.ts';
+import { formatLsn, type Lsn } from '../event/lsn.ts';
+import type { SourceIdentity } from '../event/offset.ts';
+import type { Log } from '../log.ts';
+import { TypeCatalog } from '../postgres/catalog.ts';
+import { connect } from '../postgres/connection.ts';
+import type { CopiedTable } from '../postgres/control.ts';
+import { COPY_DATA, CopySession, ServerError } from '../postgres/copy-session.ts';
+import { identify } from '../postgres/identity.ts';
+import { checkSlot, readSlot, waitUntilReleased } from '../postgres/slot.ts';
+import { Assembler } from './assembler.ts';
+import { PgoutputError, type RelationMessage } from './pgoutput.ts';
+import { RelationCache } from './relations.ts';
+import type { Source, SourceStatus } from './source.ts';
+
+const XLOG_DATA = 0x77; // 'w' Int64 start, Int64 end of WAL, Int64 clock, then the message
+const XLOG_DATA_HEADER = 25;
+const KEEPALIVE = 0x6b; // 'k' Int64 end of WAL, Int64 clock, Byte1 reply wanted
+const STANDBY_STATUS = 0x72; // 'r' Int64 written, flushed, applied, clock, Byte1 reply wanted
+const POSTGRES_EPOCH_MS = 946_684_800_000;
+
+/** Well below the smallest sensible wal_sender_timeout, and cheap. */
+const STATUS_INTERVAL_MS = 1000;
+const BACKOFF_FIRST_MS = 200;
+/** A server that restarts is back within seconds; a longer pause would only add lag. */
+const BACKOFF_MAX_MS = 5000;
+const CLOSE_TIMEOUT_MS = 3000;
+
+export interface WalSourceOptions {
+  readonly config: SourceConfig;
+  readonly identity: SourceIdentity;
+  readonly publications: readonly string[];
+  /** The tables that were copied; null lets every published table through. */
+  readonly copied: readonly CopiedTable[] | null;
+  readonly log: Log;
+}
+
+/** Streams one slot by pgoutput. */
+export class WalSource implements Source {
+  readonly #options: WalSourceOptions;
+  #session: CopySession | null = null;
+  #statusTimer: NodeJS.Timeout | null = null;
+  #acknowledged: Lsn = 0n;
+  #serverLsn: Lsn = 0n;
+  #lastMessageAt = 0;
+  /** Offset of the last XLogData of this read; -1 for none. */
+  #lastDataAt = -1;
+  #reconnects = -1;
+
+  constructor(options: WalSourceOptions) {
+    this.#options = options;
+  }
+
+  get status(): SourceStatus {
+    return {
+      connected: this.#session !== null,
+      serverLsn: this.#serverLsn,
+      acknowledgedLsn: this.#acknowledged,
+      lastMessageAt: this.#lastMessageAt,
+      reconnects: Math.max(0, this.#reconnects),
+    };
+  }
+
+  acknowledge(lsn: Lsn): void {
+    if (lsn > this.#acknowledged) this.#acknowledged = lsn;
+  }
+
+  async *stream(signal: AbortSignal): AsyncGenerator<Batch> {
+    let assembler: Assembler | null = null;
+    let backoffMs = BACKOFF_FIRST_MS;
+    while (!signal.aborted) {
+      let catalog: pg.Client | null = null;
+      try {
+        catalog = await this.#connect(false);
+        const relations = this.#relations(catalog);
+        const next: Assembler = new Assembler(relations, assembler?.handedOut);
+        assembler = next;
+        this.#session = await this.#start(catalog, signal);
+        this.#reconnects++;
+        this.#options.log.info({ slot: this.#options.identity.slot, from: formatLsn(this.#acknowledged) }, 'streaming');
+        for await (const batch of this.#read(this.#session, next, relations, signal)) {
+          backoffMs = BACKOFF_FIRST_MS;
+          yield batch;
+        }
+        if (!signal.aborted) throw new WaltideError('SOURCE_CONNECTION_LOST', 'the server ended the stream', 'It is tried again.');
+      } catch (error) {
+        const reason = streamError(error);
+        if (signal.aborted) return;
+        if (!reason.retry) throw reason;
+        this.#options.log.warn({ retryInMs: backoffMs }, `${reason.message}; reconnecting`);
+      } finally {
+        // After an abort the session stays, so that what is still draining can be acknowledged.
+        if (!signal.aborted) this.#hangUp();
+        await catalog?.end().catch(() => {});
+      }
+      if (!signal.aborted) await sleep(backoffMs, undefined, { signal }).catch(() => {});
+      backoffMs = Math.min(backoffMs * 2, BACKOFF_MAX_MS);
+    }
+  }
+
+  #relations(catalog: pg.Client): RelationCache {
+    return new RelationCache(catalog, new TypeCatalog(catalog), this.#options.copied, this.#options.log);
+  }
+
+  #connect(replication: boolean): Promise<pg.Client> {
+    const { config } = this.#options;
+    return connect(config.url, { applicationName: `waltide ${config.slot}`, replication, timeoutMs: config.connectTimeoutMs });
+  }
+
+  async #start(catalog: pg.Client, signal: AbortSignal): Promise<CopySession> {
+    const { config, identity, publications, log } = this.#options;
+    const found = await identify(catalog, config.slot);
+    if (found.systemIdentifier !== identity.systemIdentifier)
+      throw new WaltideError('CLUSTER_MISMATCH', `the server is now cluster ${found.systemIdentifier}, not ${identity.systemIdentifier}`, 'Point source.url at the cluster that the sinks were filled from, or copy anew with `waltide run --recopy`.');
+    await waitUntilReleased(catalog, config.slot, config.slotWaitMs, log, signal);
+    const slot = await readSlot(catalog, config.slot);
+    if (!slot) throw new WaltideError('SLOT_MISSING', `slot "${config.slot}" is gone`, 'Someone dropped it, so changes are missing. Copy anew with `waltide run --recopy`.');
+    checkSlot(slot, identity.database);
+    if (slot.confirmedFlushLsn !== null && this.#acknowledged > 0n && slot.confirmedFlushLsn > this.#acknowledged)
+      throw new WaltideError('SLOT_AHEAD', `slot "${config.slot}" was advanced by someone else to ${formatLsn(slot.confirmedFlushLsn)}`, 'Changes are missing. Copy anew with `waltide run --recopy`.');
+    this.acknowledge(slot.confirmedFlushLsn ?? 0n);
+    const replication = await this.#connect(true);
+    // E'' strings: publication names may hold quotes.
+    const names = publications.map((name) => `"${name.replaceAll('"', '""')}"`).join(',').replaceAll("'", "''");
+    const options = [`proto_version '1'`, `publication_names '${names}'`, `messages 'true'`];
+    try {
+      return await CopySession.start(replication, `START_REPLICATION SLOT "${config.slot}" LOGICAL ${formatLsn(this.#acknowledged)} (${options.join(', ')})`);
+    } catch (error) {
+      await replication.end().catch(() => {});
+      throw error;
+    }
+  }
+
+  async *#read(session: CopySession, assembler: Assembler, relations: RelationCache, signal: AbortSignal): AsyncGenerator<Batch> {
+    this.#statusTimer = setInterval(() => this.#sendStatus(session), STATUS_INTERVAL_MS);
+    // Ends a read that waits for an idle server.
+    const stop = (): void => session.stopReading();
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+      for (;;) {
+        const frames = await session.read();
+        if (!frames || signal.aborted) return;
+        this.#lastMessageAt = Date.now();
+        let at = 0;
+        while (at < frames.length) {
+          const relation = this.#consume(session, assembler, frames, at);
+          at = relation.at;
+          if (relation.message) await relations.describe(relation.message);
+        }
+        this.#noteWalEnd(frames);
+        for (const batch of assembler.take(frames.length)) yield batch;
+      }
+    } finally {
+      signal.removeEventListener('abort', stop);
+    }
+  }
+
+  /** The hot loop: no promise, closure or emitter per message. Stops early only at a Relation message. */
+  #consume(session: CopySession, assembler: Assembler, frames: Buffer, from: number): { at: number; message: RelationMessage | null } {
+    let at = from;
+    while (at < frames.length) {
+      const end = at + 1 + frames.readUInt32BE(at + 1);
+      if (frames[at] !== COPY_DATA) session.control(frames, at);
+      else if (frames[at + 5] === XLOG_DATA) {
+        const body = at + 5 + XLOG_DATA_HEADER;
+        const message = assembler.push(frames, body, end, frames.readBigUInt64BE(at + 6));
+        this.#lastDataAt = at;
+        if (message) return { at: end, message };
+      } else if (frames[at + 5] === KEEPALIVE) {
+        const walEnd = frames.readBigUInt64BE(at + 6);
+        if (walEnd > this.#serverLsn) this.#serverLsn = walEnd;
+        assembler.keepalive(walEnd);
+        if (frames[at + 22] === 1) this.#sendStatus(session);
+      }
+      at = end;
+    }
+    return { at, message: null };
+  }
+
+  /** Once per read, not per message: the server repeats its WAL end in each. */
+  #noteWalEnd(frames: Buffer): void {
+    if (this.#lastDataAt < 0) return;
+    const walEnd = frames.readBigUInt64BE(this.#lastDataAt + 14);
+    if (walEnd > this.#serverLsn) this.#serverLsn = walEnd;
+    this.#lastDataAt = -1;
+  }
+
+  /** Written, flushed and applied are one for us: what is durable downstream. */
+  #sendStatus(session: CopySession): void {
+    const payload = Buffer.alloc(34);
+    payload[0] = STANDBY_STATUS;
+    payload.writeBigUInt64BE(this.#acknowledged, 1);
+    payload.writeBigUInt64BE(this.#acknowledged, 9);
+    payload.writeBigUInt64BE(this.#acknowledged, 17);
+    payload.writeBigInt64BE(BigInt(Date.now() - POSTGRES_EPOCH_MS) * 1000n, 25);
+    session.send(payload);
+  }
+
+  async close(): Promise<void> {
+    const session = this.#session;
+    if (!session) return;
+    this.#sendStatus(session);
+    this.#session = null;
+    if (this.#statusTimer) clearInterval(this.#statusTimer);
+    await session.close(CLOSE_TIMEOUT_MS);
+  }
+
+  #hangUp(): void {
+    if (this.#statusTimer) clearInterval(this.#statusTimer);
+    this.#session?.destroy();
+    this.#session = null;
+  }
+}
+
+/** What a broken stream means: most of it heals by reconnecting. */
+function streamError(error: unknown): WaltideError {
+  if (error instanceof WaltideError) {
+    // The first connection has succeeded before streaming: whatever is refused later may be a restart or failover.
+    return error;
+  }
+  if (error instanceof PgoutputError) return new WaltideError('PROTOCOL', `the stream cannot be understood: ${error.message}`, 'Report this with the PostgreSQL version; nothing was lost.', { cause: error });
+  if (error instanceof ServerError) return serverRefusal(error);
+  return new WaltideError('SOURCE_CONNECTION_LOST', `the connection to PostgreSQL broke: ${messageOf(error)}`, 'It is tried again.', { cause: error });
+}
+
+function serverRefusal(error: ServerError): WaltideError {
+  const options = { cause: error };
+  if (error.code === '55000' && /can no longer|invalidated|lost/i.test(error.message))
+    return new WaltideError('SLOT_LOST', error.message, 'Changes are missing for good. Copy anew with `waltide run --recopy`.', options);
+  if (error.code === '42704' && /publication/.test(error.message))
+    return new WaltideError('PUBLICATION', error.message, 'The publication was dropped. Run `waltide setup`, or create it again with the same tables.', options);
+  if (error.code === '42501') return new WaltideError('SOURCE_RIGHTS', error.message, 'Grant the missing right; `waltide doctor` lists every one that is needed.', options);
+  if (error.code.startsWith('22') || error.code.startsWith('42')) return new WaltideError('SOURCE_QUERY', error.message, '`waltide doctor` checks the source and says what to change.', options);
+  return new WaltideError('SOURCE_CONNECTION_LOST', `the server ended the stream: ${error.message}`, 'It is tried again.', options);
+}

@@ -1,0 +1,128 @@
+import type { Batch, Delivery } from '../event/batch.ts';
+import { isAfter } from '../event/change-event.ts';
+import type { Lsn } from '../event/lsn.ts';
+import type { Offset, SourceIdentity } from '../event/offset.ts';
+import { comparePosition, type Position, START } from '../event/position.ts';
+import type { Subscription, Transport } from './transport.ts';
+
+/** The only partition there is. */
+const PARTITION = '';
+
+interface Published {
+  readonly batch: Batch;
+  /** Subscriptions that have not applied it yet. */
+  remaining: number;
+  readonly resolve: () => void;
+}
+
+/** The embedded transport: a batch is durable once every sink has applied it, so the slot waits for the slowest. */
+export class InProcessTransport implements Transport {
+  #identity: SourceIdentity | null = null;
+  readonly #subscriptions = new Set<InProcessSubscription>();
+  #bytesInFlight = 0;
+
+  get bytesInFlight(): number {
+    return this.#bytesInFlight;
+  }
+
+  async openCapture(identity: SourceIdentity): Promise<void> {
+    this.#identity = identity;
+  }
+
+  async identity(): Promise<SourceIdentity> {
+    if (!this.#identity) throw new Error('openCapture comes first');
+    return this.#identity;
+  }
+
+  publish(batch: Batch): Promise<void> {
+    if (this.#subscriptions.size === 0) return Promise.resolve();
+    this.#bytesInFlight += batch.bytes;
+    return new Promise((resolve) => {
+      const done = (): void => {
+        this.#bytesInFlight -= batch.bytes;
+        resolve();
+      };
+      const published: Published = { batch, remaining: this.#subscriptions.size, resolve: done };
+      for (const subscription of this.#subscriptions) subscription.push(published);
+    });
+  }
+
+  async subscribe(_sink: string, from: readonly Offset[]): Promise<Subscription> {
+    const subscription = new InProcessSubscription(from[0]?.position ?? START, () => this.#subscriptions.delete(subscription));
+    this.#subscriptions.add(subscription);
+    return subscription;
+  }
+
+  async close(): Promise<void> {
+    for (const subscription of this.#subscriptions) await subscription.close();
+  }
+}
+
+class InProcessSubscription implements Subscription {
+  readonly #queue: Published[] = [];
+  readonly #inFlight = new Map<Delivery, Published>();
+  readonly #onClose: () => void;
+  /** What the sink had when it was opened: a restarted slot may begin before it. Null once the stream has passed it. */
+  #from: Position | null;
+  #appliedLsn: Lsn = 0n;
+  #wake: (() => void) | null = null;
+
+  constructor(from: Position, onClose: () => void) {
+    this.#from = from;
+    this.#onClose = onClose;
+  }
+
+  push(published: Published): void {
+    this.#queue.push(published);
+    this.#wake?.();
+  }
+
+  async receive(signal: AbortSignal): Promise<Delivery> {
+    while (this.#queue.length === 0) {
+      signal.throwIfAborted();
+      await new Promise<void>((resolve) => {
+        const wake = (): void => {
+          signal.removeEventListener('abort', wake);
+          resolve();
+        };
+        this.#wake = wake;
+        signal.addEventListener('abort', wake, { once: true });
+      });
+    }
+    const published = this.#queue.shift()!;
+    const delivery = this.#deliver(published.batch);
+    this.#inFlight.set(delivery, published);
+    return delivery;
+  }
+
+  #deliver(batch: Batch): Delivery {
+    const last = batch.events.at(-1);
+    const reached: Position = batch.commitEndLsn !== null ? { commitLsn: batch.commitEndLsn, seq: 0 } : last!.position;
+    let { events } = batch;
+    const from = this.#from;
+    if (from) {
+      if (comparePosition(reached, from) > 0) this.#from = null;
+      events = events.filter((event) => isAfter(event, from));
+    }
+    const offset: Offset = { partition: PARTITION, position: from && comparePosition(from, reached) > 0 ? from : reached, next: null };
+    return { events, bytes: batch.bytes, offsets: [offset], complete: batch.commitEndLsn !== null };
+  }
+
+  applied(delivery: Delivery): void {
+    const published = this.#inFlight.get(delivery);
+    if (!published) return;
+    this.#inFlight.delete(delivery);
+    const { commitEndLsn } = published.batch;
+    if (commitEndLsn !== null && commitEndLsn > this.#appliedLsn) this.#appliedLsn = commitEndLsn;
+    if (--published.remaining === 0) published.resolve();
+  }
+
+  appliedLsn(): Lsn {
+    return this.#appliedLsn;
+  }
+
+  async close(): Promise<void> {
+    this.#onClose();
+    this.#wake?.();
+  }
+}
