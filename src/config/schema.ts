@@ -1,94 +1,207 @@
 import { z } from 'zod';
 
 /*
- * Every key, its default, and why that default. The same schema checks files, writes the JSON Schema for editors
- * and types the library's `defineConfig`. Units come last in names.
+ * Every key, its default, and why that default. The same schema checks files and the environment, names the
+ * environment's variables, writes the JSON Schema for editors and types the library's `defineConfig`. Units come
+ * last in names. `kind` marks file paths (resolved against the config file) and secrets (masked when printed).
  */
 
-const name = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*$/, 'may hold letters, digits, ".", "_" and "-" only');
-const slotName = z.string().regex(/^[a-z0-9_]{1,63}$/, 'must be 1 to 63 of a-z, 0-9 and "_" (PostgreSQL allows no others in a slot name)');
+const about = (description: string) => ({ description });
+const path = (description: string) => ({ description, kind: 'path' });
+const secret = (description: string) => ({ description, kind: 'secret' });
+
+const name = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9_][A-Za-z0-9_.-]*$/,
+    'may hold letters, digits, ".", "_" and "-" only, beginning with a letter, a digit or "_"',
+  );
+const slotName = z
+  .string()
+  .regex(/^[a-z0-9_]{1,63}$/, 'must be 1 to 63 of a-z, 0-9 and "_" (PostgreSQL allows no others in a slot name)');
 const bytes = z.number().int().positive();
 const ms = z.number().int().positive();
+const postgresUrl = z
+  .string()
+  .min(1)
+  .regex(/^postgres(ql)?:\/\//, 'must be a URL such as postgres://user:password@host:5432/database')
+  .refine(
+    // Without the scheme this is another schema's fault; said twice it would only confuse.
+    (url) => !/^postgres(ql)?:\/\//.test(url) || URL.canParse(url),
+    'cannot be read as a URL; write "@", "/", "#", "?" and ":" in a password as %40, %2F, %23, %3F and %3A',
+  );
 
 const source = z.strictObject({
-  url: z.string().min(1).meta({ description: 'postgres:// URL of the database; sslmode, sslrootcert and other libpq parameters are honoured.' }),
-  slot: slotName.default('waltide').meta({ description: 'Logical replication slot; created when absent.' }),
-  publication: z.string().min(1).max(63).default('waltide').meta({ description: 'Publication; created, or altered to match `tables` when Waltide created it.' }),
-  tables: z.array(z.string().min(1)).min(1).meta({ description: 'Patterns `schema.table`; `*` and `?` match within a name.' }),
-  exclude: z.array(z.string().min(1)).default([]),
+  url: postgresUrl.meta(
+    about('postgres:// URL of the database; sslmode, sslrootcert and other libpq parameters are honoured.'),
+  ),
+  slot: slotName.default('waltide').meta(about('Logical replication slot; created when absent.')),
+  publication: z
+    .string()
+    .min(1)
+    .max(63)
+    .default('waltide')
+    .meta(about('Publication; created, or altered to match `tables` when Waltide created it.')),
+  tables: z.array(z.string().min(1)).min(1).meta(about('Patterns `schema.table`; `*` and `?` match within a name.')),
+  exclude: z.array(z.string().min(1)).default([]).meta(about('Patterns of tables to leave out of `tables`.')),
   /** Without a key PostgreSQL refuses UPDATE and DELETE on a published table, so such tables are left out unless asked for. */
-  keylessTables: z.enum(['exclude', 'insert-only']).default('exclude').meta({ description: 'Tables without a primary key, replica index or REPLICA IDENTITY FULL.' }),
-  /** Idle databases must not retain WAL; 10 s costs one small WAL record and keeps lag true. 0 turns it off. */
-  heartbeatIntervalMs: z.number().int().nonnegative().default(10_000),
+  keylessTables: z
+    .enum(['exclude', 'insert-only'])
+    .default('exclude')
+    .meta(about('Tables without a primary key, replica index or REPLICA IDENTITY FULL.')),
+  /** Idle databases must not retain WAL; 10 s costs one small WAL record and keeps lag true. */
+  heartbeatIntervalMs: z
+    .number()
+    .int()
+    .nonnegative()
+    .default(10_000)
+    .meta(
+      about('How often a small logical message is written to the WAL, so that an idle slot moves on; 0 turns it off.'),
+    ),
   /** A killed process keeps its slot active until wal_sender_timeout (60 s by default) or a failed send. */
-  slotWaitMs: ms.default(60_000),
-  /** Creating a slot waits for every older transaction to end. */
-  slotCreateWaitMs: ms.default(300_000),
-  /** Errors before the first connection are final after this long. */
-  connectTimeoutMs: ms.default(20_000),
+  slotWaitMs: ms.default(60_000).meta(about('How long to wait for a slot that another process is using.')),
+  /** One long report can hold it up for minutes; longer than this, someone should know. */
+  slotCreateWaitMs: ms
+    .default(300_000)
+    .meta(about('How long creating the slot may wait for older transactions to end.')),
+  /** Long enough for a cold start of a hosted database, short enough that a first error is final within 30 s. */
+  connectTimeoutMs: ms
+    .default(20_000)
+    .meta(about('How long one attempt to connect may take; errors before the first connection are final.')),
 });
 
 const inProcess = z.strictObject({
-  type: z.literal('in-process'),
+  type: z.literal('in-process').meta(about('in-process (nothing but PostgreSQL is needed) or kafka.')),
   /** Decoded but not yet applied: enough for two DuckDB batches, small against 400 MB of memory. */
-  inFlightBytesMax: bytes.default(64 * 1024 * 1024),
+  inFlightBytesMax: bytes
+    .default(64 * 1024 * 1024)
+    .meta(about('Memory for events that are read and not yet applied; reading waits beyond it.')),
+});
+
+const ssl = z.strictObject({
+  ca: z.string().min(1).optional().meta(path('PEM file of the authorities to trust; default: those of Node.')),
+  cert: z.string().min(1).optional().meta(path('PEM file of the client certificate.')),
+  key: z.string().min(1).optional().meta(path('PEM file of the client key.')),
+  rejectUnauthorized: z.boolean().default(true).meta(about('false accepts any certificate: for tests only.')),
+});
+
+const sasl = z.strictObject({
+  mechanism: z.enum(['plain', 'scram-sha-256', 'scram-sha-512']).meta(about('How to log in.')),
+  username: z.string().min(1).meta(about('Who logs in.')),
+  password: z.string().min(1).meta(secret('Their password; best given as ${VARIABLE}.')),
 });
 
 const kafka = z.strictObject({
-  type: z.literal('kafka'),
-  brokers: z.array(z.string().regex(/^[^\s:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$/, 'must be host:port')).min(1),
-  clientId: name.default('waltide'),
-  topicPrefix: name.meta({ description: 'Topics are named <topicPrefix>.<schema>.<table>.' }),
+  type: z.literal('kafka').meta(about('in-process (nothing but PostgreSQL is needed) or kafka.')),
+  brokers: z
+    .array(z.string().regex(/^[^\s:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$/, 'must be host:port'))
+    .min(1)
+    .meta(about('host:port of some of the brokers; the others are found through them.')),
+  clientId: name.default('waltide').meta(about('Name in the logs and quotas of the brokers.')),
+  topicPrefix: name.meta(about('Topics are named <topicPrefix>.<schema>.<table>.')),
   /** One partition keeps a table in total order. */
-  partitions: z.number().int().min(1).max(1000).default(1),
-  replicationFactor: z.number().int().min(-1).max(32767).default(-1).meta({ description: '-1 takes the broker\'s default.' }),
-  cleanupPolicy: z.enum(['delete', 'compact', 'compact,delete']).default('delete'),
-  tombstones: z.boolean().default(true).meta({ description: 'A null record after every delete, so that compacted topics forget the key.' }),
-  format: z.enum(['json']).default('json'),
-  oversize: z.enum(['fail', 'dead-letter']).default('fail').meta({ description: 'A record over maxRecordBytes: stop with an error, or put it aside in <topicPrefix>.dead-letter.' }),
+  partitions: z
+    .number()
+    .int()
+    .min(1)
+    .max(1000)
+    .default(1)
+    .meta(about('Of a new topic; one keeps a table in total order.')),
+  replicationFactor: z
+    .number()
+    .int()
+    .min(-1)
+    .max(32767)
+    .default(-1)
+    .meta(about("Of a new topic; -1 takes the broker's default.")),
+  cleanupPolicy: z.enum(['delete', 'compact', 'compact,delete']).default('delete').meta(about('Of a new topic.')),
+  tombstones: z
+    .boolean()
+    .default(true)
+    .meta(about('A null record after every delete, so that compacted topics forget the key.')),
+  format: z.enum(['json']).default('json').meta(about('How events are written: the Debezium envelope as JSON.')),
+  oversize: z
+    .enum(['fail', 'dead-letter'])
+    .default('fail')
+    .meta(about('A record over maxRecordBytes: stop with an error, or put it aside in <topicPrefix>.dead-letter.')),
   /** The broker's own default limit (message.max.bytes). */
-  maxRecordBytes: bytes.default(1_048_576),
+  maxRecordBytes: bytes
+    .default(1_048_576)
+    .meta(about('Largest record to send; not more than message.max.bytes of the broker.')),
   /** One produce request per partition and batch; big batches are what makes Kafka cheap. */
-  batchBytesMax: bytes.default(900_000),
-  inFlightBytesMax: bytes.default(32 * 1024 * 1024),
-  connectTimeoutMs: ms.default(10_000),
-  requestTimeoutMs: ms.default(30_000),
-  ssl: z.union([z.boolean(), z.strictObject({ ca: z.string().optional(), cert: z.string().optional(), key: z.string().optional(), rejectUnauthorized: z.boolean().default(true) })]).default(false).meta({ description: 'true, or { ca, cert, key } as paths of PEM files.' }),
-  sasl: z.strictObject({ mechanism: z.enum(['plain', 'scram-sha-256', 'scram-sha-512']), username: z.string(), password: z.string() }).optional(),
+  batchBytesMax: bytes.default(900_000).meta(about('Most bytes in one record batch.')),
+  inFlightBytesMax: bytes
+    .default(32 * 1024 * 1024)
+    .meta(about('Memory for events that are read and not yet acknowledged by Kafka; reading waits beyond it.')),
+  connectTimeoutMs: ms.default(10_000).meta(about('How long one attempt to connect to a broker may take.')),
+  requestTimeoutMs: ms.default(30_000).meta(about('How long a broker may take to answer.')),
+  ssl: z.union([z.boolean(), ssl]).default(false).meta(about('true, or { ca, cert, key } as paths of PEM files.')),
+  sasl: sasl.optional().meta(about('Log-in; none when left out.')),
 });
 
 const batch = z.strictObject({
   /** DuckDB loads 10,000 rows at a time at half, 50,000 at nearly its full speed. */
-  rowsMax: z.number().int().positive().default(50_000),
-  bytesMax: bytes.default(24 * 1024 * 1024),
+  rowsMax: z.number().int().positive().default(50_000).meta(about('Most rows applied in one transaction of the sink.')),
+  bytesMax: bytes.default(24 * 1024 * 1024).meta(about('Most bytes applied in one transaction of the sink.')),
   /** Waiting this long for more costs latency and saves transactions; an idle pipeline applies at once after it. */
-  lingerMs: z.number().int().nonnegative().default(10),
+  lingerMs: z
+    .number()
+    .int()
+    .nonnegative()
+    .default(10)
+    .meta(about('How long to wait for more before a small batch is applied.')),
 });
 
 const duckdb = z.strictObject({
-  name,
-  type: z.literal('duckdb'),
-  path: z.string().min(1).meta({ description: 'The database file; created when absent.' }),
-  memoryLimit: z.string().regex(/^\d+(\.\d+)?\s*([KMGT]i?B|B)$/i, 'must be a size such as 512MB').default('256MB'),
-  threads: z.number().int().min(1).default(2),
-  batch: batch.prefault({}),
+  name: name.meta(about('Unique; offsets are saved under it.')),
+  type: z.literal('duckdb').meta(about('duckdb: one DuckDB database file.')),
+  path: z.string().min(1).meta(path('The database file; created when absent.')),
+  /** Next to our own 400 MB; DuckDB spills to disk beyond it. */
+  memoryLimit: z
+    .string()
+    .regex(/^\d+(\.\d+)?\s*([KMGTkmgt][iI]?[bB]|[bB])$/, 'must be a size such as 512MB')
+    .default('256MB')
+    .meta(about("DuckDB's memory_limit.")),
+  threads: z.number().int().min(1).default(2).meta(about("DuckDB's threads.")),
+  batch: batch.prefault({}).meta(about('How changes are gathered before they are applied.')),
 });
 
 const endpoint = z.strictObject({
-  host: z.string().min(1).default('127.0.0.1'),
-  port: z.number().int().min(0).max(65535).default(9464).meta({ description: '0 takes a free port. 9464 is the usual port of Prometheus exporters of this kind.' }),
-  enabled: z.boolean().default(true),
+  /** Others are let in on purpose, not by default. */
+  host: z.string().min(1).default('127.0.0.1').meta(about('Address to listen on; 0.0.0.0 for all.')),
+  port: z
+    .number()
+    .int()
+    .min(0)
+    .max(65535)
+    .default(9464)
+    .meta(about('0 takes a free port. 9464 is the usual port of Prometheus exporters of this kind.')),
+  enabled: z.boolean().default(true).meta(about('/metrics, /healthz and /readyz.')),
+});
+
+const log = z.strictObject({
+  level: z
+    .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal'])
+    .default('info')
+    .meta(about('Least level that is logged.')),
+  format: z.enum(['json', 'pretty']).optional().meta(about('Default: pretty on a terminal, json elsewhere.')),
 });
 
 export const configSchema = z.strictObject({
-  source,
-  transport: z.discriminatedUnion('type', [inProcess, kafka]).prefault({ type: 'in-process' }),
-  sinks: z.array(z.discriminatedUnion('type', [duckdb])).default([]),
-  stateDir: z.string().min(1).default('.waltide').meta({ description: 'Where a running process leaves its control address; relative to the config file.' }),
-  metrics: endpoint.prefault({}),
-  log: z.strictObject({ level: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info'), format: z.enum(['json', 'pretty']).optional() }).prefault({}),
+  source: source.meta(about('The PostgreSQL database whose changes are captured.')),
+  transport: z
+    .discriminatedUnion('type', [inProcess, kafka])
+    .prefault({ type: 'in-process' })
+    .meta(about('What carries events to the sinks.')),
+  sinks: z
+    .array(z.discriminatedUnion('type', [duckdb]))
+    .default([])
+    .meta(about('Where changes end up.')),
+  stateDir: z.string().min(1).default('.waltide').meta(path('Where a running process leaves its control address.')),
+  metrics: endpoint.prefault({}).meta(about('Prometheus metrics and health checks.')),
+  log: log.prefault({}).meta(about('What is logged to stderr.')),
   /** Draining in-flight batches on SIGTERM; Kubernetes kills after 30 s. */
-  shutdownTimeoutMs: ms.default(20_000),
+  shutdownTimeoutMs: ms.default(20_000).meta(about('How long draining may take after SIGTERM or Ctrl-C.')),
 });
 
 /** What a user writes: defaults left out. */

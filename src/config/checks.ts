@@ -1,0 +1,35 @@
+import { resolve } from 'node:path';
+import type { Document } from './document.ts';
+import { type Fault, faultAt } from './faults.ts';
+import { originOf } from './issues.ts';
+
+/** What one key alone cannot tell. Reads the values as written, so that it speaks together with the schema. */
+export function crossFaults(document: Document, baseDir: string): Fault[] {
+  const sinks = (document.value as { sinks?: unknown } | null)?.sinks;
+  if (!Array.isArray(sinks)) return [];
+  const faults: Fault[] = [];
+  const names = new Map<string, number>();
+  const files = new Map<string, number>();
+  for (const [i, sink] of sinks.entries()) {
+    if (typeof sink !== 'object' || sink === null) continue;
+    const { name, type, path } = sink as Record<string, unknown>;
+    const fault = (key: string, message: string) => {
+      const at = ['sinks', i, key];
+      faults.push(faultAt(originOf(document, at), at, message));
+    };
+    if (typeof name === 'string') {
+      const first = names.get(name);
+      if (first !== undefined)
+        fault('name', `sinks[${first}] has this name too; give each sink its own, offsets are saved under it`);
+      else names.set(name, i);
+    }
+    if (type !== 'duckdb' || typeof path !== 'string') continue;
+    if (path === ':memory:')
+      fault('path', 'must be a file: what is only in memory cannot be taken up again after a restart');
+    const file = resolve(baseDir, path);
+    const first = files.get(file);
+    if (first !== undefined) fault('path', `sinks[${first}] writes this file too; DuckDB allows one writer per file`);
+    else files.set(file, i);
+  }
+  return faults;
+}
