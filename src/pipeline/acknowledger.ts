@@ -24,6 +24,11 @@ export class Acknowledger {
     };
   }
 
+  /** What may be acknowledged now; 0 before anything was durable. */
+  get lsn(): Lsn {
+    return this.#lsn;
+  }
+
   get outstanding(): number {
     return this.#pending.length - this.#head;
   }

@@ -69,6 +69,7 @@ class InProcessSubscription implements Subscription {
 
   constructor(from: Position, onClose: () => void) {
     this.#from = from;
+    this.#appliedLsn = from.commitLsn;
     this.#onClose = onClose;
   }
 

@@ -1,0 +1,231 @@
+import type pg from 'pg';
+import type { Config } from '../config/schema.ts';
+import { WaltideError } from '../errors.ts';
+import type { Batch } from '../event/batch.ts';
+import { formatLsn, type Lsn } from '../event/lsn.ts';
+import type { SourceIdentity } from '../event/offset.ts';
+import type { Log } from '../log.ts';
+import { connect } from '../postgres/connection.ts';
+import { type CopiedTable, markCopying, markStreaming, migrate, readSlotRecord } from '../postgres/control.ts';
+import { identify } from '../postgres/identity.ts';
+import { type EnsuredPublication, ensurePublication } from '../postgres/publication.ts';
+import { checkServer, readServer } from '../postgres/server.ts';
+import { checkSlot, createSlot, dropSlot, readSlot, type SlotInfo, waitUntilReleased, walPosition } from '../postgres/slot.ts';
+import { type CopyProgress, initialSnapshot } from '../snapshot/initial.ts';
+import { Heartbeat } from '../source/heartbeat.ts';
+import { WalSource } from '../source/wal-source.ts';
+import type { Transport } from '../transport/transport.ts';
+import { Acknowledger } from './acknowledger.ts';
+import { LagClock } from './lag.ts';
+
+export interface CaptureOptions {
+  readonly config: Config;
+  readonly transport: Transport;
+  readonly log: Log;
+  readonly recopy: boolean;
+  readonly onCopyProgress: (progress: CopyProgress) => void;
+}
+
+/** Everything from the slot to the transport: set-up, first copy, streaming, acknowledging. */
+export class Capture {
+  readonly #options: CaptureOptions;
+  readonly lag = new LagClock();
+  readonly #acknowledger = new Acknowledger();
+  readonly #heartbeat: Heartbeat;
+  #identity: SourceIdentity | null = null;
+  #publication: EnsuredPublication | null = null;
+  #slot: SlotInfo | null = null;
+  /** A slot of ours without a finished copy: dropped as late as possible, so that a refused start changes nothing. */
+  #staleSlot = false;
+  #copied: readonly CopiedTable[] = [];
+  #source: WalSource | null = null;
+  #failure: unknown = null;
+  events = 0;
+  bytes = 0;
+  /** The end of WAL when this capture began: what "caught up" means. */
+  target: Lsn = 0n;
+
+  constructor(options: CaptureOptions) {
+    this.#options = options;
+    const { url, slot, heartbeatIntervalMs, connectTimeoutMs } = options.config.source;
+    this.#heartbeat = new Heartbeat({ url, slot, intervalMs: heartbeatIntervalMs, connectTimeoutMs, log: options.log });
+  }
+
+  /** Who the source is; null before `prepare`. */
+  get identity(): SourceIdentity | null {
+    return this.#identity;
+  }
+
+  /** Everything before this LSN is durable downstream. */
+  get acknowledgedLsn(): Lsn {
+    return this.#acknowledger.lsn;
+  }
+
+  get source(): WalSource | null {
+    return this.#source;
+  }
+
+  /** True where the slot must be made first, and existing rows be copied. */
+  get needsCopy(): boolean {
+    return this.#slot === null;
+  }
+
+  get confirmed(): SlotInfo | null {
+    return this.#slot;
+  }
+
+  /** Checks the server, the control schema, publication and slot. Changes nothing that a refused start would regret. */
+  async prepare(signal: AbortSignal): Promise<SourceIdentity> {
+    const { config, log, recopy } = this.#options;
+    const client = await this.#connect();
+    try {
+      checkServer(await readServer(client));
+      this.#identity = await identify(client, config.source.slot);
+      await migrate(client);
+      this.target = (await walPosition(client)).inserted;
+      this.#slot = await this.#findSlot(client, recopy, signal);
+      this.#publication = await ensurePublication(client, config.source, log, !this.needsCopy);
+      for (const table of this.#publication.uncopied)
+        log.warn({ table: `${table.schema}.${table.table}` }, 'table matches but came after the first copy: it is left out until `waltide run --recopy`');
+      return this.#identity;
+    } finally {
+      await client.end().catch(() => {});
+    }
+  }
+
+  /** The slot to go on with; null when one must be made. */
+  async #findSlot(client: pg.Client, recopy: boolean, signal: AbortSignal): Promise<SlotInfo | null> {
+    const { config, log } = this.#options;
+    const name = config.source.slot;
+    const record = await readSlotRecord(client, name);
+    const slot = await readSlot(client, name);
+    if (!slot && record?.state === 'streaming' && !recopy)
+      throw new WaltideError('SLOT_MISSING', `slot "${name}" is gone, though its first copy was finished: changes since then are missing`, 'Make a new slot and copy every table anew with `waltide run --recopy`.');
+    if (slot && !record && !recopy)
+      throw new WaltideError('SLOT_FOREIGN', `slot "${name}" exists, but Waltide has not made it, so nobody knows which rows came before it`, 'Choose another name in source.slot, or drop that slot with `waltide slot drop` if nothing needs it.');
+    if (!slot) return null;
+    await waitUntilReleased(client, name, config.source.slotWaitMs, log, signal);
+    if (record?.state === 'streaming' && !recopy) {
+      checkSlot(slot, this.#identity!.database);
+      this.#copied = record.tables;
+      return (await readSlot(client, name)) ?? null;
+    }
+    // Even on request, a slot of another plugin or database is not ours to drop.
+    checkSlot({ ...slot, walStatus: null }, this.#identity!.database);
+    this.#staleSlot = true;
+    log.warn({ slot: name }, recopy ? 'every table is copied anew, with a new slot' : 'the first copy was not finished; it starts again');
+    return null;
+  }
+
+  /** Makes the slot and delivers existing rows. Resolves once all of them are durable. */
+  async copy(signal: AbortSignal): Promise<void> {
+    const { config, log, onCopyProgress } = this.#options;
+    const { url, slot, slotCreateWaitMs, connectTimeoutMs } = config.source;
+    const tables = this.#publication!.tables;
+    const control = await this.#connect();
+    const replication = await connect(url, { applicationName: `waltide ${slot}`, replication: true, timeoutMs: connectTimeoutMs });
+    try {
+      await markCopying(control, slot);
+      if (this.#staleSlot) await dropSlot(control, slot);
+      const { consistentPoint, snapshotName } = await createSlot(replication, control, slot, slotCreateWaitMs, log);
+      log.info({ slot, consistentPoint: formatLsn(consistentPoint), tables: tables.length }, 'slot created; copying existing rows');
+      const snapshot = initialSnapshot({ url, slot, connectTimeoutMs, tables, consistentPoint, snapshotName, onProgress: onCopyProgress }, signal);
+      for await (const batch of snapshot) {
+        this.#publish(batch);
+        await this.#room(signal);
+        this.#throwFailure();
+        if (signal.aborted) return;
+      }
+      if (signal.aborted) return;
+      this.#publish({ events: [], bytes: 0, commitEndLsn: consistentPoint });
+      await this.#until(() => this.#acknowledger.outstanding === 0, signal);
+      this.#throwFailure();
+      if (signal.aborted) return;
+      this.#copied = tables.map(({ oid, schema, table }) => ({ oid, schema, table }));
+      await markStreaming(control, slot, consistentPoint, this.#copied);
+      log.info({ slot }, 'every existing row is copied');
+    } finally {
+      await replication.end().catch(() => {});
+      await control.end().catch(() => {});
+    }
+  }
+
+  /** Streams until `signal` aborts. Rejects with what only a person can mend. */
+  async stream(signal: AbortSignal, beatAtOnce: boolean): Promise<void> {
+    const { config, log } = this.#options;
+    this.#source = new WalSource({
+      config: config.source,
+      identity: this.#identity!,
+      publications: this.#publication!.names,
+      copied: this.#copied,
+      log,
+    });
+    this.#heartbeat.start();
+    if (beatAtOnce) void this.#heartbeat.beat();
+    for await (const batch of this.#source.stream(signal)) {
+      // Publishing goes on while the next batch is read: only the budget makes the source wait.
+      this.#publish(batch);
+      await this.#room(signal);
+      this.#throwFailure();
+    }
+    this.#throwFailure();
+  }
+
+  #publish(batch: Batch): void {
+    const last = batch.events.at(-1);
+    this.events += batch.events.length;
+    this.bytes += batch.bytes;
+    const commitTimeMs = last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();
+    if (batch.commitEndLsn !== null) this.lag.note(batch.commitEndLsn, commitTimeMs);
+    const durable = this.#acknowledger.track(batch.commitEndLsn);
+    this.#options.transport
+      .publish(batch)
+      .then(() => {
+        const lsn = durable();
+        this.#source?.acknowledge(lsn);
+      })
+      .catch((error: unknown) => (this.#failure ??= error))
+      .finally(() => this.#wake?.());
+  }
+
+  #throwFailure(): void {
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  #wake: (() => void) | null = null;
+
+  /** The backpressure: waits while more is in flight than the budget allows. */
+  #room(signal: AbortSignal): Promise<void> {
+    const { transport, config } = this.#options;
+    return this.#until(() => transport.bytesInFlight <= config.transport.inFlightBytesMax, signal);
+  }
+
+  /** Waits for a condition that only publishing changes; returns early on failure and abort. */
+  async #until(condition: () => boolean, signal: AbortSignal): Promise<void> {
+    while (!condition() && this.#failure === null && !signal.aborted) {
+      await new Promise<void>((resolve) => {
+        const wake = (): void => {
+          signal.removeEventListener('abort', wake);
+          resolve();
+        };
+        this.#wake = wake;
+        signal.addEventListener('abort', wake, { once: true });
+      });
+    }
+  }
+
+  /** Resolves when everything published is durable, or when `signal` aborts. */
+  drain(signal: AbortSignal): Promise<void> {
+    return this.#until(() => this.#acknowledger.outstanding === 0, signal);
+  }
+
+  async close(): Promise<void> {
+    await this.#heartbeat.stop();
+    await this.#source?.close();
+  }
+
+  #connect(): Promise<pg.Client> {
+    const { url, slot, connectTimeoutMs } = this.#options.config.source;
+    return connect(url, { applicationName: `waltide ${slot} control`, timeoutMs: connectTimeoutMs });
+  }
+}

@@ -1,0 +1,228 @@
+import type { Config } from '../config/schema.ts';
+import { messageOf, WaltideError } from '../errors.ts';
+import { formatLsn, type Lsn } from '../event/lsn.ts';
+import type { SourceIdentity } from '../event/offset.ts';
+import type { Log } from '../log.ts';
+import { connect } from '../postgres/connection.ts';
+import { checkOffset, walPosition } from '../postgres/slot.ts';
+import { ApplyLoop } from '../sink/apply-loop.ts';
+import { createSink } from '../sink/registry.ts';
+import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
+import type { CopyProgress } from '../snapshot/initial.ts';
+import type { Subscription, Transport } from '../transport/transport.ts';
+import { createTransport } from './create-transport.ts';
+import { Capture } from './capture.ts';
+import { StatusReporter } from './reporter.ts';
+import type { PipelineState, PipelineStatus } from './status.ts';
+
+export type Role = 'all' | 'capture' | 'apply';
+
+export interface PipelineOptions {
+  readonly config: Config;
+  readonly role: Role;
+  readonly log: Log;
+  /** Copies every table anew, with a new slot: what a lost slot or an incomplete sink needs. */
+  readonly recopy?: boolean;
+  readonly onCopyProgress?: (progress: CopyProgress) => void;
+  /** A library user's own sinks, beside those of the configuration. */
+  readonly sinks?: readonly Sink[];
+}
+
+export interface StoppedTableOf {
+  readonly sink: string;
+  readonly table: string;
+  readonly reason: string;
+}
+
+/** One sink with what drives it. */
+export interface Applier {
+  readonly sink: Sink;
+  readonly type: string;
+  readonly loop: ApplyLoop;
+  readonly subscription: Subscription;
+}
+
+/** How often "caught up" is asked; costs nothing, and bounds what it adds to a run's time. */
+const CAUGHT_UP_POLL_MS = 20;
+const BATCH_OF_OWN_SINKS = { rowsMax: 10_000, bytesMax: 8 * 1024 * 1024, lingerMs: 10 };
+
+/** The wiring, in the order in which data flows: capture, transport, apply loops. One pipeline runs once. */
+export class Pipeline {
+  readonly #options: PipelineOptions;
+  readonly #transport: Transport;
+  readonly #capture: Capture | null;
+  readonly #appliers: Applier[] = [];
+  readonly #reporter: StatusReporter;
+  #state: PipelineState = 'starting';
+
+  constructor(options: PipelineOptions) {
+    this.#options = options;
+    const { config, log, role } = options;
+    this.#transport = createTransport(config, log);
+    this.#reporter = new StatusReporter(config, role);
+    const onCopyProgress = (progress: CopyProgress): void => {
+      this.#reporter.noteCopy(progress);
+      options.onCopyProgress?.(progress);
+    };
+    this.#capture = role === 'apply' ? null : new Capture({ config, transport: this.#transport, log, recopy: options.recopy ?? false, onCopyProgress });
+  }
+
+  /**
+   * Until 'copied': set-up and first copy only. Until 'caught-up': stops once every sink has saved past the end of
+   * WAL of when the run began. Null: for ever. Resolves after draining, when the goal is reached or `signal` aborts;
+   * rejects with a WaltideError. What is not durable by then comes again at the next start.
+   */
+  async run(until: 'copied' | 'caught-up' | null, signal: AbortSignal): Promise<{ stopped: StoppedTableOf[] }> {
+    const reading = new AbortController();
+    const applying = new AbortController();
+    const failed = new AbortController();
+    const outer = AbortSignal.any([signal, failed.signal]);
+    outer.addEventListener('abort', () => reading.abort(), { once: true });
+    let failure: unknown = null;
+    const fail = (error: unknown): void => {
+      failure ??= error;
+      failed.abort();
+    };
+    let loops: Promise<unknown> = Promise.resolve();
+    try {
+      const target = await this.#open(until, outer);
+      loops = Promise.all(this.#appliers.map(({ loop }) => loop.run(applying.signal).catch(fail)));
+      if (this.#capture?.needsCopy && !outer.aborted) {
+        this.#state = 'copying';
+        await this.#capture.copy(outer);
+      }
+      if (until !== 'copied' && !outer.aborted) {
+        this.#state = 'streaming';
+        const streaming = this.#capture?.stream(reading.signal, until === 'caught-up').catch(fail) ?? waitForAbort(reading.signal);
+        if (until === 'caught-up') await this.#caughtUp(target, outer);
+        else await waitForAbort(outer);
+        reading.abort();
+        await streaming;
+      }
+    } catch (error) {
+      failure ??= error;
+    } finally {
+      this.#state = 'stopping';
+      reading.abort();
+      await this.#drain(failure !== null);
+      applying.abort();
+      await loops;
+      await this.#close();
+      this.#state = 'stopped';
+    }
+    if (failure !== null) throw failure;
+    return { stopped: this.#stopped() };
+  }
+
+  status(): PipelineStatus {
+    return this.#reporter.report(this.#state, this.#transport, this.#capture, this.#appliers);
+  }
+
+  /** Read-only SQL on a sink that speaks it; the only such sink when `sink` is left out. */
+  async query(sql: string, options: { sink?: string; rowsMax: number; timeoutMs: number }): Promise<QueryResult> {
+    const able = this.#appliers.map(({ sink }) => sink).filter((sink) => sink.query !== undefined);
+    const found = options.sink === undefined ? (able.length === 1 ? able[0] : undefined) : able.find((sink) => sink.name === options.sink);
+    if (!found?.query) {
+      const names = able.map((sink) => sink.name).join(', ') || 'none';
+      throw new WaltideError('SINK_QUERY', options.sink === undefined ? 'several or no sinks can be queried' : `no sink "${options.sink}" that can be queried`, `Name one with --sink; there are: ${names}.`);
+    }
+    return found.query(sql, options);
+  }
+
+  /** Opens everything, and refuses before anything is changed where a sink cannot go on from here. */
+  async #open(until: string | null, signal: AbortSignal): Promise<Lsn> {
+    const { config, log, role } = this.#options;
+    const capture = this.#capture;
+    const identity = capture ? await capture.prepare(signal) : await this.#transport.identity(signal);
+    const sinks = role === 'capture' ? [] : await this.#openSinks(identity);
+    if (capture && config.transport.type === 'in-process') await this.#checkSinks(capture, sinks);
+    if (capture) await this.#transport.openCapture(identity, capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null));
+    for (const { sink, type, batch, state } of sinks) {
+      const subscription = await this.#transport.subscribe(sink.name, state.offsets);
+      this.#appliers.push({ sink, type, subscription, loop: new ApplyLoop({ sink, subscription, stopped: state.stopped, batch, log }) });
+      for (const table of state.stopped) log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);
+    }
+    if (until !== 'caught-up') return 0n;
+    return capture ? capture.target : await this.#walEnd();
+  }
+
+  async #openSinks(identity: SourceIdentity): Promise<{ sink: Sink; type: string; batch: Config['sinks'][number]['batch']; state: SinkState }[]> {
+    const { config, log } = this.#options;
+    const opened = [];
+    const all = [
+      ...config.sinks.map((options) => ({ sink: createSink(options, log), type: options.type as string, batch: options.batch })),
+      ...(this.#options.sinks ?? []).map((sink) => ({ sink, type: 'own', batch: BATCH_OF_OWN_SINKS })),
+    ];
+    for (const one of all) {
+      this.#opened.push(one.sink);
+      opened.push({ ...one, state: await one.sink.open(identity) });
+    }
+    return opened;
+  }
+
+  readonly #opened: Sink[] = [];
+
+  /** In-process the slot is the only log there is, so each sink must stand within what it still holds. */
+  async #checkSinks(capture: Capture, sinks: { sink: Sink; state: SinkState }[]): Promise<void> {
+    const slot = capture.confirmed;
+    if (!slot) return;
+    const { flushed } = await this.#wal();
+    for (const { sink, state } of sinks) {
+      const offset = state.offsets[0];
+      if (!offset)
+        throw new WaltideError('SINK_INCOMPLETE', `sink "${sink.name}" is empty, but slot "${slot.name}" has already delivered rows that it would never see`, 'A sink that is new, or whose file was deleted, needs every row: copy anew with `waltide run --recopy` (all sinks are filled again).');
+      checkOffset(sink.name, offset.position.commitLsn, slot, flushed);
+    }
+  }
+
+  async #wal(): Promise<{ inserted: Lsn; flushed: Lsn }> {
+    const { url, slot, connectTimeoutMs } = this.#options.config.source;
+    const client = await connect(url, { applicationName: `waltide ${slot} control`, timeoutMs: connectTimeoutMs });
+    try {
+      return await walPosition(client);
+    } finally {
+      await client.end().catch(() => {});
+    }
+  }
+
+  async #walEnd(): Promise<Lsn> {
+    return (await this.#wal()).inserted;
+  }
+
+  async #caughtUp(target: Lsn, signal: AbortSignal): Promise<void> {
+    this.#options.log.debug({ target: formatLsn(target) }, 'catching up');
+    while (!signal.aborted) {
+      const reached = this.#appliers.length > 0 ? this.#appliers.every(({ subscription }) => subscription.appliedLsn() >= target) : (this.#capture?.acknowledgedLsn ?? 0n) >= target;
+      if (reached) return;
+      await new Promise((resolve) => setTimeout(resolve, CAUGHT_UP_POLL_MS));
+    }
+  }
+
+  /** What was published is applied and acknowledged, so that little comes again; a hanging sink may take the time given, no more. */
+  async #drain(failing: boolean): Promise<void> {
+    if (failing) return;
+    const bound = AbortSignal.timeout(this.#options.config.shutdownTimeoutMs);
+    await this.#capture?.drain(bound);
+  }
+
+  async #close(): Promise<void> {
+    const { log } = this.#options;
+    const quietly = (what: string, work: Promise<unknown> | undefined): Promise<unknown> =>
+      (work ?? Promise.resolve()).catch((error: unknown) => log.warn(`closing ${what}: ${messageOf(error)}`));
+    for (const { subscription, sink } of this.#appliers) await quietly(`subscription of ${sink.name}`, subscription.close());
+    await quietly('source', this.#capture?.close());
+    await quietly('transport', this.#transport.close());
+    for (const sink of this.#opened) await quietly(`sink ${sink.name}`, sink.close());
+  }
+
+  #stopped(): StoppedTableOf[] {
+    return this.#appliers.flatMap(({ sink, loop }) =>
+      loop.status.stopped.map((table) => ({ sink: sink.name, table: `${table.schema}.${table.table}`, reason: table.reason })),
+    );
+  }
+}
+
+function waitForAbort(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}

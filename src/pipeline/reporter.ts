@@ -1,0 +1,130 @@
+import type { Config } from '../config/schema.ts';
+import { formatLsn, type Lsn } from '../event/lsn.ts';
+import type { CopyProgress } from '../snapshot/initial.ts';
+import type { Transport } from '../transport/transport.ts';
+import { VERSION } from '../version.ts';
+import type { Capture } from './capture.ts';
+import { Rate } from './lag.ts';
+import type { Applier, Role } from './pipeline.ts';
+import type { CaptureStatus, PipelineState, PipelineStatus, SinkStatus } from './status.ts';
+
+/** A batch takes seconds; a stage that has had one in hand for this long is stuck, whatever it may say. */
+const STUCK_AFTER_MS = 120_000;
+/** A server sends keepalives at half of wal_sender_timeout, which is a minute by default. */
+const SILENT_AFTER_MS = 90_000;
+
+/** Makes one picture of a pipeline out of its parts. */
+export class StatusReporter {
+  readonly #config: Config;
+  readonly #role: Role;
+  readonly #startedAt = new Date();
+  readonly #copy = new Map<string, CopyProgress>();
+  readonly #rates = new Map<string, Rate>();
+
+  constructor(config: Config, role: Role) {
+    this.#config = config;
+    this.#role = role;
+  }
+
+  noteCopy(progress: CopyProgress): void {
+    this.#copy.set(progress.table, progress);
+  }
+
+  report(state: PipelineState, transport: Transport, capture: Capture | null, appliers: readonly Applier[]): PipelineStatus {
+    const now = Date.now();
+    const source = capture ? this.#source(capture, now) : null;
+    const serverLsn = capture?.source?.status.serverLsn ?? 0n;
+    const sinks = appliers.map((applier) => this.#sink(applier, capture, serverLsn, now));
+    const stuck = this.#stuck(capture, appliers, now);
+    const memory = process.memoryUsage();
+    const failing = appliers.some(({ loop }) => loop.status.lastError !== null && loop.status.busySince !== null);
+    return {
+      version: VERSION,
+      pid: process.pid,
+      role: this.#role,
+      state,
+      startedAt: this.#startedAt.toISOString(),
+      source,
+      transport: { type: this.#config.transport.type, bytesInFlight: transport.bytesInFlight },
+      sinks,
+      copy: [...this.#copy.values()],
+      memory: { rssBytes: memory.rss, heapBytes: memory.heapUsed },
+      stuck,
+      ready: state === 'streaming' && stuck.length === 0 && !failing && (source?.connected ?? true),
+    };
+  }
+
+  #source(capture: Capture, now: number): CaptureStatus {
+    const { slot, publication } = this.#config.source;
+    const status = capture.source?.status;
+    const acknowledged = capture.acknowledgedLsn;
+    return {
+      slot,
+      publication,
+      systemIdentifier: capture.identity?.systemIdentifier ?? '',
+      database: capture.identity?.database ?? '',
+      connected: status?.connected ?? false,
+      serverLsn: formatLsn(status?.serverLsn ?? 0n),
+      acknowledgedLsn: formatLsn(acknowledged),
+      lagBytes: distance(status?.serverLsn ?? 0n, acknowledged),
+      events: capture.events,
+      eventsPerSecond: this.#rate('source', capture.events, now),
+      bytes: capture.bytes,
+      reconnects: status?.reconnects ?? 0,
+      lastMessageAt: status?.lastMessageAt ? new Date(status.lastMessageAt).toISOString() : null,
+    };
+  }
+
+  #sink({ sink, type, loop, subscription }: Applier, capture: Capture | null, serverLsn: Lsn, now: number): SinkStatus {
+    const { events, batches, retries, pendingEvents, pendingBytes, lastError, tables, stopped } = loop.status;
+    const applied = subscription.appliedLsn();
+    return {
+      name: sink.name,
+      type,
+      appliedLsn: formatLsn(applied),
+      lagBytes: serverLsn === 0n ? 0 : distance(serverLsn, applied),
+      lagSeconds: capture ? this.#lagSeconds(capture, applied, now) : null,
+      events,
+      eventsPerSecond: this.#rate(sink.name, events, now),
+      batches,
+      retries,
+      pendingEvents,
+      pendingBytes,
+      lastError,
+      tables: [...tables].map(([name, count]) => ({ name, events: count })),
+      stopped: stopped.map((table) => ({ name: `${table.schema}.${table.table}`, reason: table.reason })),
+    };
+  }
+
+  /** Heartbeats keep it true when idle: a source that has fallen silent grows old, whatever the last sample says. */
+  #lagSeconds(capture: Capture, applied: Lsn, now: number): number {
+    const known = capture.lag.lagSeconds(applied, now);
+    const last = capture.source?.status.lastMessageAt ?? 0;
+    const silent = last === 0 ? 0 : (now - last) / 1000;
+    const expected = Math.max(this.#config.source.heartbeatIntervalMs * 2, 30_000) / 1000;
+    return silent > expected ? Math.max(known, silent) : known;
+  }
+
+  #stuck(capture: Capture | null, appliers: readonly Applier[], now: number): string[] {
+    const stuck: string[] = [];
+    for (const { sink, loop } of appliers) {
+      const since = loop.status.busySince;
+      if (since !== null && now - since > STUCK_AFTER_MS) stuck.push(`sink "${sink.name}" has not finished a batch for ${Math.round((now - since) / 1000)} s`);
+    }
+    const status = capture?.source?.status;
+    const backpressure = appliers.some(({ loop }) => loop.status.busySince !== null);
+    if (status?.connected && !backpressure && now - status.lastMessageAt > SILENT_AFTER_MS)
+      stuck.push(`PostgreSQL has sent nothing for ${Math.round((now - status.lastMessageAt) / 1000)} s`);
+    return stuck;
+  }
+
+  #rate(name: string, count: number, now: number): number {
+    let rate = this.#rates.get(name);
+    if (!rate) this.#rates.set(name, (rate = new Rate()));
+    return Math.round(rate.measure(count, now));
+  }
+}
+
+function distance(to: Lsn, from: Lsn): number {
+  return to > from ? Number(to - from) : 0;
+}
