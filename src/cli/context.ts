@@ -1,0 +1,92 @@
+import type { Command } from 'commander';
+import { loadConfig } from '../config/load.ts';
+import type { Config } from '../config/schema.ts';
+import { createLog, type Log } from '../log.ts';
+
+/** 128 + the signal's number, as shells have it. */
+export const SIGNAL_EXIT = { SIGINT: 130, SIGTERM: 143 } as const;
+export type StopSignal = keyof typeof SIGNAL_EXIT;
+
+/** What every command may exit with; documented in `waltide --help`. */
+export const EXIT = { ok: 0, failed: 1, usage: 2, tableStopped: 3 } as const;
+
+export interface Output {
+  readonly isTTY?: boolean | undefined;
+  readonly columns?: number | undefined;
+  write(text: string): boolean;
+  once(event: 'drain', listener: () => void): unknown;
+}
+
+/** The world a command runs in. Tests bring their own. */
+export interface CliIo {
+  readonly stdout: Output;
+  readonly stderr: Output;
+  readonly env: NodeJS.ProcessEnv;
+  readonly cwd: string;
+}
+
+interface GlobalOptions {
+  readonly config?: string;
+  readonly json?: boolean;
+  readonly logLevel?: Config['log']['level'];
+}
+
+export interface Loaded {
+  readonly config: Config;
+  readonly log: Log;
+  /** The user wants machine-readable output. */
+  readonly json: boolean;
+}
+
+/** What commands share: where to write, when to stop, and which exit code to leave behind. */
+export class CliContext {
+  readonly io: CliIo;
+  /** Set by a command that ends without an error and yet not well. */
+  exitCode: number = EXIT.ok;
+  /** True once a command promises to end by itself, in order, when `signal` aborts. Others are ended at once. */
+  drains = false;
+  readonly #stop = new AbortController();
+
+  constructor(io: CliIo) {
+    this.io = io;
+  }
+
+  /** Aborts on the first SIGINT or SIGTERM; the reason is the signal's name. */
+  get signal(): AbortSignal {
+    return this.#stop.signal;
+  }
+
+  /** Called by the process. The result is the exit code to leave with at once, or null where the command drains. */
+  interrupt(name: StopSignal): number | null {
+    if (!this.drains || this.#stop.signal.aborted) return SIGNAL_EXIT[name];
+    this.#stop.abort(name);
+    return null;
+  }
+
+  /** The exit code of a command that the signal kept from its goal. */
+  get interruptedCode(): number {
+    return SIGNAL_EXIT[this.#stop.signal.reason as StopSignal] ?? EXIT.failed;
+  }
+
+  /** Configuration and log as the global options ask for. Throws ConfigError. */
+  async load(command: Command): Promise<Loaded> {
+    const options = globals(command);
+    const { config } = await loadConfig({ file: options.config, cwd: this.io.cwd, env: this.io.env });
+    const format = config.log.format ?? (this.io.stderr.isTTY ? 'pretty' : 'json');
+    const log = createLog({ level: options.logLevel ?? config.log.level, format });
+    return { config, log, json: options.json ?? false };
+  }
+
+  print(text: string): void {
+    this.io.stdout.write(`${text}\n`);
+  }
+
+  /** For what a person should know but a pipe should not carry. */
+  note(text: string): void {
+    this.io.stderr.write(`${text}\n`);
+  }
+}
+
+export function globals(command: Command): GlobalOptions {
+  return command.optsWithGlobals<GlobalOptions>();
+}

@@ -1,0 +1,71 @@
+import { ControlServer } from '../api/control-server.ts';
+import { WaltideError } from '../errors.ts';
+import { type MetricsServer, startMetricsServer } from '../metrics/server.ts';
+import { Pipeline, type Role, type StoppedTableOf } from '../pipeline/pipeline.ts';
+import type { PipelineStatus } from '../pipeline/status.ts';
+import type { CliContext, Loaded } from './context.ts';
+import { CopyReporter } from './progress.ts';
+
+/** What closing sources and sinks may take beyond draining. */
+const CLOSE_GRACE_MS = 5000;
+
+export interface RunOptions {
+  readonly role: Role;
+  readonly until: 'copied' | 'caught-up' | null;
+  readonly recopy: boolean;
+  /** Not for a run of seconds, which nobody scrapes. */
+  readonly metrics: boolean;
+}
+
+export interface RunResult {
+  readonly stopped: readonly StoppedTableOf[];
+  /** The last picture before the end. */
+  readonly status: PipelineStatus;
+  /** True where a signal ended it before its goal was reached. */
+  readonly interrupted: boolean;
+}
+
+/** Runs a pipeline with all that surrounds it: control address, metrics, copy progress, and a bound on draining. */
+export async function runPipeline(context: CliContext, { config, log }: Loaded, options: RunOptions): Promise<RunResult> {
+  context.drains = true;
+  const progress = new CopyReporter(context.io.stderr, log);
+  const { role, until, recopy } = options;
+  const pipeline = new Pipeline({ config, role, log, recopy, onCopyProgress: progress.note });
+  const status = (): PipelineStatus => pipeline.status();
+  // Before anything connects: a port that the user chose and cannot have is an error at once.
+  const metrics: MetricsServer | null = options.metrics ? await startMetricsServer(config.metrics, status, log) : null;
+  let control: ControlServer | null = null;
+  const overdue = drainBound(context.signal, config.shutdownTimeoutMs + CLOSE_GRACE_MS);
+  context.signal.addEventListener('abort', () => log.info({ signal: context.signal.reason as string, withinMs: config.shutdownTimeoutMs }, 'stopping; a second signal quits at once'), { once: true });
+  try {
+    control = await ControlServer.start({ stateDir: config.stateDir, slot: config.source.slot, role, target: pipeline, log });
+    const { stopped } = await Promise.race([pipeline.run(until, context.signal), overdue.promise]);
+    return { stopped, status: pipeline.status(), interrupted: context.signal.aborted };
+  } finally {
+    overdue.cancel();
+    progress.end();
+    await control?.close();
+    await metrics?.close();
+  }
+}
+
+/** Rejects when draining takes too long after the signal; a hanging sink must not keep the process. */
+function drainBound(signal: AbortSignal, boundMs: number): { promise: Promise<never>; cancel: () => void } {
+  let timer: NodeJS.Timeout | undefined;
+  let start: () => void = () => {};
+  const promise = new Promise<never>((_resolve, reject) => {
+    start = () => {
+      timer = setTimeout(() => {
+        const help = 'Nothing is lost: what was in flight comes again at the next start. Raise shutdownTimeoutMs if it happens often.';
+        reject(new WaltideError('SINK', `draining was not finished within ${Math.round(boundMs / 1000)} s`, help));
+      }, boundMs);
+    };
+    signal.addEventListener('abort', start, { once: true });
+  });
+  promise.catch(() => {});
+  const cancel = (): void => {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', start);
+  };
+  return { promise, cancel };
+}

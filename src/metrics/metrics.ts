@@ -1,0 +1,147 @@
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { PipelineStatus } from '../pipeline/status.ts';
+
+type Labels = Record<string, string>;
+
+/** One family of samples, taken anew from the status at every scrape. */
+interface Family {
+  readonly name: string;
+  readonly help: string;
+  readonly type: 'counter' | 'gauge';
+  readonly labels: readonly string[];
+  sample(status: PipelineStatus, add: (value: number, labels?: Labels) => void): void;
+}
+
+const SINK = ['sink'];
+
+const FAMILIES: readonly Family[] = [
+  {
+    name: 'waltide_build_info',
+    help: 'Always 1; version and role are labels.',
+    type: 'gauge',
+    labels: ['version', 'role', 'transport'],
+    sample: ({ version, role, transport }, add) => add(1, { version, role, transport: transport.type }),
+  },
+  {
+    name: 'waltide_state',
+    help: '1 for the state the pipeline is in.',
+    type: 'gauge',
+    labels: ['state'],
+    sample: (status, add) => {
+      for (const state of ['starting', 'copying', 'streaming', 'stopping', 'stopped']) add(status.state === state ? 1 : 0, { state });
+    },
+  },
+  {
+    name: 'waltide_ready',
+    help: '1 once streaming has begun and nothing is stuck or failing.',
+    type: 'gauge',
+    labels: [],
+    sample: (status, add) => add(status.ready ? 1 : 0),
+  },
+  {
+    name: 'waltide_stuck_stages',
+    help: 'Stages that have work and make no progress; more than 0 turns /healthz red.',
+    type: 'gauge',
+    labels: [],
+    sample: (status, add) => add(status.stuck.length),
+  },
+  sourceFamily('waltide_source_events_total', 'counter', 'Events read from the slot or copied.', (source) => source.events),
+  sourceFamily('waltide_source_bytes_total', 'counter', 'Bytes of events read.', (source) => source.bytes),
+  sourceFamily('waltide_source_reconnects_total', 'counter', 'Times the replication connection was opened again.', (source) => source.reconnects),
+  sourceFamily('waltide_source_connected', 'gauge', '1 while the replication connection is open.', (source) => (source.connected ? 1 : 0)),
+  sourceFamily('waltide_slot_lag_bytes', 'gauge', 'WAL between the end of the server and what is acknowledged.', (source) => source.lagBytes),
+  sourceFamily('waltide_source_last_message_timestamp_seconds', 'gauge', 'When the server last sent anything, Unix time.', (source) =>
+    source.lastMessageAt === null ? null : Date.parse(source.lastMessageAt) / 1000,
+  ),
+  {
+    name: 'waltide_transport_in_flight_bytes',
+    help: 'Published and not yet durable.',
+    type: 'gauge',
+    labels: [],
+    sample: ({ transport }, add) => add(transport.bytesInFlight),
+  },
+  sinkFamily('waltide_sink_events_total', 'counter', 'Events applied.', (sink) => sink.events),
+  sinkFamily('waltide_sink_batches_total', 'counter', 'Batches applied.', (sink) => sink.batches),
+  sinkFamily('waltide_sink_retries_total', 'counter', 'Batches tried again after an error.', (sink) => sink.retries),
+  sinkFamily('waltide_sink_lag_bytes', 'gauge', 'WAL between the end of the server and what the sink has saved.', (sink) => sink.lagBytes),
+  sinkFamily('waltide_sink_lag_seconds', 'gauge', 'Age of the oldest commit that is not in the sink.', (sink) => sink.lagSeconds),
+  sinkFamily('waltide_sink_pending_events', 'gauge', 'Received and not yet applied.', (sink) => sink.pendingEvents),
+  sinkFamily('waltide_sink_pending_bytes', 'gauge', 'Received and not yet applied.', (sink) => sink.pendingBytes),
+  sinkFamily('waltide_sink_stopped_tables', 'gauge', 'Tables that the sink no longer follows.', (sink) => sink.stopped.length),
+  {
+    name: 'waltide_sink_table_events_total',
+    help: 'Events applied, by table.',
+    type: 'counter',
+    labels: ['sink', 'table'],
+    sample: ({ sinks }, add) => {
+      for (const sink of sinks) for (const table of sink.tables) add(table.events, { sink: sink.name, table: table.name });
+    },
+  },
+  {
+    name: 'waltide_copy_rows_total',
+    help: 'Rows copied before streaming, by table.',
+    type: 'counter',
+    labels: ['table'],
+    sample: ({ copy }, add) => {
+      for (const table of copy) add(table.rows, { table: table.table });
+    },
+  },
+  {
+    name: 'waltide_copy_done',
+    help: '1 once a table is copied.',
+    type: 'gauge',
+    labels: ['table'],
+    sample: ({ copy }, add) => {
+      for (const table of copy) add(table.done ? 1 : 0, { table: table.table });
+    },
+  },
+];
+
+function sourceFamily(name: string, type: Family['type'], help: string, value: (source: NonNullable<PipelineStatus['source']>) => number | null): Family {
+  return {
+    name,
+    type,
+    help,
+    labels: ['slot'],
+    sample: ({ source }, add) => {
+      const sampled = source && value(source);
+      if (source && sampled !== null) add(sampled, { slot: source.slot });
+    },
+  };
+}
+
+function sinkFamily(name: string, type: Family['type'], help: string, value: (sink: PipelineStatus['sinks'][number]) => number | null): Family {
+  return {
+    name,
+    type,
+    help,
+    labels: SINK,
+    sample: ({ sinks }, add) => {
+      for (const sink of sinks) {
+        const sampled = value(sink);
+        if (sampled !== null) add(sampled, { sink: sink.name });
+      }
+    },
+  };
+}
+
+/** A registry of its own, so that a library user's metrics stay theirs. Every scrape reads `status` once. */
+export function createMetrics(status: () => PipelineStatus): { readonly contentType: string; read(): Promise<string> } {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const metrics = FAMILIES.map((family) => {
+    const options = { name: family.name, help: family.help, labelNames: [...family.labels], registers: [registry] };
+    return { family, metric: family.type === 'counter' ? new Counter(options) : new Gauge(options) };
+  });
+  return {
+    contentType: registry.contentType,
+    read: () => {
+      const picture = status();
+      for (const { family, metric } of metrics) {
+        metric.reset();
+        family.sample(picture, (value, labels) => (labels ? metric.inc(labels, value) : metric.inc(value)));
+      }
+      return registry.metrics();
+    },
+  };
+}
