@@ -76,7 +76,12 @@ export class RejectedError extends WaltideError {
   readonly table: string;
 
   constructor(schema: string, table: string, message: string, options?: { cause?: unknown }) {
-    super('SINK_REJECTED', message, 'Change the column in the source or leave the table out, then copy again with `waltide run --recopy`.', options);
+    super(
+      'SINK_REJECTED',
+      message,
+      'Change the column in the source or leave the table out, then copy again with `waltide run --recopy`.',
+      options,
+    );
     this.name = 'RejectedError';
     this.schema = schema;
     this.table = table;

@@ -39,7 +39,10 @@ export class Acknowledger {
       if (commitEndLsn !== null && commitEndLsn > this.#lsn) this.#lsn = commitEndLsn;
       this.#head++;
     }
-    if (this.#head > 1024) this.#pending.splice(0, this.#head), (this.#head = 0);
+    if (this.#head > 1024) {
+      this.#pending.splice(0, this.#head);
+      this.#head = 0;
+    }
     return this.#lsn;
   }
 }

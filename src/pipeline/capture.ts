@@ -10,7 +10,15 @@ import { type CopiedTable, markCopying, markStreaming, migrate, readSlotRecord }
 import { identify } from '../postgres/identity.ts';
 import { type EnsuredPublication, ensurePublication } from '../postgres/publication.ts';
 import { checkServer, readServer } from '../postgres/server.ts';
-import { checkSlot, createSlot, dropSlot, readSlot, type SlotInfo, waitUntilReleased, walPosition } from '../postgres/slot.ts';
+import {
+  checkSlot,
+  createSlot,
+  dropSlot,
+  readSlot,
+  type SlotInfo,
+  waitUntilReleased,
+  walPosition,
+} from '../postgres/slot.ts';
 import { type CopyProgress, initialSnapshot } from '../snapshot/initial.ts';
 import { Heartbeat } from '../source/heartbeat.ts';
 import { WalSource } from '../source/wal-source.ts';
@@ -86,7 +94,10 @@ export class Capture {
       this.#slot = await this.#findSlot(client, recopy, signal);
       this.#publication = await ensurePublication(client, config.source, log, !this.needsCopy);
       for (const table of this.#publication.uncopied)
-        log.warn({ table: `${table.schema}.${table.table}` }, 'table matches but came after the first copy: it is left out until `waltide run --recopy`');
+        log.warn(
+          { table: `${table.schema}.${table.table}` },
+          'table matches but came after the first copy: it is left out until `waltide run --recopy`',
+        );
       return this.#identity;
     } finally {
       await client.end().catch(() => {});
@@ -100,9 +111,17 @@ export class Capture {
     const record = await readSlotRecord(client, name);
     const slot = await readSlot(client, name);
     if (!slot && record?.state === 'streaming' && !recopy)
-      throw new WaltideError('SLOT_MISSING', `slot "${name}" is gone, though its first copy was finished: changes since then are missing`, 'Make a new slot and copy every table anew with `waltide run --recopy`.');
+      throw new WaltideError(
+        'SLOT_MISSING',
+        `slot "${name}" is gone, though its first copy was finished: changes since then are missing`,
+        'Make a new slot and copy every table anew with `waltide run --recopy`.',
+      );
     if (slot && !record && !recopy)
-      throw new WaltideError('SLOT_FOREIGN', `slot "${name}" exists, but Waltide has not made it, so nobody knows which rows came before it`, 'Choose another name in source.slot, or drop that slot with `waltide slot drop` if nothing needs it.');
+      throw new WaltideError(
+        'SLOT_FOREIGN',
+        `slot "${name}" exists, but Waltide has not made it, so nobody knows which rows came before it`,
+        'Choose another name in source.slot, or drop that slot with `waltide slot drop` if nothing needs it.',
+      );
     if (!slot) return null;
     await waitUntilReleased(client, name, config.source.slotWaitMs, log, signal);
     if (record?.state === 'streaming' && !recopy) {
@@ -113,7 +132,10 @@ export class Capture {
     // Even on request, a slot of another plugin or database is not ours to drop.
     checkSlot({ ...slot, walStatus: null }, this.#identity!.database);
     this.#staleSlot = true;
-    log.warn({ slot: name }, recopy ? 'every table is copied anew, with a new slot' : 'the first copy was not finished; it starts again');
+    log.warn(
+      { slot: name },
+      recopy ? 'every table is copied anew, with a new slot' : 'the first copy was not finished; it starts again',
+    );
     return null;
   }
 
@@ -123,13 +145,23 @@ export class Capture {
     const { url, slot, slotCreateWaitMs, connectTimeoutMs } = config.source;
     const tables = this.#publication!.tables;
     const control = await this.#connect();
-    const replication = await connect(url, { applicationName: `waltide ${slot}`, replication: true, timeoutMs: connectTimeoutMs });
+    const replication = await connect(url, {
+      applicationName: `waltide ${slot}`,
+      replication: true,
+      timeoutMs: connectTimeoutMs,
+    });
     try {
       await markCopying(control, slot);
       if (this.#staleSlot) await dropSlot(control, slot);
       const { consistentPoint, snapshotName } = await createSlot(replication, control, slot, slotCreateWaitMs, log);
-      log.info({ slot, consistentPoint: formatLsn(consistentPoint), tables: tables.length }, 'slot created; copying existing rows');
-      const snapshot = initialSnapshot({ url, slot, connectTimeoutMs, tables, consistentPoint, snapshotName, onProgress: onCopyProgress }, signal);
+      log.info(
+        { slot, consistentPoint: formatLsn(consistentPoint), tables: tables.length },
+        'slot created; copying existing rows',
+      );
+      const snapshot = initialSnapshot(
+        { url, slot, connectTimeoutMs, tables, consistentPoint, snapshotName, onProgress: onCopyProgress },
+        signal,
+      );
       for await (const batch of snapshot) {
         this.#publish(batch);
         await this.#room(signal);
@@ -175,7 +207,8 @@ export class Capture {
     const last = batch.events.at(-1);
     this.events += batch.events.length;
     this.bytes += batch.bytes;
-    const commitTimeMs = last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();
+    const commitTimeMs =
+      last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();
     if (batch.commitEndLsn !== null) this.lag.note(batch.commitEndLsn, commitTimeMs);
     const durable = this.#acknowledger.track(batch.commitEndLsn);
     this.#options.transport

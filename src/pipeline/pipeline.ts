@@ -10,8 +10,8 @@ import { createSink } from '../sink/registry.ts';
 import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
 import type { CopyProgress } from '../snapshot/initial.ts';
 import type { Subscription, Transport } from '../transport/transport.ts';
-import { createTransport } from './create-transport.ts';
 import { Capture } from './capture.ts';
+import { createTransport } from './create-transport.ts';
 import { StatusReporter } from './reporter.ts';
 import type { PipelineState, PipelineStatus } from './status.ts';
 
@@ -64,7 +64,10 @@ export class Pipeline {
       this.#reporter.noteCopy(progress);
       options.onCopyProgress?.(progress);
     };
-    this.#capture = role === 'apply' ? null : new Capture({ config, transport: this.#transport, log, recopy: options.recopy ?? false, onCopyProgress });
+    this.#capture =
+      role === 'apply'
+        ? null
+        : new Capture({ config, transport: this.#transport, log, recopy: options.recopy ?? false, onCopyProgress });
   }
 
   /**
@@ -93,7 +96,8 @@ export class Pipeline {
       }
       if (until !== 'copied' && !outer.aborted) {
         this.#state = 'streaming';
-        const streaming = this.#capture?.stream(reading.signal, until === 'caught-up').catch(fail) ?? waitForAbort(reading.signal);
+        const streaming =
+          this.#capture?.stream(reading.signal, until === 'caught-up').catch(fail) ?? waitForAbort(reading.signal);
         if (until === 'caught-up') await this.#caughtUp(target, outer);
         else await waitForAbort(outer);
         reading.abort();
@@ -121,10 +125,21 @@ export class Pipeline {
   /** Read-only SQL on a sink that speaks it; the only such sink when `sink` is left out. */
   async query(sql: string, options: { sink?: string; rowsMax: number; timeoutMs: number }): Promise<QueryResult> {
     const able = this.#appliers.map(({ sink }) => sink).filter((sink) => sink.query !== undefined);
-    const found = options.sink === undefined ? (able.length === 1 ? able[0] : undefined) : able.find((sink) => sink.name === options.sink);
+    const found =
+      options.sink === undefined
+        ? able.length === 1
+          ? able[0]
+          : undefined
+        : able.find((sink) => sink.name === options.sink);
     if (!found?.query) {
       const names = able.map((sink) => sink.name).join(', ') || 'none';
-      throw new WaltideError('SINK_QUERY', options.sink === undefined ? 'several or no sinks can be queried' : `no sink "${options.sink}" that can be queried`, `Name one with --sink; there are: ${names}.`);
+      throw new WaltideError(
+        'SINK_QUERY',
+        options.sink === undefined
+          ? 'several or no sinks can be queried'
+          : `no sink "${options.sink}" that can be queried`,
+        `Name one with --sink; there are: ${names}.`,
+      );
     }
     return found.query(sql, options);
   }
@@ -136,21 +151,37 @@ export class Pipeline {
     const identity = capture ? await capture.prepare(signal) : await this.#transport.identity(signal);
     const sinks = role === 'capture' ? [] : await this.#openSinks(identity);
     if (capture && config.transport.type === 'in-process') await this.#checkSinks(capture, sinks);
-    if (capture) await this.#transport.openCapture(identity, capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null));
+    if (capture)
+      await this.#transport.openCapture(
+        identity,
+        capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null),
+      );
     for (const { sink, type, batch, state } of sinks) {
       const subscription = await this.#transport.subscribe(sink.name, state.offsets);
-      this.#appliers.push({ sink, type, subscription, loop: new ApplyLoop({ sink, subscription, stopped: state.stopped, batch, log }) });
-      for (const table of state.stopped) log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);
+      this.#appliers.push({
+        sink,
+        type,
+        subscription,
+        loop: new ApplyLoop({ sink, subscription, stopped: state.stopped, batch, log }),
+      });
+      for (const table of state.stopped)
+        log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);
     }
     if (until !== 'caught-up') return 0n;
     return capture ? capture.target : await this.#walEnd();
   }
 
-  async #openSinks(identity: SourceIdentity): Promise<{ sink: Sink; type: string; batch: Config['sinks'][number]['batch']; state: SinkState }[]> {
+  async #openSinks(
+    identity: SourceIdentity,
+  ): Promise<{ sink: Sink; type: string; batch: Config['sinks'][number]['batch']; state: SinkState }[]> {
     const { config, log } = this.#options;
     const opened = [];
     const all = [
-      ...config.sinks.map((options) => ({ sink: createSink(options, log), type: options.type as string, batch: options.batch })),
+      ...config.sinks.map((options) => ({
+        sink: createSink(options, log),
+        type: options.type as string,
+        batch: options.batch,
+      })),
       ...(this.#options.sinks ?? []).map((sink) => ({ sink, type: 'own', batch: BATCH_OF_OWN_SINKS })),
     ];
     for (const one of all) {
@@ -170,7 +201,11 @@ export class Pipeline {
     for (const { sink, state } of sinks) {
       const offset = state.offsets[0];
       if (!offset)
-        throw new WaltideError('SINK_INCOMPLETE', `sink "${sink.name}" is empty, but slot "${slot.name}" has already delivered rows that it would never see`, 'A sink that is new, or whose file was deleted, needs every row: copy anew with `waltide run --recopy` (all sinks are filled again).');
+        throw new WaltideError(
+          'SINK_INCOMPLETE',
+          `sink "${sink.name}" is empty, but slot "${slot.name}" has already delivered rows that it would never see`,
+          'A sink that is new, or whose file was deleted, needs every row: copy anew with `waltide run --recopy` (all sinks are filled again).',
+        );
       checkOffset(sink.name, offset.position.commitLsn, slot, flushed);
     }
   }
@@ -192,7 +227,10 @@ export class Pipeline {
   async #caughtUp(target: Lsn, signal: AbortSignal): Promise<void> {
     this.#options.log.debug({ target: formatLsn(target) }, 'catching up');
     while (!signal.aborted) {
-      const reached = this.#appliers.length > 0 ? this.#appliers.every(({ subscription }) => subscription.appliedLsn() >= target) : (this.#capture?.acknowledgedLsn ?? 0n) >= target;
+      const reached =
+        this.#appliers.length > 0
+          ? this.#appliers.every(({ subscription }) => subscription.appliedLsn() >= target)
+          : (this.#capture?.acknowledgedLsn ?? 0n) >= target;
       if (reached) return;
       await new Promise((resolve) => setTimeout(resolve, CAUGHT_UP_POLL_MS));
     }
@@ -209,7 +247,8 @@ export class Pipeline {
     const { log } = this.#options;
     const quietly = (what: string, work: Promise<unknown> | undefined): Promise<unknown> =>
       (work ?? Promise.resolve()).catch((error: unknown) => log.warn(`closing ${what}: ${messageOf(error)}`));
-    for (const { subscription, sink } of this.#appliers) await quietly(`subscription of ${sink.name}`, subscription.close());
+    for (const { subscription, sink } of this.#appliers)
+      await quietly(`subscription of ${sink.name}`, subscription.close());
     await quietly('source', this.#capture?.close());
     await quietly('transport', this.#transport.close());
     for (const sink of this.#opened) await quietly(`sink ${sink.name}`, sink.close());
@@ -217,7 +256,11 @@ export class Pipeline {
 
   #stopped(): StoppedTableOf[] {
     return this.#appliers.flatMap(({ sink, loop }) =>
-      loop.status.stopped.map((table) => ({ sink: sink.name, table: `${table.schema}.${table.table}`, reason: table.reason })),
+      loop.status.stopped.map((table) => ({
+        sink: sink.name,
+        table: `${table.schema}.${table.table}`,
+        reason: table.reason,
+      })),
     );
   }
 }

@@ -30,7 +30,12 @@ export class StatusReporter {
     this.#copy.set(progress.table, progress);
   }
 
-  report(state: PipelineState, transport: Transport, capture: Capture | null, appliers: readonly Applier[]): PipelineStatus {
+  report(
+    state: PipelineState,
+    transport: Transport,
+    capture: Capture | null,
+    appliers: readonly Applier[],
+  ): PipelineStatus {
     const now = Date.now();
     const source = capture ? this.#source(capture, now) : null;
     const serverLsn = capture?.source?.status.serverLsn ?? 0n;
@@ -109,7 +114,8 @@ export class StatusReporter {
     const stuck: string[] = [];
     for (const { sink, loop } of appliers) {
       const since = loop.status.busySince;
-      if (since !== null && now - since > STUCK_AFTER_MS) stuck.push(`sink "${sink.name}" has not finished a batch for ${Math.round((now - since) / 1000)} s`);
+      if (since !== null && now - since > STUCK_AFTER_MS)
+        stuck.push(`sink "${sink.name}" has not finished a batch for ${Math.round((now - since) / 1000)} s`);
     }
     const status = capture?.source?.status;
     const backpressure = appliers.some(({ loop }) => loop.status.busySince !== null);
@@ -120,7 +126,10 @@ export class StatusReporter {
 
   #rate(name: string, count: number, now: number): number {
     let rate = this.#rates.get(name);
-    if (!rate) this.#rates.set(name, (rate = new Rate()));
+    if (!rate) {
+      rate = new Rate();
+      this.#rates.set(name, rate);
+    }
     return Math.round(rate.measure(count, now));
   }
 }

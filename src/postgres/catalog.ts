@@ -24,7 +24,14 @@ SELECT t.oid::int8::float8 AS oid, t.typname AS name, n.nspname AS schema, t.typ
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE t.typtype <> 'p' AND ($1::oid[] IS NULL OR t.oid = ANY($1))`;
 
-const KINDS: Record<string, ColumnType['kind']> = { b: 'base', c: 'composite', d: 'domain', e: 'enum', r: 'range', m: 'multirange' };
+const KINDS: Record<string, ColumnType['kind']> = {
+  b: 'base',
+  c: 'composite',
+  d: 'domain',
+  e: 'enum',
+  r: 'range',
+  m: 'multirange',
+};
 
 /** What types are, read from pg_type: pgoutput names a type by OID alone. Loaded whole once, then as OIDs turn up. */
 export class TypeCatalog {
@@ -90,7 +97,16 @@ export class TypeCatalog {
 const FIRST_USER_OID = 16384;
 
 function unknownType(oid: number): ColumnType {
-  return { oid, name: `oid_${oid}`, schema: '', kind: 'unknown', of: null, domainModifier: -1, delimiter: ',', labels: [] };
+  return {
+    oid,
+    name: `oid_${oid}`,
+    schema: '',
+    kind: 'unknown',
+    of: null,
+    domainModifier: -1,
+    delimiter: ',',
+    labels: [],
+  };
 }
 
 /** A table that the publication could carry, and what decides whether it can. */
@@ -161,7 +177,10 @@ export async function describeRelation(
   table: { oid: number; schema: string; table: string; replicaIdentity: ReplicaIdentity },
   columnNames: readonly string[],
 ): Promise<Relation> {
-  const { rows } = await client.query<{ name: string; oid: number; modifier: number }>(COLUMNS, [table.oid, columnNames]);
+  const { rows } = await client.query<{ name: string; oid: number; modifier: number }>(COLUMNS, [
+    table.oid,
+    columnNames,
+  ]);
   await types.resolve(rows.map((row) => row.oid));
   const columns: Column[] = rows.map((row) => ({ name: row.name, type: types.type(row.oid), modifier: row.modifier }));
   const names = await keyColumns(client, table.oid, table.replicaIdentity);

@@ -38,7 +38,8 @@ export async function connect(url: string, options: ConnectOptions): Promise<pg.
   const parsed = parseUrl(url);
   const mode = sslMode(url);
   if (mode === 'disable') return open(parsed, false, url, options);
-  if (mode === 'require' || mode === 'verify-ca' || mode === 'verify-full') return open(parsed, tls(url, mode), url, options);
+  if (mode === 'require' || mode === 'verify-ca' || mode === 'verify-full')
+    return open(parsed, tls(url, mode), url, options);
   // libpq's `prefer` (the default) and `allow`: encrypted where the server can, plain where it cannot.
   try {
     return await open(parsed, { rejectUnauthorized: false }, url, options);
@@ -55,12 +56,16 @@ function parseUrl(url: string): ConnectionOptions {
     for (const key of ['sslmode', 'sslcert', 'sslkey', 'sslrootcert', 'ssl']) plain.searchParams.delete(key);
     return parse(plain.toString());
   } catch (cause) {
-    throw new WaltideError('CONFIG_INVALID', `source.url is not a PostgreSQL URL: ${messageOf(cause)}`, 'Write it as postgres://user:password@host:5432/database, with special characters percent-encoded.');
+    throw new WaltideError(
+      'CONFIG_INVALID',
+      `source.url is not a PostgreSQL URL: ${messageOf(cause)}`,
+      'Write it as postgres://user:password@host:5432/database, with special characters percent-encoded.',
+    );
   }
 }
 
 function sslMode(url: string): string {
-  return new URL(url).searchParams.get('sslmode') ?? process.env['PGSSLMODE'] ?? 'prefer';
+  return new URL(url).searchParams.get('sslmode') ?? process.env.PGSSLMODE ?? 'prefer';
 }
 
 function tls(url: string, mode: string): Record<string, unknown> {
@@ -71,14 +76,19 @@ function tls(url: string, mode: string): Record<string, unknown> {
   };
   const ca = file('sslrootcert');
   const options: Record<string, unknown> = { cert: file('sslcert'), key: file('sslkey') };
-  if (ca) options['ca'] = ca;
+  if (ca) options.ca = ca;
   // libpq verifies the certificate under `require` only when a root certificate is given.
-  options['rejectUnauthorized'] = mode !== 'require' || ca !== undefined;
-  if (mode !== 'verify-full') options['checkServerIdentity'] = () => undefined;
+  options.rejectUnauthorized = mode !== 'require' || ca !== undefined;
+  if (mode !== 'verify-full') options.checkServerIdentity = () => undefined;
   return options;
 }
 
-async function open(parsed: ConnectionOptions, ssl: Record<string, unknown> | false, url: string, options: ConnectOptions): Promise<pg.Client> {
+async function open(
+  parsed: ConnectionOptions,
+  ssl: Record<string, unknown> | false,
+  url: string,
+  options: ConnectOptions,
+): Promise<pg.Client> {
   const pinned = Object.entries(PINNED).map(([key, value]) => `-c ${key}=${value}`);
   const client = new pg.Client({
     ...toClientConfig(parsed),
@@ -114,16 +124,46 @@ function connectError(error: unknown, url: string): WaltideError {
   const code = sqlState(error);
   const options = { cause: error };
   if (code === '28P01' || code === '28000')
-    return new WaltideError('SOURCE_AUTHENTICATION', `PostgreSQL at ${where} refused the login: ${message}`, 'Check user and password in source.url, and that pg_hba.conf lets this user in (a "replication" line is not needed: Waltide connects to the database itself).', options);
+    return new WaltideError(
+      'SOURCE_AUTHENTICATION',
+      `PostgreSQL at ${where} refused the login: ${message}`,
+      'Check user and password in source.url, and that pg_hba.conf lets this user in (a "replication" line is not needed: Waltide connects to the database itself).',
+      options,
+    );
   if (code === '3D000')
-    return new WaltideError('SOURCE_DATABASE_MISSING', `PostgreSQL at ${where}: ${message}`, 'Check the database name at the end of source.url.', options);
+    return new WaltideError(
+      'SOURCE_DATABASE_MISSING',
+      `PostgreSQL at ${where}: ${message}`,
+      'Check the database name at the end of source.url.',
+      options,
+    );
   if (code === '53300')
-    return new WaltideError('SOURCE_BUSY', `PostgreSQL at ${where} has no connection or walsender to spare: ${message}`, 'Raise max_wal_senders or max_connections on the server, or end what holds them.', options);
+    return new WaltideError(
+      'SOURCE_BUSY',
+      `PostgreSQL at ${where} has no connection or walsender to spare: ${message}`,
+      'Raise max_wal_senders or max_connections on the server, or end what holds them.',
+      options,
+    );
   if (code === '42501')
-    return new WaltideError('SOURCE_RIGHTS', `PostgreSQL at ${where}: ${message}`, 'Run ALTER ROLE … REPLICATION for this user (on RDS: GRANT rds_replication TO …).', options);
+    return new WaltideError(
+      'SOURCE_RIGHTS',
+      `PostgreSQL at ${where}: ${message}`,
+      'Run ALTER ROLE … REPLICATION for this user (on RDS: GRANT rds_replication TO …).',
+      options,
+    );
   if (/password|SASL|SCRAM/i.test(message) && code === undefined)
-    return new WaltideError('SOURCE_AUTHENTICATION', `PostgreSQL at ${where} wants a password that source.url does not give: ${message}`, 'Add the password to source.url, best as ${VARIABLE}.', options);
-  return new WaltideError('SOURCE_UNREACHABLE', `PostgreSQL at ${where} cannot be reached: ${message}`, 'Check host, port and sslmode in source.url, and that the server accepts connections from here.', options);
+    return new WaltideError(
+      'SOURCE_AUTHENTICATION',
+      `PostgreSQL at ${where} wants a password that source.url does not give: ${message}`,
+      'Add the password to source.url, best as ${VARIABLE}.',
+      options,
+    );
+  return new WaltideError(
+    'SOURCE_UNREACHABLE',
+    `PostgreSQL at ${where} cannot be reached: ${message}`,
+    'Check host, port and sslmode in source.url, and that the server accepts connections from here.',
+    options,
+  );
 }
 
 /** The SQLSTATE of a server error; undefined for anything else (a broken connection, say). */
@@ -137,8 +177,23 @@ export function queryError(error: unknown, what: string): WaltideError {
   const state = sqlState(error);
   const options = { cause: error };
   if (state === undefined || state.startsWith('08') || state.startsWith('57P'))
-    return new WaltideError('SOURCE_CONNECTION_LOST', `${what}: ${messageOf(error)}`, 'The connection to PostgreSQL broke; it is tried again.', options);
+    return new WaltideError(
+      'SOURCE_CONNECTION_LOST',
+      `${what}: ${messageOf(error)}`,
+      'The connection to PostgreSQL broke; it is tried again.',
+      options,
+    );
   if (state === '42501')
-    return new WaltideError('SOURCE_RIGHTS', `${what}: ${messageOf(error)}`, 'Grant the missing right; `waltide doctor` lists every one that is needed.', options);
-  return new WaltideError('SOURCE_QUERY', `${what}: ${messageOf(error)}`, '`waltide doctor` checks the source and says what to change.', options);
+    return new WaltideError(
+      'SOURCE_RIGHTS',
+      `${what}: ${messageOf(error)}`,
+      'Grant the missing right; `waltide doctor` lists every one that is needed.',
+      options,
+    );
+  return new WaltideError(
+    'SOURCE_QUERY',
+    `${what}: ${messageOf(error)}`,
+    '`waltide doctor` checks the source and says what to change.',
+    options,
+  );
 }

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
-import { type Lsn, formatLsn, parseLsn } from '../event/lsn.ts';
+import { formatLsn, type Lsn, parseLsn } from '../event/lsn.ts';
 import { queryError, sqlState } from './connection.ts';
 
 /** sql/ lies beside both src/ and dist/. */
@@ -27,17 +27,25 @@ export interface SlotRecord {
  * Waltide has been here.
  */
 export async function migrate(client: pg.Client): Promise<void> {
-  const files = readdirSync(MIGRATIONS).filter((file) => /^\d{6}_.*\.sql$/.test(file)).sort();
+  const files = readdirSync(MIGRATIONS)
+    .filter((file) => /^\d{6}_.*\.sql$/.test(file))
+    .sort();
   const latest = Number(files.at(-1)?.slice(0, 6) ?? 0);
   const installed = await installedVersion(client);
   if (installed === latest) return;
   if (installed > latest)
-    throw new WaltideError('SOURCE_SETTINGS', `schema "waltide" is at version ${installed}, this Waltide knows ${latest}`, 'Use the newer Waltide that made it; going back is not possible.');
+    throw new WaltideError(
+      'SOURCE_SETTINGS',
+      `schema "waltide" is at version ${installed}, this Waltide knows ${latest}`,
+      'Use the newer Waltide that made it; going back is not possible.',
+    );
   try {
     await client.query('BEGIN');
     await client.query(`SELECT pg_catalog.pg_advisory_xact_lock(${BigInt(MIGRATION_LOCK)})`);
     await client.query('CREATE SCHEMA IF NOT EXISTS waltide');
-    await client.query('CREATE TABLE IF NOT EXISTS waltide.migrations (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())');
+    await client.query(
+      'CREATE TABLE IF NOT EXISTS waltide.migrations (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())',
+    );
     const { rows } = await client.query<{ version: number }>('SELECT version FROM waltide.migrations');
     const done = new Set(rows.map((row) => row.version));
     for (const file of files) {
@@ -50,14 +58,21 @@ export async function migrate(client: pg.Client): Promise<void> {
   } catch (error) {
     await client.query('ROLLBACK').catch(() => {});
     if (sqlState(error) === '42501')
-      throw new WaltideError('SOURCE_RIGHTS', `schema "waltide" cannot be created: ${(error as Error).message}`, 'Let an administrator run GRANT CREATE ON DATABASE … TO this role, or run `waltide setup` once as the owner and grant this role ALL on the schema and its tables.', { cause: error });
+      throw new WaltideError(
+        'SOURCE_RIGHTS',
+        `schema "waltide" cannot be created: ${(error as Error).message}`,
+        'Let an administrator run GRANT CREATE ON DATABASE … TO this role, or run `waltide setup` once as the owner and grant this role ALL on the schema and its tables.',
+        { cause: error },
+      );
     throw queryError(error, 'creating schema "waltide"');
   }
 }
 
 async function installedVersion(client: pg.Client): Promise<number> {
   try {
-    const { rows } = await client.query<{ version: number }>('SELECT COALESCE(max(version), 0) AS version FROM waltide.migrations');
+    const { rows } = await client.query<{ version: number }>(
+      'SELECT COALESCE(max(version), 0) AS version FROM waltide.migrations',
+    );
     return rows[0]!.version;
   } catch (error) {
     // 42P01 no such table, 3F000 no such schema: nothing has been set up yet.
@@ -74,7 +89,9 @@ export async function readSlotRecord(client: pg.Client, slot: string): Promise<S
       [slot],
     );
     const row = rows[0];
-    return row ? { state: row.state, consistentPoint: row.point === null ? null : parseLsn(row.point), tables: row.tables } : null;
+    return row
+      ? { state: row.state, consistentPoint: row.point === null ? null : parseLsn(row.point), tables: row.tables }
+      : null;
   } catch (error) {
     if (['42P01', '3F000'].includes(sqlState(error) ?? '')) return null;
     throw queryError(error, 'reading waltide.slots');
@@ -83,17 +100,26 @@ export async function readSlotRecord(client: pg.Client, slot: string): Promise<S
 
 /** Before a slot is made: from here until `markStreaming`, a crash means that the copy starts again. */
 export async function markCopying(client: pg.Client, slot: string): Promise<void> {
-  await run(client, `INSERT INTO waltide.slots (slot_name, state) VALUES ($1, 'copying')
-    ON CONFLICT (slot_name) DO UPDATE SET state = 'copying', consistent_point = NULL, tables = '[]', created_at = now(), copied_at = NULL`, [slot]);
+  await run(
+    client,
+    `INSERT INTO waltide.slots (slot_name, state) VALUES ($1, 'copying')
+    ON CONFLICT (slot_name) DO UPDATE SET state = 'copying', consistent_point = NULL, tables = '[]', created_at = now(), copied_at = NULL`,
+    [slot],
+  );
 }
 
 /** Every row of `tables` as of `consistentPoint` is durable downstream. */
-export async function markStreaming(client: pg.Client, slot: string, consistentPoint: Lsn, tables: readonly CopiedTable[]): Promise<void> {
-  await run(client, `UPDATE waltide.slots SET state = 'streaming', consistent_point = $2, tables = $3, copied_at = now() WHERE slot_name = $1`, [
-    slot,
-    formatLsn(consistentPoint),
-    JSON.stringify(tables),
-  ]);
+export async function markStreaming(
+  client: pg.Client,
+  slot: string,
+  consistentPoint: Lsn,
+  tables: readonly CopiedTable[],
+): Promise<void> {
+  await run(
+    client,
+    `UPDATE waltide.slots SET state = 'streaming', consistent_point = $2, tables = $3, copied_at = now() WHERE slot_name = $1`,
+    [slot, formatLsn(consistentPoint), JSON.stringify(tables)],
+  );
 }
 
 export async function forgetSlot(client: pg.Client, slot: string): Promise<void> {

@@ -162,7 +162,11 @@ export class CopySession {
 }
 
 function lost(message: string): WaltideError {
-  return new WaltideError('SOURCE_CONNECTION_LOST', `the connection to PostgreSQL broke: ${message}`, 'It is tried again.');
+  return new WaltideError(
+    'SOURCE_CONNECTION_LOST',
+    `the connection to PostgreSQL broke: ${message}`,
+    'It is tried again.',
+  );
 }
 
 /** An ErrorResponse that came in COPY mode. `code` is its SQLSTATE. */

@@ -31,7 +31,10 @@ export interface TableSelection {
 
 /** `public.*`, `*.orders`, `public.order_?`: `*` any characters, `?` one. Only `.` separates; names match as they are. */
 export function matchesPattern(pattern: string, schema: string, table: string): boolean {
-  const source = pattern.replace(/[\\^$+.()|[\]{}]/g, '\\$&').replace(/\*/g, '.*').replace(/\?/g, '.');
+  const source = pattern
+    .replace(/[\\^$+.()|[\]{}]/g, '\\$&')
+    .replace(/\*/g, '.*')
+    .replace(/\?/g, '.');
   const full = pattern.includes('.') ? `${schema}.${table}` : table;
   return new RegExp(`^${source}$`, 'su').test(full);
 }
@@ -40,14 +43,23 @@ export function matchesPattern(pattern: string, schema: string, table: string): 
  * Throws TABLES where a pattern without wildcards names no table, or where nothing is left at all.
  * `mayBeGone`: after the first copy a table that no longer exists is a warning of the caller's, not an error.
  */
-export function selectTables(all: readonly TableInfo[], options: PublicationOptions, mayBeGone = false): TableSelection {
+export function selectTables(
+  all: readonly TableInfo[],
+  options: PublicationOptions,
+  mayBeGone = false,
+): TableSelection {
   const matching = all.filter(
     (table) =>
       options.tables.some((pattern) => matchesPattern(pattern, table.schema, table.table)) &&
       !options.exclude.some((pattern) => matchesPattern(pattern, table.schema, table.table)),
   );
   const faults = options.tables
-    .filter((pattern) => !all.some((table) => table.kind !== 'v' && table.kind !== 'm' && matchesPattern(pattern, table.schema, table.table)))
+    .filter(
+      (pattern) =>
+        !all.some(
+          (table) => table.kind !== 'v' && table.kind !== 'm' && matchesPattern(pattern, table.schema, table.table),
+        ),
+    )
     .map((pattern) => `"${pattern}" matches no table`);
   const tables: TableInfo[] = [];
   const keyless: TableInfo[] = [];
@@ -59,17 +71,25 @@ export function selectTables(all: readonly TableInfo[], options: PublicationOpti
     if (why) left.push({ name: `${table.schema}.${table.table}`, why });
     else if (hasIdentity(table)) tables.push(table);
     else if (options.keylessTables === 'insert-only') keyless.push(table);
-    else left.push({ name: `${table.schema}.${table.table}`, why: 'it has no primary key, so publishing it would make UPDATE and DELETE fail; add a key, or REPLICA IDENTITY FULL, or set source.keylessTables: insert-only' });
+    else
+      left.push({
+        name: `${table.schema}.${table.table}`,
+        why: 'it has no primary key, so publishing it would make UPDATE and DELETE fail; add a key, or REPLICA IDENTITY FULL, or set source.keylessTables: insert-only',
+      });
   }
   if (!mayBeGone && (faults.length > 0 || tables.length + keyless.length === 0)) {
     const reasons = [...faults, ...left.map((table) => `${table.name} is left out: ${table.why}`)];
-    throw new WaltideError('TABLES', `source.tables: ${reasons.join('; ') || 'nothing matches'}`, 'Patterns are schema.table with * and ?, such as "public.*"; correct source.tables or source.exclude.');
+    throw new WaltideError(
+      'TABLES',
+      `source.tables: ${reasons.join('; ') || 'nothing matches'}`,
+      'Patterns are schema.table with * and ?, such as "public.*"; correct source.tables or source.exclude.',
+    );
   }
   return { tables, keyless, left };
 }
 
 function cannotPublish(table: TableInfo): string | null {
-  if (table.kind === 'f') return 'it is a foreign table; its rows are not in this server\'s WAL';
+  if (table.kind === 'f') return "it is a foreign table; its rows are not in this server's WAL";
   if (table.kind === 'v' || table.kind === 'm') return 'it is a view; replicate the tables beneath it';
   if (table.persistence === 'u') return 'it is UNLOGGED, so its changes are not in the WAL; ALTER TABLE … SET LOGGED';
   if (table.isPartition) return 'partition';
@@ -113,7 +133,12 @@ export interface EnsuredPublication {
  * streaming) tables are taken away but none is added, since its existing rows would be missing in the sinks.
  * Someone else's publication is used as it is, and must carry every table asked for.
  */
-export async function ensurePublication(client: pg.Client, options: PublicationOptions, log: Log, frozen: boolean): Promise<EnsuredPublication> {
+export async function ensurePublication(
+  client: pg.Client,
+  options: PublicationOptions,
+  log: Log,
+  frozen: boolean,
+): Promise<EnsuredPublication> {
   try {
     const selection = selectTables(await listTables(client), options, frozen);
     for (const { name, why } of selection.left) log.warn({ table: name }, `table is left out: ${why}`);
@@ -124,7 +149,9 @@ export async function ensurePublication(client: pg.Client, options: PublicationO
     const inserts = `${options.publication}_inserts`;
     const second = await readPublication(client, inserts);
     if (selection.keyless.length > 0 || second?.ours) {
-      uncopied.push(...(await align(client, inserts, second, selection.keyless, "publish = 'insert, truncate', ", frozen)));
+      uncopied.push(
+        ...(await align(client, inserts, second, selection.keyless, "publish = 'insert, truncate', ", frozen)),
+      );
       names.push(inserts);
     }
     return { names, tables: await publishedTables(client, names), left: selection.left, uncopied };
@@ -134,13 +161,24 @@ export async function ensurePublication(client: pg.Client, options: PublicationO
 }
 
 /** Makes one publication of ours carry exactly `wanted` (at most, when frozen). Resolves with what is still missing. */
-async function align(client: pg.Client, name: string, row: PublicationRow | null, wanted: readonly TableInfo[], extra: string, frozen: boolean): Promise<TableInfo[]> {
+async function align(
+  client: pg.Client,
+  name: string,
+  row: PublicationRow | null,
+  wanted: readonly TableInfo[],
+  extra: string,
+  frozen: boolean,
+): Promise<TableInfo[]> {
   const quoted = client.escapeIdentifier(name);
   const list = (tables: readonly TableInfo[]): string =>
-    tables.map((table) => `${client.escapeIdentifier(table.schema)}.${client.escapeIdentifier(table.table)}`).join(', ');
+    tables
+      .map((table) => `${client.escapeIdentifier(table.schema)}.${client.escapeIdentifier(table.table)}`)
+      .join(', ');
   if (!row) {
     await client.query('BEGIN');
-    await client.query(`CREATE PUBLICATION ${quoted} ${wanted.length ? `FOR TABLE ${list(wanted)}` : ''} WITH (${extra}publish_via_partition_root = true)`);
+    await client.query(
+      `CREATE PUBLICATION ${quoted} ${wanted.length ? `FOR TABLE ${list(wanted)}` : ''} WITH (${extra}publish_via_partition_root = true)`,
+    );
     await client.query(`COMMENT ON PUBLICATION ${quoted} IS '${OURS}'`);
     await client.query('COMMIT');
     return [];
@@ -155,22 +193,40 @@ async function align(client: pg.Client, name: string, row: PublicationRow | null
   const want = new Set(wanted.map((table) => table.oid));
   const surplus = members.filter((member) => !want.has(member.oid));
   const missing = wanted.filter((table) => !have.has(table.oid));
-  if (surplus.length > 0) await client.query(`ALTER PUBLICATION ${quoted} DROP TABLE ${list(surplus as unknown as TableInfo[])}`);
+  if (surplus.length > 0)
+    await client.query(`ALTER PUBLICATION ${quoted} DROP TABLE ${list(surplus as unknown as TableInfo[])}`);
   if (frozen) return missing;
   if (missing.length > 0) await client.query(`ALTER PUBLICATION ${quoted} ADD TABLE ${list(missing)}`);
   return [];
 }
 
-async function adopt(client: pg.Client, row: PublicationRow, selection: TableSelection, options: PublicationOptions, frozen: boolean, log: Log): Promise<EnsuredPublication> {
+async function adopt(
+  client: pg.Client,
+  row: PublicationRow,
+  selection: TableSelection,
+  options: PublicationOptions,
+  frozen: boolean,
+  log: Log,
+): Promise<EnsuredPublication> {
   const published = await publishedTables(client, [row.name]);
   const wanted = [...selection.tables, ...selection.keyless];
   const names = new Set(published.map((table) => `${table.schema}.${table.table}`));
-  const missing = wanted.filter((table) => !names.has(`${table.schema}.${table.table}`) && !(table.kind === 'p' && !row.viaroot));
+  const missing = wanted.filter(
+    (table) => !names.has(`${table.schema}.${table.table}`) && !(table.kind === 'p' && !row.viaroot),
+  );
   if (missing.length > 0 && !frozen) {
     const list = missing.map((table) => `${table.schema}.${table.table}`).join(', ');
-    throw new WaltideError('PUBLICATION', `publication "${row.name}" was not made by Waltide and does not carry ${list}`, `Add them with ALTER PUBLICATION, narrow source.tables, or name another publication and Waltide creates it.`);
+    throw new WaltideError(
+      'PUBLICATION',
+      `publication "${row.name}" was not made by Waltide and does not carry ${list}`,
+      `Add them with ALTER PUBLICATION, narrow source.tables, or name another publication and Waltide creates it.`,
+    );
   }
-  if (!row.operations) log.warn({ publication: row.name }, 'the publication does not publish all of insert, update, delete and truncate: the rest will be missing in the sinks');
+  if (!row.operations)
+    log.warn(
+      { publication: row.name },
+      'the publication does not publish all of insert, update, delete and truncate: the rest will be missing in the sinks',
+    );
   const asked = published.filter(
     (table) =>
       options.tables.some((pattern) => matchesPattern(pattern, table.schema, table.table)) &&
@@ -181,9 +237,18 @@ async function adopt(client: pg.Client, row: PublicationRow, selection: TableSel
 
 /** What the publications carry, with column lists and row filters where the server has them (15+). */
 export async function publishedTables(client: pg.Client, names: readonly string[]): Promise<PublishedTable[]> {
-  const version = Number((await client.query<{ server_version_num: string }>('SHOW server_version_num')).rows[0]!.server_version_num);
-  const lists = version >= 150000 ? 'attnames::text[] AS attnames, rowfilter' : 'NULL::text[] AS attnames, NULL::text AS rowfilter';
-  const { rows } = await client.query<{ schema: string; table: string; attnames: string[] | null; rowfilter: string | null; all: string[] }>(
+  const version = Number(
+    (await client.query<{ server_version_num: string }>('SHOW server_version_num')).rows[0]!.server_version_num,
+  );
+  const lists =
+    version >= 150000 ? 'attnames::text[] AS attnames, rowfilter' : 'NULL::text[] AS attnames, NULL::text AS rowfilter';
+  const { rows } = await client.query<{
+    schema: string;
+    table: string;
+    attnames: string[] | null;
+    rowfilter: string | null;
+    all: string[];
+  }>(
     `SELECT schemaname AS schema, tablename AS table, ${lists},
             (SELECT array_agg(attname::text ORDER BY attnum) FROM pg_catalog.pg_attribute a
              WHERE attrelid = format('%I.%I', schemaname, tablename)::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '') AS all
@@ -194,7 +259,8 @@ export async function publishedTables(client: pg.Client, names: readonly string[
   return rows.flatMap((row) => {
     const info = byName.get(`${row.schema}.${row.table}`);
     // Before 18 generated columns are never published, though 15 to 17 may list them.
-    const columns = version >= 180000 ? row.attnames : (row.attnames ?? row.all)?.filter((name) => row.all.includes(name));
+    const columns =
+      version >= 180000 ? row.attnames : (row.attnames ?? row.all)?.filter((name) => row.all.includes(name));
     return info ? [{ ...info, columns: columns ?? [], rowFilter: row.rowfilter }] : [];
   });
 }

@@ -37,9 +37,21 @@ export async function readServer(client: pg.Client): Promise<ServerInfo> {
 /** Throws where logical replication cannot work on this server or for this role. */
 export function checkServer(server: ServerInfo): void {
   if (server.version < OLDEST_VERSION)
-    throw new WaltideError('SOURCE_SETTINGS', `PostgreSQL ${Math.floor(server.version / 10000)} is too old`, 'Waltide needs PostgreSQL 14 or newer.');
+    throw new WaltideError(
+      'SOURCE_SETTINGS',
+      `PostgreSQL ${Math.floor(server.version / 10000)} is too old`,
+      'Waltide needs PostgreSQL 14 or newer.',
+    );
   if (server.walLevel !== 'logical')
-    throw new WaltideError('SOURCE_SETTINGS', `wal_level is ${server.walLevel}, so the WAL does not hold what changed`, "Run ALTER SYSTEM SET wal_level = 'logical' and restart PostgreSQL (on RDS: rds.logical_replication = 1).");
+    throw new WaltideError(
+      'SOURCE_SETTINGS',
+      `wal_level is ${server.walLevel}, so the WAL does not hold what changed`,
+      "Run ALTER SYSTEM SET wal_level = 'logical' and restart PostgreSQL (on RDS: rds.logical_replication = 1).",
+    );
   if (!server.canReplicate)
-    throw new WaltideError('SOURCE_RIGHTS', 'this role may not use replication', 'Run ALTER ROLE … REPLICATION for this user (on RDS: GRANT rds_replication TO …).');
+    throw new WaltideError(
+      'SOURCE_RIGHTS',
+      'this role may not use replication',
+      'Run ALTER ROLE … REPLICATION for this user (on RDS: GRANT rds_replication TO …).',
+    );
 }

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { messageOf, WaltideError } from '../errors.ts';
-import { type Lsn, formatLsn, parseLsn } from '../event/lsn.ts';
+import { formatLsn, type Lsn, parseLsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import { queryError, sqlState } from './connection.ts';
 
@@ -74,22 +74,40 @@ export async function readSlot(client: pg.Client, slot: string): Promise<SlotInf
 /** Throws SLOT_FOREIGN or SLOT_LOST where the slot can never serve this pipeline. */
 export function checkSlot(slot: SlotInfo, database: string): void {
   if (slot.plugin !== 'pgoutput' || slot.database !== database)
-    throw new WaltideError('SLOT_FOREIGN', `slot "${slot.name}" belongs to plugin ${slot.plugin} and database "${slot.database}", not to pgoutput and "${database}"`, 'Choose another name in source.slot.');
+    throw new WaltideError(
+      'SLOT_FOREIGN',
+      `slot "${slot.name}" belongs to plugin ${slot.plugin} and database "${slot.database}", not to pgoutput and "${database}"`,
+      'Choose another name in source.slot.',
+    );
   if (slot.walStatus === 'lost')
-    throw new WaltideError('SLOT_LOST', `slot "${slot.name}" is lost: PostgreSQL has removed WAL that it needed (max_slot_wal_keep_size, or the slot was invalidated)`, 'Changes are missing for good, so the copy must be made anew: `waltide run --recopy`. Raise max_slot_wal_keep_size if it happens again.');
+    throw new WaltideError(
+      'SLOT_LOST',
+      `slot "${slot.name}" is lost: PostgreSQL has removed WAL that it needed (max_slot_wal_keep_size, or the slot was invalidated)`,
+      'Changes are missing for good, so the copy must be made anew: `waltide run --recopy`. Raise max_slot_wal_keep_size if it happens again.',
+    );
 }
 
 /**
  * Resolves once no process uses the slot. A killed process keeps it active until its connection times out, hence the
  * patience; after `waitMs` rejects with SLOT_IN_USE naming the pid.
  */
-export async function waitUntilReleased(client: pg.Client, name: string, waitMs: number, log: Log, signal: AbortSignal): Promise<void> {
+export async function waitUntilReleased(
+  client: pg.Client,
+  name: string,
+  waitMs: number,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
   const deadline = Date.now() + waitMs;
   for (let told = false; ; told = true) {
     const slot = await readSlot(client, name);
     if (!slot?.active) return;
     if (Date.now() >= deadline)
-      throw new WaltideError('SLOT_IN_USE', `slot "${name}" is in use by the process with pid ${slot.activePid} on the server (waited ${Math.round(waitMs / 1000)} s)`, `Stop the other Waltide, or give this one its own source.slot. To end the connection: SELECT pg_terminate_backend(${slot.activePid}).`);
+      throw new WaltideError(
+        'SLOT_IN_USE',
+        `slot "${name}" is in use by the process with pid ${slot.activePid} on the server (waited ${Math.round(waitMs / 1000)} s)`,
+        `Stop the other Waltide, or give this one its own source.slot. To end the connection: SELECT pg_terminate_backend(${slot.activePid}).`,
+      );
     if (!told) log.warn({ slot: name, pid: slot.activePid, waitMs }, 'slot is in use; waiting for it to be released');
     await sleep(Math.min(500, waitMs), undefined, { signal });
   }
@@ -105,7 +123,13 @@ export interface CreatedSlot {
  * Makes the slot and exports its snapshot. PostgreSQL first waits for every transaction older than the slot to end;
  * `watcher` (an ordinary session) says meanwhile which pids those are. After `waitMs` rejects with SLOT_BLOCKED.
  */
-export async function createSlot(replication: pg.Client, watcher: pg.Client, name: string, waitMs: number, log: Log): Promise<CreatedSlot> {
+export async function createSlot(
+  replication: pg.Client,
+  watcher: pg.Client,
+  name: string,
+  waitMs: number,
+  log: Log,
+): Promise<CreatedSlot> {
   const deadline = Date.now() + waitMs;
   let blockers = '';
   let timedOut = false;
@@ -116,17 +140,26 @@ export async function createSlot(replication: pg.Client, watcher: pg.Client, nam
       if (Date.now() < deadline || timedOut) return;
       timedOut = true;
       // The watcher may cancel what belongs to the same role; failing that, hanging up does.
-      await watcher.query('SELECT pg_catalog.pg_cancel_backend($1)', [(replication as unknown as { processID: number }).processID]);
+      await watcher.query('SELECT pg_catalog.pg_cancel_backend($1)', [
+        (replication as unknown as { processID: number }).processID,
+      ]);
     } catch {
       // The statement below reports what went wrong.
     }
   }, 2000);
   try {
-    const { rows } = await replication.query<{ consistent_point: string; snapshot_name: string }>(`CREATE_REPLICATION_SLOT "${name}" LOGICAL pgoutput (SNAPSHOT 'export')`);
+    const { rows } = await replication.query<{ consistent_point: string; snapshot_name: string }>(
+      `CREATE_REPLICATION_SLOT "${name}" LOGICAL pgoutput (SNAPSHOT 'export')`,
+    );
     return { consistentPoint: parseLsn(rows[0]!.consistent_point), snapshotName: rows[0]!.snapshot_name };
   } catch (error) {
     if (timedOut)
-      throw new WaltideError('SLOT_BLOCKED', `slot "${name}" could not be created within ${Math.round(waitMs / 1000)} s: older transactions are still open (${blockers || 'none seen any more'})`, 'End those transactions (SELECT pg_terminate_backend(pid)), or raise source.slotCreateWaitMs.', { cause: error });
+      throw new WaltideError(
+        'SLOT_BLOCKED',
+        `slot "${name}" could not be created within ${Math.round(waitMs / 1000)} s: older transactions are still open (${blockers || 'none seen any more'})`,
+        'End those transactions (SELECT pg_terminate_backend(pid)), or raise source.slotCreateWaitMs.',
+        { cause: error },
+      );
     throw createError(error, name);
   } finally {
     clearInterval(watch);
@@ -136,9 +169,19 @@ export async function createSlot(replication: pg.Client, watcher: pg.Client, nam
 function createError(error: unknown, name: string): WaltideError {
   const options = { cause: error };
   if (sqlState(error) === '53400')
-    return new WaltideError('SOURCE_SETTINGS', `slot "${name}" cannot be created: ${messageOf(error)}`, 'Drop an unused slot (`waltide slot list`), or raise max_replication_slots and restart the server.', options);
+    return new WaltideError(
+      'SOURCE_SETTINGS',
+      `slot "${name}" cannot be created: ${messageOf(error)}`,
+      'Drop an unused slot (`waltide slot list`), or raise max_replication_slots and restart the server.',
+      options,
+    );
   if (sqlState(error) === '55000')
-    return new WaltideError('SOURCE_SETTINGS', `slot "${name}" cannot be created: ${messageOf(error)}`, 'Set wal_level = logical and restart the server.', options);
+    return new WaltideError(
+      'SOURCE_SETTINGS',
+      `slot "${name}" cannot be created: ${messageOf(error)}`,
+      'Set wal_level = logical and restart the server.',
+      options,
+    );
   return queryError(error, `creating slot "${name}"`);
 }
 
@@ -154,11 +197,16 @@ async function blockingTransactions(client: pg.Client): Promise<string> {
 /** No error where it is not there. Rejects with SLOT_IN_USE where a process still uses it. */
 export async function dropSlot(client: pg.Client, name: string): Promise<boolean> {
   try {
-    const { rowCount } = await client.query('SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1', [name]);
+    const { rowCount } = await client.query(
+      'SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1',
+      [name],
+    );
     return (rowCount ?? 0) > 0;
   } catch (error) {
     if (sqlState(error) === '55006')
-      throw new WaltideError('SLOT_IN_USE', messageOf(error), 'Stop the process that uses the slot first.', { cause: error });
+      throw new WaltideError('SLOT_IN_USE', messageOf(error), 'Stop the process that uses the slot first.', {
+        cause: error,
+      });
     throw queryError(error, `dropping slot "${name}"`);
   }
 }
@@ -183,7 +231,15 @@ export async function walPosition(client: pg.Client): Promise<{ inserted: Lsn; f
  */
 export function checkOffset(sink: string, offset: Lsn, slot: SlotInfo, flushed: Lsn): void {
   if (slot.confirmedFlushLsn !== null && slot.confirmedFlushLsn > offset)
-    throw new WaltideError('SLOT_AHEAD', `slot "${slot.name}" has been acknowledged up to ${formatLsn(slot.confirmedFlushLsn)}, but "${sink}" stands at ${formatLsn(offset)}: what lies between is gone from the slot`, 'Someone recreated or advanced the slot, or the sink was restored from an older backup. Copy anew with `waltide run --recopy`.');
+    throw new WaltideError(
+      'SLOT_AHEAD',
+      `slot "${slot.name}" has been acknowledged up to ${formatLsn(slot.confirmedFlushLsn)}, but "${sink}" stands at ${formatLsn(offset)}: what lies between is gone from the slot`,
+      'Someone recreated or advanced the slot, or the sink was restored from an older backup. Copy anew with `waltide run --recopy`.',
+    );
   if (offset > flushed)
-    throw new WaltideError('CLUSTER_MISMATCH', `"${sink}" stands at ${formatLsn(offset)}, beyond the end of the server's WAL at ${formatLsn(flushed)}`, 'The server was restored from a backup or is a standby that is behind. Point source.url at the right server, or copy anew with `waltide run --recopy`.');
+    throw new WaltideError(
+      'CLUSTER_MISMATCH',
+      `"${sink}" stands at ${formatLsn(offset)}, beyond the end of the server's WAL at ${formatLsn(flushed)}`,
+      'The server was restored from a backup or is a standby that is behind. Point source.url at the right server, or copy anew with `waltide run --recopy`.',
+    );
 }

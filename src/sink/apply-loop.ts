@@ -112,7 +112,8 @@ export class ApplyLoop {
       this.#pendingEvents += delivery.events.length;
       this.#wake?.();
       // One batch is being applied, one may wait; the rest stays with the transport, which has its own bound.
-      while (this.#pendingBytes > batch.bytesMax * 2 && !signal.aborted) await new Promise<void>((resolve) => (this.#room = resolve));
+      while (this.#pendingBytes > batch.bytesMax * 2 && !signal.aborted)
+        await new Promise<void>((resolve) => (this.#room = resolve));
     }
   }
 
@@ -162,7 +163,12 @@ export class ApplyLoop {
 
   /** Until something arrives, or what is pending has lingered long enough. */
   async #pause(): Promise<void> {
-    const waitMs = this.#pending.length === 0 ? null : this.#pendingEvents === 0 ? IDLE_SAVE_MS : Math.max(1, this.#options.batch.lingerMs);
+    const waitMs =
+      this.#pending.length === 0
+        ? null
+        : this.#pendingEvents === 0
+          ? IDLE_SAVE_MS
+          : Math.max(1, this.#options.batch.lingerMs);
     await new Promise<void>((resolve) => {
       const timer = waitMs === null ? null : setTimeout(resolve, waitMs);
       this.#wake = () => {
@@ -214,7 +220,8 @@ export class ApplyLoop {
     const events = delivery.events.filter((event) => {
       if (!event.relation) return true;
       const name = relationName(event.relation);
-      if (event.op === 't' && event.transaction.snapshot && this.#beginsNewCopy(name, event)) this.#stopped.delete(name);
+      if (event.op === 't' && event.transaction.snapshot && this.#beginsNewCopy(name, event))
+        this.#stopped.delete(name);
       return !this.#stopped.has(name);
     });
     return { ...delivery, events };

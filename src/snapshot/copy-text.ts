@@ -52,7 +52,8 @@ export function copyRowToTuple(bytes: Buffer, at: number, end: number, columns: 
       buffer.writeUInt32BE(write - head - 5, head + 1);
     }
     if (count < columns) {
-      if (bytes[read] !== TAB || read >= stop) throw new RangeError(`a copied row has ${count} columns, not ${columns}`);
+      if (bytes[read] !== TAB || read >= stop)
+        throw new RangeError(`a copied row has ${count} columns, not ${columns}`);
       read++;
     }
   }

@@ -55,17 +55,36 @@ export async function* initialSnapshot(options: InitialSnapshotOptions, signal: 
 
 function checkReadable(table: PublishedTable): void {
   const name = `${table.schema}.${table.table}`;
-  if (!table.canSelect) throw new WaltideError('SOURCE_RIGHTS', `table ${name} cannot be read by this role`, `Run GRANT SELECT ON ${name} TO this role, or leave the table out by source.exclude.`);
+  if (!table.canSelect)
+    throw new WaltideError(
+      'SOURCE_RIGHTS',
+      `table ${name} cannot be read by this role`,
+      `Run GRANT SELECT ON ${name} TO this role, or leave the table out by source.exclude.`,
+    );
   if (table.rowSecurity)
-    throw new WaltideError('SOURCE_RIGHTS', `row-level security would hide rows of ${name} from this role`, 'Run ALTER ROLE … BYPASSRLS, or leave the table out by source.exclude.');
+    throw new WaltideError(
+      'SOURCE_RIGHTS',
+      `row-level security would hide rows of ${name} from this role`,
+      'Run ALTER ROLE … BYPASSRLS, or leave the table out by source.exclude.',
+    );
 }
 
-async function* copyTable(options: InitialSnapshotOptions, table: PublishedTable, transaction: Transaction, firstSeq: number, signal: AbortSignal): AsyncGenerator<Batch> {
-  const client = await connect(options.url, { applicationName: `waltide ${options.slot} copy`, timeoutMs: options.connectTimeoutMs });
+async function* copyTable(
+  options: InitialSnapshotOptions,
+  table: PublishedTable,
+  transaction: Transaction,
+  firstSeq: number,
+  signal: AbortSignal,
+): AsyncGenerator<Batch> {
+  const client = await connect(options.url, {
+    applicationName: `waltide ${options.slot} copy`,
+    timeoutMs: options.connectTimeoutMs,
+  });
   const name = `${table.schema}.${table.table}`;
   let rows = 0;
   let bytes = 0;
-  const progress = (done: boolean): void => options.onProgress({ table: name, rows, bytes, estimatedRows: table.estimatedRows, done });
+  const progress = (done: boolean): void =>
+    options.onProgress({ table: name, rows, bytes, estimatedRows: table.estimatedRows, done });
   try {
     await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
     await client.query(`SET TRANSACTION SNAPSHOT ${client.escapeLiteral(options.snapshotName)}`);
@@ -73,7 +92,11 @@ async function* copyTable(options: InitialSnapshotOptions, table: PublishedTable
     await client.query('SET LOCAL row_security = off');
     const relation = await describeRelation(client, new TypeCatalog(client), table, table.columns);
     let seq = firstSeq;
-    yield { events: [new ChangeEvent('t', transaction, ++seq, 1, transaction.commitLsn, relation, null, null)], bytes: 0, commitEndLsn: null };
+    yield {
+      events: [new ChangeEvent('t', transaction, ++seq, 1, transaction.commitLsn, relation, null, null)],
+      bytes: 0,
+      commitEndLsn: null,
+    };
     const session = await CopySession.start(client, copyCommand(client.escapeIdentifier.bind(client), table, relation));
     const onAbort = (): void => session.destroy();
     signal.addEventListener('abort', onAbort, { once: true });
@@ -93,8 +116,20 @@ async function* copyTable(options: InitialSnapshotOptions, table: PublishedTable
     }
     progress(true);
   } catch (error) {
-    if (error instanceof ServerError) throw new WaltideError('SOURCE_QUERY', `copying ${name}: ${error.message}`, 'Correct the table or leave it out by source.exclude.', { cause: error });
-    if (error instanceof RangeError) throw new WaltideError('PROTOCOL', `copying ${name}: ${messageOf(error)}`, 'The table was altered during the copy; start again.', { cause: error });
+    if (error instanceof ServerError)
+      throw new WaltideError(
+        'SOURCE_QUERY',
+        `copying ${name}: ${error.message}`,
+        'Correct the table or leave it out by source.exclude.',
+        { cause: error },
+      );
+    if (error instanceof RangeError)
+      throw new WaltideError(
+        'PROTOCOL',
+        `copying ${name}: ${messageOf(error)}`,
+        'The table was altered during the copy; start again.',
+        { cause: error },
+      );
     throw queryError(error, `copying ${name}`);
   } finally {
     await client.end().catch(() => {});
@@ -111,7 +146,14 @@ function copyCommand(quote: (name: string) => string, table: PublishedTable, rel
 }
 
 /** The server sends one row per CopyData message. */
-function rowsOf(session: CopySession, frames: Buffer, relation: Relation, transaction: Transaction, seq: number, rows: number): ChangeEvent[] {
+function rowsOf(
+  session: CopySession,
+  frames: Buffer,
+  relation: Relation,
+  transaction: Transaction,
+  seq: number,
+  rows: number,
+): ChangeEvent[] {
   const out = new ByteWriter(frames.length + (frames.length >> 1));
   const starts: number[] = [];
   for (let at = 0; at < frames.length; ) {
@@ -122,5 +164,17 @@ function rowsOf(session: CopySession, frames: Buffer, relation: Relation, transa
   }
   const bytes = out.bytes;
   // The truncate that begins the table is number 1 among its events.
-  return starts.map((start, i) => new ChangeEvent('r', transaction, seq + i + 1, rows + i + 2, transaction.commitLsn, relation, null, new Row(relation, bytes, start)));
+  return starts.map(
+    (start, i) =>
+      new ChangeEvent(
+        'r',
+        transaction,
+        seq + i + 1,
+        rows + i + 2,
+        transaction.commitLsn,
+        relation,
+        null,
+        new Row(relation, bytes, start),
+      ),
+  );
 }

@@ -1,10 +1,19 @@
+import type { Batch } from '../event/batch.ts';
 import { ChangeEvent, isAfter, type Transaction } from '../event/change-event.ts';
 import type { Lsn } from '../event/lsn.ts';
 import { type Position, START } from '../event/position.ts';
 import type { Relation } from '../event/relation.ts';
 import { Row } from '../event/row.ts';
-import type { Batch } from '../event/batch.ts';
-import { decodePgoutput, type DeleteMessage, type InsertMessage, type LogicalDecodingMessage, PgoutputError, type RelationMessage, type TruncateMessage, type UpdateMessage } from './pgoutput.ts';
+import {
+  type DeleteMessage,
+  decodePgoutput,
+  type InsertMessage,
+  type LogicalDecodingMessage,
+  PgoutputError,
+  type RelationMessage,
+  type TruncateMessage,
+  type UpdateMessage,
+} from './pgoutput.ts';
 
 /** PostgreSQL counts from 2000-01-01, Unix from 1970-01-01: the difference in microseconds. */
 const POSTGRES_EPOCH_US = 946_684_800_000_000n;
@@ -108,9 +117,15 @@ export class Assembler {
     this.#commitEndLsn = null;
     const batches: Batch[] = [];
     const share = (count: number): number => (count === 0 ? 0 : Math.ceil((bytes * count) / events.length));
-    if (commitEndLsn !== null) batches.push({ events: whole === events.length ? events : events.slice(0, whole), bytes: share(whole), commitEndLsn });
+    if (commitEndLsn !== null)
+      batches.push({
+        events: whole === events.length ? events : events.slice(0, whole),
+        bytes: share(whole),
+        commitEndLsn,
+      });
     const rest = events.length - whole;
-    if (rest > 0) batches.push({ events: whole === 0 ? events : events.slice(whole), bytes: share(rest), commitEndLsn: null });
+    if (rest > 0)
+      batches.push({ events: whole === 0 ? events : events.slice(whole), bytes: share(rest), commitEndLsn: null });
     return batches;
   }
 

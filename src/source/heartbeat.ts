@@ -40,7 +40,10 @@ export class Heartbeat {
         timeoutMs: this.#options.connectTimeoutMs,
       });
       // Not transactional, so that it costs no transaction id.
-      await this.#client.query('SELECT pg_catalog.pg_logical_emit_message(false, $1, $2)', [HEARTBEAT_PREFIX, JSON.stringify({ slot: this.#options.slot, at: Date.now() })]);
+      await this.#client.query('SELECT pg_catalog.pg_logical_emit_message(false, $1, $2)', [
+        HEARTBEAT_PREFIX,
+        JSON.stringify({ slot: this.#options.slot, at: Date.now() }),
+      ]);
       this.#warned = false;
     } catch (error) {
       await this.#client?.end().catch(() => {});

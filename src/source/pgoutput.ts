@@ -113,7 +113,12 @@ export function decodePgoutput(bytes: Buffer, at: number, end: number): Pgoutput
     case 0x55: // U
       return decodeUpdate(bytes, at, end);
     case 0x44: // D
-      return { type: 'delete', relationOid: bytes.readUInt32BE(at + 1), oldKind: oldKind(bytes[at + 5]), oldAt: at + 6 };
+      return {
+        type: 'delete',
+        relationOid: bytes.readUInt32BE(at + 1),
+        oldKind: oldKind(bytes[at + 5]),
+        oldAt: at + 6,
+      };
     case 0x42: // B
       expectLength(at, end, 21);
       return {

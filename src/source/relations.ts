@@ -1,8 +1,8 @@
 import type pg from 'pg';
 import type { Relation } from '../event/relation.ts';
+import type { Log } from '../log.ts';
 import { keyColumns, type TypeCatalog } from '../postgres/catalog.ts';
 import type { CopiedTable } from '../postgres/control.ts';
-import type { Log } from '../log.ts';
 import type { RelationMessage } from './pgoutput.ts';
 
 /**
@@ -38,7 +38,11 @@ export class RelationCache {
       return;
     }
     await this.#types.resolve(message.columns.map((column) => column.typeOid));
-    const columns = message.columns.map((column) => ({ name: column.name, type: this.#types.type(column.typeOid), modifier: column.modifier }));
+    const columns = message.columns.map((column) => ({
+      name: column.name,
+      type: this.#types.type(column.typeOid),
+      modifier: column.modifier,
+    }));
     const relation: Relation = {
       oid: message.oid,
       schema: target.schema,
@@ -69,11 +73,17 @@ export class RelationCache {
     const copied = this.#copied.get(message.oid);
     if (!copied) {
       if (this.#relations.get(message.oid) === undefined)
-        this.#log.warn({ table: `${name.schema}.${name.table}` }, 'table is published but its rows were never copied: its changes are left out; `waltide run --recopy` takes it in');
+        this.#log.warn(
+          { table: `${name.schema}.${name.table}` },
+          'table is published but its rows were never copied: its changes are left out; `waltide run --recopy` takes it in',
+        );
       return null;
     }
     if (copied.schema !== name.schema || copied.table !== name.table)
-      this.#log.warn({ table: `${copied.schema}.${copied.table}`, renamedTo: `${name.schema}.${name.table}` }, 'table was renamed in the source; sinks keep it under its old name until `waltide run --recopy`');
+      this.#log.warn(
+        { table: `${copied.schema}.${copied.table}`, renamedTo: `${name.schema}.${name.table}` },
+        'table was renamed in the source; sinks keep it under its old name until `waltide run --recopy`',
+      );
     return copied;
   }
 }

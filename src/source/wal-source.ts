@@ -86,7 +86,8 @@ export class WalSource implements Source {
           backoffMs = BACKOFF_FIRST_MS;
           yield batch;
         }
-        if (!signal.aborted) throw new WaltideError('SOURCE_CONNECTION_LOST', 'the server ended the stream', 'It is tried again.');
+        if (!signal.aborted)
+          throw new WaltideError('SOURCE_CONNECTION_LOST', 'the server ended the stream', 'It is tried again.');
       } catch (error) {
         const reason = streamError(error);
         if (signal.aborted) return;
@@ -108,34 +109,62 @@ export class WalSource implements Source {
 
   #connect(replication: boolean): Promise<pg.Client> {
     const { config } = this.#options;
-    return connect(config.url, { applicationName: `waltide ${config.slot}`, replication, timeoutMs: config.connectTimeoutMs });
+    return connect(config.url, {
+      applicationName: `waltide ${config.slot}`,
+      replication,
+      timeoutMs: config.connectTimeoutMs,
+    });
   }
 
   async #start(catalog: pg.Client, signal: AbortSignal): Promise<CopySession> {
     const { config, identity, publications, log } = this.#options;
     const found = await identify(catalog, config.slot);
     if (found.systemIdentifier !== identity.systemIdentifier)
-      throw new WaltideError('CLUSTER_MISMATCH', `the server is now cluster ${found.systemIdentifier}, not ${identity.systemIdentifier}`, 'Point source.url at the cluster that the sinks were filled from, or copy anew with `waltide run --recopy`.');
+      throw new WaltideError(
+        'CLUSTER_MISMATCH',
+        `the server is now cluster ${found.systemIdentifier}, not ${identity.systemIdentifier}`,
+        'Point source.url at the cluster that the sinks were filled from, or copy anew with `waltide run --recopy`.',
+      );
     await waitUntilReleased(catalog, config.slot, config.slotWaitMs, log, signal);
     const slot = await readSlot(catalog, config.slot);
-    if (!slot) throw new WaltideError('SLOT_MISSING', `slot "${config.slot}" is gone`, 'Someone dropped it, so changes are missing. Copy anew with `waltide run --recopy`.');
+    if (!slot)
+      throw new WaltideError(
+        'SLOT_MISSING',
+        `slot "${config.slot}" is gone`,
+        'Someone dropped it, so changes are missing. Copy anew with `waltide run --recopy`.',
+      );
     checkSlot(slot, identity.database);
     if (slot.confirmedFlushLsn !== null && this.#acknowledged > 0n && slot.confirmedFlushLsn > this.#acknowledged)
-      throw new WaltideError('SLOT_AHEAD', `slot "${config.slot}" was advanced by someone else to ${formatLsn(slot.confirmedFlushLsn)}`, 'Changes are missing. Copy anew with `waltide run --recopy`.');
+      throw new WaltideError(
+        'SLOT_AHEAD',
+        `slot "${config.slot}" was advanced by someone else to ${formatLsn(slot.confirmedFlushLsn)}`,
+        'Changes are missing. Copy anew with `waltide run --recopy`.',
+      );
     this.acknowledge(slot.confirmedFlushLsn ?? 0n);
     const replication = await this.#connect(true);
     // E'' strings: publication names may hold quotes.
-    const names = publications.map((name) => `"${name.replaceAll('"', '""')}"`).join(',').replaceAll("'", "''");
+    const names = publications
+      .map((name) => `"${name.replaceAll('"', '""')}"`)
+      .join(',')
+      .replaceAll("'", "''");
     const options = [`proto_version '1'`, `publication_names '${names}'`, `messages 'true'`];
     try {
-      return await CopySession.start(replication, `START_REPLICATION SLOT "${config.slot}" LOGICAL ${formatLsn(this.#acknowledged)} (${options.join(', ')})`);
+      return await CopySession.start(
+        replication,
+        `START_REPLICATION SLOT "${config.slot}" LOGICAL ${formatLsn(this.#acknowledged)} (${options.join(', ')})`,
+      );
     } catch (error) {
       await replication.end().catch(() => {});
       throw error;
     }
   }
 
-  async *#read(session: CopySession, assembler: Assembler, relations: RelationCache, signal: AbortSignal): AsyncGenerator<Batch> {
+  async *#read(
+    session: CopySession,
+    assembler: Assembler,
+    relations: RelationCache,
+    signal: AbortSignal,
+  ): AsyncGenerator<Batch> {
     this.#statusTimer = setInterval(() => this.#sendStatus(session), STATUS_INTERVAL_MS);
     // Ends a read that waits for an idle server.
     const stop = (): void => session.stopReading();
@@ -160,7 +189,12 @@ export class WalSource implements Source {
   }
 
   /** The hot loop: no promise, closure or emitter per message. Stops early only at a Relation message. */
-  #consume(session: CopySession, assembler: Assembler, frames: Buffer, from: number): { at: number; message: RelationMessage | null } {
+  #consume(
+    session: CopySession,
+    assembler: Assembler,
+    frames: Buffer,
+    from: number,
+  ): { at: number; message: RelationMessage | null } {
     let at = from;
     while (at < frames.length) {
       const end = at + 1 + frames.readUInt32BE(at + 1);
@@ -222,18 +256,56 @@ function streamError(error: unknown): WaltideError {
     // The first connection has succeeded before streaming: whatever is refused later may be a restart or failover.
     return error;
   }
-  if (error instanceof PgoutputError) return new WaltideError('PROTOCOL', `the stream cannot be understood: ${error.message}`, 'Report this with the PostgreSQL version; nothing was lost.', { cause: error });
+  if (error instanceof PgoutputError)
+    return new WaltideError(
+      'PROTOCOL',
+      `the stream cannot be understood: ${error.message}`,
+      'Report this with the PostgreSQL version; nothing was lost.',
+      { cause: error },
+    );
   if (error instanceof ServerError) return serverRefusal(error);
-  return new WaltideError('SOURCE_CONNECTION_LOST', `the connection to PostgreSQL broke: ${messageOf(error)}`, 'It is tried again.', { cause: error });
+  return new WaltideError(
+    'SOURCE_CONNECTION_LOST',
+    `the connection to PostgreSQL broke: ${messageOf(error)}`,
+    'It is tried again.',
+    { cause: error },
+  );
 }
 
 function serverRefusal(error: ServerError): WaltideError {
   const options = { cause: error };
   if (error.code === '55000' && /can no longer|invalidated|lost/i.test(error.message))
-    return new WaltideError('SLOT_LOST', error.message, 'Changes are missing for good. Copy anew with `waltide run --recopy`.', options);
+    return new WaltideError(
+      'SLOT_LOST',
+      error.message,
+      'Changes are missing for good. Copy anew with `waltide run --recopy`.',
+      options,
+    );
   if (error.code === '42704' && /publication/.test(error.message))
-    return new WaltideError('PUBLICATION', error.message, 'The publication was dropped. Run `waltide setup`, or create it again with the same tables.', options);
-  if (error.code === '42501') return new WaltideError('SOURCE_RIGHTS', error.message, 'Grant the missing right; `waltide doctor` lists every one that is needed.', options);
-  if (error.code.startsWith('22') || error.code.startsWith('42')) return new WaltideError('SOURCE_QUERY', error.message, '`waltide doctor` checks the source and says what to change.', options);
-  return new WaltideError('SOURCE_CONNECTION_LOST', `the server ended the stream: ${error.message}`, 'It is tried again.', options);
+    return new WaltideError(
+      'PUBLICATION',
+      error.message,
+      'The publication was dropped. Run `waltide setup`, or create it again with the same tables.',
+      options,
+    );
+  if (error.code === '42501')
+    return new WaltideError(
+      'SOURCE_RIGHTS',
+      error.message,
+      'Grant the missing right; `waltide doctor` lists every one that is needed.',
+      options,
+    );
+  if (error.code.startsWith('22') || error.code.startsWith('42'))
+    return new WaltideError(
+      'SOURCE_QUERY',
+      error.message,
+      '`waltide doctor` checks the source and says what to change.',
+      options,
+    );
+  return new WaltideError(
+    'SOURCE_CONNECTION_LOST',
+    `the server ended the stream: ${error.message}`,
+    'It is tried again.',
+    options,
+  );
 }

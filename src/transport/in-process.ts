@@ -48,7 +48,9 @@ export class InProcessTransport implements Transport {
   }
 
   async subscribe(_sink: string, from: readonly Offset[]): Promise<Subscription> {
-    const subscription = new InProcessSubscription(from[0]?.position ?? START, () => this.#subscriptions.delete(subscription));
+    const subscription = new InProcessSubscription(from[0]?.position ?? START, () =>
+      this.#subscriptions.delete(subscription),
+    );
     this.#subscriptions.add(subscription);
     return subscription;
   }
@@ -105,7 +107,11 @@ class InProcessSubscription implements Subscription {
       if (comparePosition(reached, from) > 0) this.#from = null;
       events = events.filter((event) => isAfter(event, from));
     }
-    const offset: Offset = { partition: PARTITION, position: from && comparePosition(from, reached) > 0 ? from : reached, next: null };
+    const offset: Offset = {
+      partition: PARTITION,
+      position: from && comparePosition(from, reached) > 0 ? from : reached,
+      next: null,
+    };
     return { events, bytes: batch.bytes, offsets: [offset], complete: batch.commitEndLsn !== null };
   }
 

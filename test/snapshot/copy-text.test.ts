@@ -1,0 +1,57 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { ByteWriter } from '../../src/event/byte-writer.ts';
+import { Row } from '../../src/event/row.ts';
+import { copyRowToTuple } from '../../src/snapshot/copy-text.ts';
+
+/** CopyAttributeOutText of PostgreSQL. */
+function copyLine(values: readonly (string | null)[]): Buffer {
+  const letters: Record<string, string> = {
+    '\b': 'b',
+    '\f': 'f',
+    '\n': 'n',
+    '\r': 'r',
+    '\t': 't',
+    '\v': 'v',
+    '\\': '\\',
+  };
+  const escaped = (value: string): string =>
+    value.replace(/[\b\f\n\r\t\v\\]/g, (character) => `\\${letters[character]}`);
+  return Buffer.from(`${values.map((value) => (value === null ? '\\N' : escaped(value))).join('\t')}\n`);
+}
+
+function read(line: Buffer, columns: number): (string | null | undefined)[] {
+  const out = new ByteWriter(8);
+  out.push(Buffer.from('before'));
+  const at = copyRowToTuple(line, 0, line.length, columns, out);
+  const row = new Row({ oid: 1, schema: 's', table: 't', replicaIdentity: 'd', columns: [], key: [] }, out.bytes, at);
+  expect(row.starts()[columns]).toBe(out.length);
+  return Array.from({ length: columns }, (_, i) => row.text(i));
+}
+
+describe('copyRowToTuple', () => {
+  it('tells NULL, the empty string and a literal \\N apart', () => {
+    expect(read(copyLine([null, '', '\\N', 'N']), 4)).toEqual([null, '', '\\N', 'N']);
+  });
+
+  it('gives back any row that PostgreSQL would write', () => {
+    const value = fc.option(
+      fc.string({ unit: fc.constantFrom('a', '\\', '\t', '\n', '\r', '\b', '\v', '\f', 'N', 'é', '😀', '.') }),
+      { nil: null },
+    );
+    fc.assert(
+      fc.property(fc.array(value, { minLength: 1, maxLength: 8 }), (values) => {
+        expect(read(copyLine(values), values.length)).toEqual(values);
+      }),
+    );
+  });
+
+  it('takes a table without columns', () => {
+    expect(read(Buffer.from('\n'), 0)).toEqual([]);
+  });
+
+  it('refuses a row with too few or too many columns', () => {
+    expect(() => read(copyLine(['a', 'b']), 3)).toThrow(RangeError);
+    expect(() => read(copyLine(['a', 'b']), 1)).toThrow(RangeError);
+  });
+});
