@@ -1,0 +1,203 @@
+import duckdb from '@duckdb/node-bindings';
+import type { DuckdbSinkConfig } from '../../config/schema.ts';
+import { messageOf, RejectedError, WaltideError } from '../../errors.ts';
+import type { Delivery } from '../../event/batch.ts';
+import type { SourceIdentity } from '../../event/offset.ts';
+import type { Relation } from '../../event/relation.ts';
+import type { Log } from '../../log.ts';
+import { VERSION } from '../../version.ts';
+import type { QueryResult, Sink, SinkState } from '../sink.ts';
+import { DuckdbFile, isFatal, storeError } from './database.ts';
+import { DeliveryWriter } from './delivery.ts';
+import { Loader } from './loader.ts';
+import { runQuery } from './query.ts';
+import { State } from './state.ts';
+import { UnknownLabelError } from './table.ts';
+
+/** More new enum labels than this in one delivery are not labels. */
+const NEW_LABELS_MAX = 1000;
+/** Queries beyond these wait for nothing: they are refused, so that they cannot take all memory from applying. */
+const QUERIES_MAX = 4;
+
+/** A transactional sink: the rows of a delivery and its offsets are in one DuckDB transaction. */
+export function createDuckdbSink(config: DuckdbSinkConfig, log: Log): Sink {
+  return new DuckdbSink(config, log);
+}
+
+interface RunningQuery {
+  readonly result: Promise<QueryResult>;
+  stop(): void;
+}
+
+interface Opened {
+  readonly file: DuckdbFile;
+  readonly state: State;
+  readonly writer: DeliveryWriter;
+}
+
+class DuckdbSink implements Sink {
+  readonly name: string;
+  readonly delivery = 'transactional';
+  readonly #config: DuckdbSinkConfig;
+  readonly #log: Log;
+  #identity: SourceIdentity | null = null;
+  #opened: Opened | null = null;
+  readonly #queries = new Set<RunningQuery>();
+  /** The last of what runs on the writing connection: one thing at a time. */
+  #tail: Promise<unknown> = Promise.resolve();
+
+  constructor(config: DuckdbSinkConfig, log: Log) {
+    this.name = config.name;
+    this.#config = config;
+    this.#log = log;
+  }
+
+  open(identity: SourceIdentity): Promise<SinkState> {
+    return this.#exclusive(async () => {
+      this.#identity = identity;
+      const { state } = await this.#ensureOpen();
+      const stopped = state
+        .tables()
+        .flatMap(({ schema, table, stopped: reason }) => (reason === null ? [] : [{ schema, table, reason }]));
+      return { offsets: state.offsets(), stopped };
+    });
+  }
+
+  apply(delivery: Delivery): Promise<void> {
+    return this.#exclusive(async () => {
+      const opened = await this.#ensureOpen();
+      for (let labels = 0; ; labels++) {
+        try {
+          return await this.#transaction(opened, async () => {
+            await opened.writer.write(delivery);
+            await opened.state.saveOffsets(delivery.offsets);
+          });
+        } catch (error) {
+          if (!(error instanceof UnknownLabelError)) throw error;
+          if (labels >= NEW_LABELS_MAX)
+            throw new RejectedError(error.relation.schema, error.relation.table, error.message);
+          opened.writer.addLabel(error);
+        }
+      }
+    });
+  }
+
+  stopTable(relation: Relation, reason: string): Promise<void> {
+    return this.#exclusive(async () => {
+      const opened = await this.#ensureOpen();
+      const known = opened.state.table(relation) ?? {
+        schema: relation.schema,
+        table: relation.table,
+        relation: null,
+        columns: null,
+      };
+      await this.#transaction(opened, () => opened.state.saveTable({ ...known, stopped: reason }));
+    });
+  }
+
+  async query(sql: string, limits: { rowsMax: number; timeoutMs: number }): Promise<QueryResult> {
+    const { file } = this.#opened ?? {};
+    if (!file) throw new WaltideError('SINK_QUERY', 'the sink is not open', 'Query while the pipeline runs.');
+    if (this.#queries.size >= QUERIES_MAX) {
+      throw new WaltideError(
+        'SINK_QUERY',
+        `${QUERIES_MAX} queries are running already`,
+        'Try again when one of them has ended.',
+      );
+    }
+    const query = this.#query(file, sql, limits);
+    this.#queries.add(query);
+    try {
+      return await query.result;
+    } finally {
+      this.#queries.delete(query);
+    }
+  }
+
+  #query(file: DuckdbFile, sql: string, limits: { rowsMax: number; timeoutMs: number }): RunningQuery {
+    const abort = new AbortController();
+    const run = async (): Promise<QueryResult> => {
+      const connection = await file.connect();
+      try {
+        return await runQuery(connection, sql, { ...limits, signal: abort.signal });
+      } finally {
+        duckdb.disconnect_sync(connection);
+      }
+    };
+    return { result: run(), stop: () => abort.abort() };
+  }
+
+  /** A file is closed only when nothing reads it any more: else opening it again would open it twice. */
+  async #closeFile(file: DuckdbFile): Promise<void> {
+    for (const query of this.#queries) query.stop();
+    await Promise.allSettled([...this.#queries].map(({ result }) => result));
+    file.close();
+  }
+
+  close(): Promise<void> {
+    return this.#exclusive(async () => {
+      const opened = this.#opened;
+      this.#opened = null;
+      this.#identity = null;
+      if (!opened) return;
+      await duckdb.query(opened.file.connection, 'CHECKPOINT').catch((error: unknown) => {
+        // The log of the file holds everything that was applied; the next start reads it.
+        this.#log.warn({ sink: this.name, reason: messageOf(error) }, 'the last checkpoint failed');
+      });
+      await this.#closeFile(opened.file);
+    });
+  }
+
+  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#tail.then(work);
+    this.#tail = result.catch(() => undefined);
+    return result;
+  }
+
+  async #ensureOpen(): Promise<Opened> {
+    if (this.#opened) return this.#opened;
+    const identity = this.#identity;
+    if (!identity)
+      throw new WaltideError(
+        'INTERNAL',
+        `sink ${this.name} is used before open() or after close()`,
+        'Please report this.',
+      );
+    const file = await DuckdbFile.open(this.#config);
+    try {
+      const state = new State(file.connection);
+      await state.load(identity, file.path, VERSION);
+      const writer = new DeliveryWriter(file, state, new Loader(file.connection), this.#log);
+      this.#opened = { file, state, writer };
+      return this.#opened;
+    } catch (error) {
+      file.close();
+      throw storeError(`reading the state in ${file.path}`, error);
+    }
+  }
+
+  /** Everything or nothing. What fails is neither in the file nor in the state afterwards. */
+  async #transaction(opened: Opened, work: () => Promise<void>): Promise<void> {
+    const { connection } = opened.file;
+    try {
+      await duckdb.query(connection, 'BEGIN');
+      await work();
+      await duckdb.query(connection, 'COMMIT');
+      opened.state.committed();
+    } catch (error) {
+      opened.state.rolledBack();
+      // A failed COMMIT has rolled back by itself.
+      await duckdb.query(connection, 'ROLLBACK').catch(() => undefined);
+      if (isFatal(error)) {
+        this.#log.warn(
+          { sink: this.name, reason: messageOf(error) },
+          'DuckDB gave up; the file is opened again for the next delivery',
+        );
+        this.#opened = null;
+        await this.#closeFile(opened.file);
+      }
+      if (error instanceof UnknownLabelError) throw error;
+      throw storeError(`writing to ${opened.file.path}`, error);
+    }
+  }
+}

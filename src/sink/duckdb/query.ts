@@ -1,0 +1,68 @@
+import { DuckDBDataChunk, DuckDBTimestampTZValue, JsonDuckDBValueConverter } from '@duckdb/node-api';
+import duckdb, { type Connection } from '@duckdb/node-bindings';
+import { messageOf, WaltideError } from '../../errors.ts';
+import type { QueryResult } from '../sink.ts';
+
+const READS = new Set<number>([duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN]);
+
+const queryError = (message: string, help: string, cause?: unknown): WaltideError =>
+  new WaltideError('SINK_QUERY', message, help, { cause });
+
+export interface QueryLimits {
+  readonly rowsMax: number;
+  readonly timeoutMs: number;
+  /** The sink closes. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Runs one reading statement on a connection of its own, in a transaction that DuckDB itself keeps read-only. Values are
+ * JSON: numbers where they are exact, else strings. Throws SINK_QUERY for anything that writes, fails or takes longer.
+ */
+export async function runQuery(connection: Connection, sql: string, limits: QueryLimits): Promise<QueryResult> {
+  const deadline = AbortSignal.any([limits.signal, AbortSignal.timeout(limits.timeoutMs)]);
+  // Repeated, since a query that has only just begun may miss one interrupt.
+  const timer = setInterval(() => deadline.aborted && duckdb.interrupt(connection), 20);
+  try {
+    await duckdb.query(connection, 'BEGIN TRANSACTION READ ONLY');
+    return await read(connection, sql, limits.rowsMax, deadline);
+  } catch (error) {
+    if (limits.signal.aborted) throw queryError('the sink was closed while the query ran', 'Try again.', error);
+    if (deadline.aborted)
+      throw queryError(
+        `the query took longer than ${limits.timeoutMs} ms`,
+        'Narrow the query or give it more time.',
+        error,
+      );
+    if (error instanceof WaltideError) throw error;
+    throw queryError(
+      messageOf(error),
+      'Correct the query; the names of tables are those of the source, with `public` as `main`.',
+      error,
+    );
+  } finally {
+    clearInterval(timer);
+    await duckdb.query(connection, 'ROLLBACK').catch(() => undefined);
+  }
+}
+
+async function read(connection: Connection, sql: string, rowsMax: number, deadline: AbortSignal): Promise<QueryResult> {
+  const refused = 'Only one SELECT, EXPLAIN, SHOW or DESCRIBE at a time can be run here.';
+  const extracted = await duckdb.extract_statements(connection, sql);
+  if (extracted.statement_count !== 1)
+    throw queryError(`the query holds ${extracted.statement_count} statements`, refused);
+  const statement = await duckdb.prepare_extracted_statement(connection, extracted.extracted_statements, 0);
+  if (!READS.has(duckdb.prepared_statement_type(statement))) throw queryError('the query does more than read', refused);
+  const result = await duckdb.execute_pending(duckdb.pending_prepared_streaming(statement));
+  const columns = Array.from({ length: duckdb.column_count(result) }, (_, index) => duckdb.column_name(result, index));
+  // The session's zone is UTC; without this the converter would use the one of this process.
+  DuckDBTimestampTZValue.timezoneOffsetInMinutes = 0;
+  const rows: unknown[][] = [];
+  while (rows.length <= rowsMax) {
+    const chunk = await duckdb.fetch_chunk(result);
+    deadline.throwIfAborted();
+    if (!chunk || duckdb.data_chunk_get_size(chunk) === 0) break;
+    rows.push(...new DuckDBDataChunk(chunk).convertRows(JsonDuckDBValueConverter));
+  }
+  return { columns, rows: rows.slice(0, rowsMax), truncated: rows.length > rowsMax };
+}

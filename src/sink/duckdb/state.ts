@@ -1,0 +1,188 @@
+import { DuckDBDataChunk } from '@duckdb/node-api';
+import duckdb, { type Connection } from '@duckdb/node-bindings';
+import { RejectedError, WaltideError } from '../../errors.ts';
+import type { Offset, SourceIdentity } from '../../event/offset.ts';
+import { comparePosition } from '../../event/position.ts';
+import type { Relation } from '../../event/relation.ts';
+import { BOOKKEEPING, quoteText } from './names.ts';
+import { type SinkColumn, type SinkTable, targetKey } from './schema.ts';
+
+const CREATE = `
+CREATE SCHEMA IF NOT EXISTS ${BOOKKEEPING};
+CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.identity (system_identifier VARCHAR NOT NULL, timeline UINTEGER NOT NULL,
+  slot VARCHAR NOT NULL, "database" VARCHAR NOT NULL, waltide VARCHAR NOT NULL);
+CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.offsets ("partition" VARCHAR PRIMARY KEY, commit_lsn UBIGINT NOT NULL,
+  seq BIGINT NOT NULL, "next" BIGINT, updated_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.tables (schema_name VARCHAR, table_name VARCHAR, relation JSON, "columns" JSON,
+  state VARCHAR NOT NULL, reason VARCHAR, "at" TIMESTAMPTZ NOT NULL, PRIMARY KEY (schema_name, table_name));
+`;
+
+/** Every row of a query, as JavaScript values. For bookkeeping: small results. */
+export async function readRows(connection: Connection, sql: string): Promise<unknown[][]> {
+  const result = await duckdb.query(connection, sql);
+  const rows: unknown[][] = [];
+  for (let chunk = await duckdb.fetch_chunk(result); chunk; chunk = await duckdb.fetch_chunk(result)) {
+    const more = new DuckDBDataChunk(chunk);
+    if (more.rowCount === 0) break;
+    rows.push(...more.getRows());
+  }
+  return rows;
+}
+
+const nameKey = (relation: { readonly schema: string; readonly table: string }): string =>
+  JSON.stringify([relation.schema, relation.table]);
+
+/**
+ * What schema `_waltide` of the file says, kept in memory. Changes are written inside the caller's transaction and
+ * count here only after `committed()`; `rolledBack()` forgets them.
+ */
+export class State {
+  readonly #connection: Connection;
+  #offsets = new Map<string, Offset>();
+  #tables = new Map<string, SinkTable>();
+  #newOffsets = new Map<string, Offset>();
+  #newTables = new Map<string, SinkTable>();
+
+  constructor(connection: Connection) {
+    this.#connection = connection;
+  }
+
+  /** Creates what is missing and reads the rest. Throws CLUSTER_MISMATCH where the file follows another source. */
+  async load(identity: SourceIdentity, path: string, version: string): Promise<void> {
+    await duckdb.query(this.#connection, `BEGIN; ${CREATE}`);
+    const [stored] = await readRows(
+      this.#connection,
+      `SELECT system_identifier, timeline, slot, "database" FROM ${BOOKKEEPING}.identity`,
+    );
+    const values = [
+      quoteText(identity.systemIdentifier),
+      identity.timeline,
+      quoteText(identity.slot),
+      quoteText(identity.database),
+      quoteText(version),
+    ];
+    if (stored) checkIdentity(stored, identity, path);
+    await duckdb.query(
+      this.#connection,
+      `DELETE FROM ${BOOKKEEPING}.identity; INSERT INTO ${BOOKKEEPING}.identity VALUES (${values.join(', ')}); COMMIT`,
+    );
+    this.#offsets = new Map();
+    for (const row of await readRows(
+      this.#connection,
+      `SELECT "partition", commit_lsn, seq, "next" FROM ${BOOKKEEPING}.offsets`,
+    )) {
+      const [partition, commitLsn, seq, next] = row as [string, bigint, bigint, bigint | null];
+      this.#offsets.set(partition, { partition, position: { commitLsn, seq: Number(seq) }, next });
+    }
+    this.#tables = new Map();
+    const tables = `SELECT schema_name, table_name, relation, "columns", CASE state WHEN 'stopped' THEN coalesce(reason, '') END FROM ${BOOKKEEPING}.tables`;
+    for (const row of await readRows(this.#connection, tables)) {
+      const [schema, table, relation, columns, stopped] = row as [
+        string,
+        string,
+        string | null,
+        string | null,
+        string | null,
+      ];
+      const known: SinkTable = {
+        schema,
+        table,
+        relation: relation === null ? null : (JSON.parse(relation) as Relation),
+        columns: columns === null ? null : (JSON.parse(columns) as SinkColumn[]),
+        stopped,
+      };
+      this.#tables.set(nameKey(known), known);
+    }
+  }
+
+  offsets(): Offset[] {
+    return [...this.#offsets.values()];
+  }
+
+  tables(): SinkTable[] {
+    return [...this.#tables.values()];
+  }
+
+  table(relation: { readonly schema: string; readonly table: string }): SinkTable | undefined {
+    return this.#newTables.get(nameKey(relation)) ?? this.#tables.get(nameKey(relation));
+  }
+
+  /** Throws a RejectedError where the name in the file belongs to another table of the source. */
+  checkName(relation: Relation): void {
+    const key = targetKey(relation);
+    for (const other of [...this.#tables.values(), ...this.#newTables.values()]) {
+      if (other.columns === null || targetKey(other) !== key || nameKey(other) === nameKey(relation)) continue;
+      const { schema, table } = relation;
+      throw new RejectedError(
+        schema,
+        table,
+        `${schema}.${table} would share its name in DuckDB with ${other.schema}.${other.table}`,
+      );
+    }
+  }
+
+  async saveTable(table: SinkTable): Promise<void> {
+    const json = (value: unknown): string => (value === null ? 'NULL' : quoteText(JSON.stringify(value)));
+    const reason = table.stopped === null ? `'streaming', NULL` : `'stopped', ${quoteText(table.stopped)}`;
+    await duckdb.query(
+      this.#connection,
+      `INSERT INTO ${BOOKKEEPING}.tables VALUES (${quoteText(table.schema)}, ${quoteText(table.table)}, ${json(table.relation)}, ${json(table.columns)}, ${reason}, now())
+       ON CONFLICT (schema_name, table_name) DO UPDATE SET relation = excluded.relation, "columns" = excluded."columns",
+         state = excluded.state, reason = excluded.reason, "at" = excluded."at"`,
+    );
+    this.#newTables.set(nameKey(table), table);
+  }
+
+  /** Saves those that are ahead of what is stored: an offset never goes back. */
+  async saveOffsets(offsets: readonly Offset[]): Promise<void> {
+    const ahead = new Map<string, Offset>();
+    for (const offset of offsets) {
+      const known = ahead.get(offset.partition) ?? this.#offsets.get(offset.partition);
+      if (known && !isAhead(offset, known)) continue;
+      ahead.set(offset.partition, offset);
+    }
+    if (ahead.size === 0) return;
+    const rows = [...ahead.values()].map(
+      ({ partition, position, next }) =>
+        `(${quoteText(partition)}, ${position.commitLsn}, ${position.seq}, ${next ?? 'NULL'}, now())`,
+    );
+    await duckdb.query(
+      this.#connection,
+      `INSERT INTO ${BOOKKEEPING}.offsets VALUES ${rows.join(', ')} ON CONFLICT ("partition") DO UPDATE SET
+         commit_lsn = excluded.commit_lsn, seq = excluded.seq, "next" = excluded."next", updated_at = excluded.updated_at`,
+    );
+    this.#newOffsets = ahead;
+  }
+
+  committed(): void {
+    for (const [key, table] of this.#newTables) this.#tables.set(key, table);
+    for (const [key, offset] of this.#newOffsets) this.#offsets.set(key, offset);
+    this.rolledBack();
+  }
+
+  rolledBack(): void {
+    this.#newTables = new Map();
+    this.#newOffsets = new Map();
+  }
+}
+
+/** At one position, a log offset further on still counts: records that bring no event move it. */
+function isAhead(offset: Offset, known: Offset): boolean {
+  const order = comparePosition(offset.position, known.position);
+  return order === 0 ? (offset.next ?? -1n) > (known.next ?? -1n) : order > 0;
+}
+
+function checkIdentity(stored: unknown[], identity: SourceIdentity, path: string): void {
+  const [systemIdentifier, , slot, database] = stored as [string, number, string, string];
+  const differences: string[] = [];
+  if (systemIdentifier !== identity.systemIdentifier)
+    differences.push(`cluster ${systemIdentifier}, not ${identity.systemIdentifier}`);
+  if (slot !== identity.slot) differences.push(`slot "${slot}", not "${identity.slot}"`);
+  if (database !== identity.database) differences.push(`database "${database}", not "${identity.database}"`);
+  if (differences.length === 0) return;
+  throw new WaltideError(
+    'CLUSTER_MISMATCH',
+    `the DuckDB file ${path} follows ${differences.join(' and ')}`,
+    'Set source.url and source.slot back to what the file follows, or give the sink a new path to start a fresh copy.',
+  );
+}

@@ -1,0 +1,201 @@
+import duckdb from '@duckdb/node-bindings';
+import { RejectedError } from '../../errors.ts';
+import type { Relation } from '../../event/relation.ts';
+import type { Row } from '../../event/row.ts';
+import type { Compacted, CompactedBag, Merge } from '../compact.ts';
+import { type Load, type LoadColumn, LoadError } from './chunk.ts';
+import type { Loader } from './loader.ts';
+import { excerptError } from './messages.ts';
+import { foldName, quoteName } from './names.ts';
+import { type SinkColumn, targetOfColumn } from './schema.ts';
+
+/** An enum label that the sink has not heard of: the table's ENUM must take it before the rows can be loaded. */
+export class UnknownLabelError extends Error {
+  readonly relation: Relation;
+  readonly column: string;
+  readonly label: string;
+
+  constructor(relation: Relation, column: string, label: string) {
+    super(`enum label "${label}" of ${relation.schema}.${relation.table}.${column} is new`);
+    this.name = 'UnknownLabelError';
+    this.relation = relation;
+    this.column = column;
+    this.label = label;
+  }
+}
+
+/** What one run of events is applied to: the table's SQL name, and the sink's column for each of the relation's. */
+export interface RunTarget {
+  readonly name: string;
+  readonly relation: Relation;
+  /** Null where the column has been dropped and added again later in the same delivery. */
+  readonly columns: readonly (SinkColumn | null)[];
+}
+
+/** Finds each column of a relation among those of the sink as they will be after the whole delivery. */
+export function runTarget(
+  name: string,
+  relation: Relation,
+  atRun: readonly SinkColumn[],
+  final: readonly SinkColumn[],
+): RunTarget {
+  const columns = relation.columns.map((column) => {
+    const index = atRun.findIndex((candidate) => foldName(candidate.name) === foldName(column.name));
+    const last = final[index]!;
+    return last.generation === atRun[index]!.generation ? last : null;
+  });
+  return { name, relation, columns };
+}
+
+/** Runs the statements of one run of one table. Everything happens in the caller's transaction. */
+export class TableWriter {
+  readonly #connection: duckdb.Connection;
+  readonly #loader: Loader;
+
+  constructor(connection: duckdb.Connection, loader: Loader) {
+    this.#connection = connection;
+    this.#loader = loader;
+  }
+
+  async applyKeyed(target: RunTarget, changes: Compacted): Promise<void> {
+    const staged = `temp.main.${quoteName('_waltide_merge')}`;
+    if (changes.truncate) await duckdb.query(this.#connection, `DELETE FROM ${target.name}`);
+    if (changes.merges.length > 0) await this.#stageMerges(target, changes.merges, staged);
+    if (changes.deletes.length > 0) await this.#deleteKeys(target, changes.deletes);
+    await this.#insert(target, changes.inserts);
+    if (changes.merges.length > 0) {
+      await duckdb.query(
+        this.#connection,
+        `INSERT INTO ${target.name} (${columnList(target)}) SELECT * FROM ${staged}; DROP TABLE ${staged}`,
+      );
+    }
+  }
+
+  async applyBag(target: RunTarget, changes: CompactedBag): Promise<void> {
+    if (changes.truncate) await duckdb.query(this.#connection, `DELETE FROM ${target.name}`);
+    if (changes.deletes.length > 0) await this.#deleteWhole(target, changes);
+    await this.#insert(target, changes.inserts);
+  }
+
+  async #insert(target: RunTarget, rows: readonly Row[]): Promise<void> {
+    if (rows.length === 0) return;
+    const columns = loaded(target, 0);
+    const values = columns.map((_, index) => `c${index}`).join(', ');
+    await this.#run(
+      target,
+      { parts: [rows], columns },
+      (from) => `INSERT INTO ${target.name} (${columnList(target)}) SELECT ${values} FROM ${from}`,
+    );
+  }
+
+  async #deleteKeys(target: RunTarget, rows: readonly Row[]): Promise<void> {
+    const match = this.#keyMatch(target, 0);
+    await this.#run(
+      target,
+      { parts: [rows], columns: match.columns },
+      (from) => `DELETE FROM ${target.name} AS t USING ${from} AS k WHERE ${match.sql}`,
+    );
+  }
+
+  #keyMatch(target: RunTarget, part: number, first = 0): { readonly columns: LoadColumn[]; readonly sql: string } {
+    const { relation } = target;
+    const columns: LoadColumn[] = [];
+    const terms = relation.key.map((index, i) => {
+      const column = target.columns[index];
+      if (!column)
+        throw rejected(relation, `the key column "${relation.columns[index]!.name}" was dropped and added again`);
+      columns.push({ part, column: index, target: targetOfColumn(column) });
+      return `t.${quoteName(column.name)} = k.c${first + i}`;
+    });
+    return { columns, sql: terms.join(' AND ') };
+  }
+
+  /** Completes rows that lack unchanged TOAST values from the rows stored now, before any of them is deleted. */
+  async #stageMerges(target: RunTarget, merges: readonly Merge[], staged: string): Promise<void> {
+    const { relation } = target;
+    const values = loaded(target, 0);
+    const lacking = values.filter(({ column }) => merges.some(({ row }) => row.isUnchanged(column)));
+    const match = this.#keyMatch(target, 1, values.length);
+    const flags = lacking.map(({ column }): LoadColumn => ({ part: 0, column, target: null }));
+    const select = values.map(({ column }, index) => {
+      const flag = lacking.findIndex((candidate) => candidate.column === column);
+      if (flag < 0) return `k.c${index} AS c${index}`;
+      return `CASE WHEN k.c${values.length + match.columns.length + flag} THEN t.${quoteName(target.columns[column]!.name)} ELSE k.c${index} END AS c${index}`;
+    });
+    const load: Load = {
+      parts: [merges.map(({ row }) => row), merges.map(({ origin }) => origin)],
+      columns: [...values, ...match.columns, ...flags],
+    };
+    const result = await this.#run(
+      target,
+      load,
+      (from) =>
+        `CREATE OR REPLACE TEMP TABLE "_waltide_merge" AS SELECT ${select.join(', ')} FROM ${from} AS k JOIN ${target.name} AS t ON ${match.sql}`,
+    );
+    const found = await changedRows(result);
+    if (found !== merges.length) {
+      throw rejected(
+        relation,
+        `${merges.length} updated rows leave out unchanged TOAST values, but the sink holds ${found} of these rows`,
+      );
+    }
+  }
+
+  /** Takes away as many rows as were counted of each, whichever of the equal ones. */
+  async #deleteWhole(target: RunTarget, { deletes }: CompactedBag): Promise<void> {
+    const { relation } = target;
+    if (target.columns.some((column) => column && foldName(column.name) === 'rowid')) {
+      throw rejected(
+        relation,
+        'a table without a key cannot have a column "rowid" in DuckDB if rows are updated or deleted',
+      );
+    }
+    const columns = loaded(target, 0);
+    const equal = columns.map(
+      ({ column }, index) => `t.${quoteName(target.columns[column]!.name)} IS NOT DISTINCT FROM k.c${index}`,
+    );
+    const counts = Int32Array.from(deletes, ({ count }) => count);
+    const keys = columns.map((_, index) => `k.c${index}`).join(', ');
+    await this.#run(
+      target,
+      { parts: [deletes.map(({ row }) => row)], columns, counts },
+      (from) => `DELETE FROM ${target.name} WHERE rowid IN (SELECT r FROM (
+        SELECT t.rowid AS r, k.c${columns.length} AS n, row_number() OVER (PARTITION BY ${keys}) AS i
+        FROM ${target.name} AS t JOIN ${from} AS k ON ${equal.join(' AND ')}) WHERE i <= n)`,
+    );
+  }
+
+  async #run(target: RunTarget, load: Load, statement: (from: string) => string): Promise<duckdb.Result> {
+    try {
+      return await this.#loader.run(load, statement);
+    } catch (error) {
+      if (!(error instanceof LoadError)) throw error;
+      const column = target.relation.columns[error.column]!.name;
+      if (error.label !== null) throw new UnknownLabelError(target.relation, column, error.label);
+      throw excerptError(target.relation, column, error);
+    }
+  }
+}
+
+function loaded(target: RunTarget, part: number): LoadColumn[] {
+  return target.columns.flatMap((column, index) =>
+    column ? [{ part, column: index, target: targetOfColumn(column) }] : [],
+  );
+}
+
+function columnList(target: RunTarget): string {
+  return target.columns.flatMap((column) => (column ? [quoteName(column.name)] : [])).join(', ');
+}
+
+async function changedRows(result: duckdb.Result): Promise<number> {
+  const changed = duckdb.rows_changed(result);
+  if (changed > 0) return changed;
+  const chunk = await duckdb.fetch_chunk(result);
+  if (!chunk || duckdb.data_chunk_get_size(chunk) === 0) return 0;
+  const data = duckdb.vector_get_data(duckdb.data_chunk_get_vector(chunk, 0), 8);
+  return Number(new DataView(data.buffer, data.byteOffset, 8).getBigInt64(0, true));
+}
+
+function rejected(relation: Relation, why: string): RejectedError {
+  return new RejectedError(relation.schema, relation.table, `${relation.schema}.${relation.table}: ${why}`);
+}
