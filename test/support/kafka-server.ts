@@ -9,7 +9,7 @@ import { Kafka, logLevel } from 'kafkajs';
 import { haveMaven, mavenLibraries } from './maven.ts';
 import { guardProcess, type ProcessGuard } from './process-guard.ts';
 
-const KAFKA_VERSION = '4.3.1';
+export const kafkaVersion = '4.3.1';
 /** Start takes 3 to 10 s on a quiet machine; the tests' machine is not. */
 const READY_TIMEOUT_MS = 90_000;
 const STOP_TIMEOUT_MS = 20_000;
@@ -59,8 +59,8 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
 
 /** The folder of the broker's jars. */
 export function kafkaLibraries(): Promise<string> {
-  return mavenLibraries(`kafka-${KAFKA_VERSION}`, [
-    { group: 'org.apache.kafka', artifact: 'kafka_2.13', version: KAFKA_VERSION },
+  return mavenLibraries(`kafka-${kafkaVersion}`, [
+    { group: 'org.apache.kafka', artifact: 'kafka_2.13', version: kafkaVersion },
     { group: 'org.apache.logging.log4j', artifact: 'log4j-slf4j-impl', version: '2.25.4' },
   ]);
 }

@@ -1,0 +1,55 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { cpus, loadavg, release, tmpdir, totalmem } from 'node:os';
+import { join } from 'node:path';
+import pg from 'pg';
+import { startEmbeddedPostgres } from '../src/embedded/embedded-postgres.ts';
+import { startKafka } from '../test/support/kafka-server.ts';
+import type { Arena } from './contender.ts';
+
+export interface Machine {
+  readonly cores: number;
+  readonly cpu: string;
+  readonly memoryBytes: number;
+  readonly system: string;
+  readonly node: string;
+  readonly postgres: string;
+  /** Of the last minute, before anything of ours ran: more than a few tenths makes the figures worthless. */
+  readonly loadBefore: number;
+}
+
+export interface OpenArena extends Arena {
+  readonly machine: Machine;
+  close(): Promise<void>;
+}
+
+export interface ArenaOptions {
+  readonly kafka: boolean;
+  /** Server settings of PostgreSQL. */
+  readonly settings: Readonly<Record<string, string>>;
+}
+
+/** Starts the servers of a benchmark. They end with this process, however it ends. */
+export async function openArena(options: ArenaOptions): Promise<OpenArena> {
+  const loadBefore = loadavg()[0] ?? 0;
+  const dir = await mkdtemp(join(tmpdir(), 'waltide-bench-'));
+  const postgres = await startEmbeddedPostgres({ settings: options.settings });
+  const kafka = options.kafka ? await startKafka() : null;
+  const client = new pg.Client({ connectionString: postgres.url });
+  await client.connect();
+  const { rows } = await client.query<{ version: string }>(`select current_setting('server_version') as version`);
+  const machine: Machine = {
+    cores: cpus().length,
+    cpu: cpus()[0]?.model ?? 'unknown',
+    memoryBytes: totalmem(),
+    system: `${process.platform} ${release()}`,
+    node: process.version,
+    postgres: rows[0]!.version,
+    loadBefore,
+  };
+  const close = async () => {
+    await client.end().catch(() => {});
+    await Promise.all([kafka?.stop(), postgres.stop('immediate')]);
+    await rm(dir, { recursive: true, force: true });
+  };
+  return { url: postgres.url, client, kafka, dir, machine, close };
+}
