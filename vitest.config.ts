@@ -5,7 +5,7 @@ const postgres = process.env.WALTIDE_TEST_POSTGRES !== '0';
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
+    include: ['test/**/*.test.ts', 'examples/**/*.test.ts'],
     // `npm test` looks for the servers and says which suites it leaves out; `npx vitest` alone leaves none out.
     exclude: [
       'node_modules/**',
