@@ -1,0 +1,106 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { KafkaConfig } from '../../config/schema.ts';
+import { WaltideError } from '../../errors.ts';
+import type { Batch } from '../../event/batch.ts';
+import type { EventCodec } from '../../event/codec.ts';
+import type { Lsn } from '../../event/lsn.ts';
+import type { Offset, SourceIdentity } from '../../event/offset.ts';
+import type { Log } from '../../log.ts';
+import type { Subscription, Transport } from '../transport.ts';
+import { Capture } from './capture.ts';
+import { Cluster } from './cluster.ts';
+import { KafkaSubscription } from './consumer/subscription.ts';
+import { decodeProgress } from './progress.ts';
+import { Tail } from './tail.ts';
+import { progressTopic } from './topic.ts';
+
+/** What was published is given this long to become durable when the transport closes. */
+const CLOSE_MS = 10_000;
+const POLL_MS = 500;
+
+export interface KafkaDeps {
+  readonly log: Log;
+  /** Makes the codec of a topic prefix and source database; called once per capture and per subscription. */
+  readonly codec: (source: { readonly name: string; readonly database: string }) => EventCodec;
+}
+
+/** A transport over Kafka 3.0 or newer. Connects when first used. Throws CONFIG_INVALID on unreadable PEM files. */
+export function createKafkaTransport(config: KafkaConfig, deps: KafkaDeps): Transport {
+  return new KafkaTransport(config, deps);
+}
+
+class KafkaTransport implements Transport {
+  readonly #config: KafkaConfig;
+  readonly #deps: KafkaDeps;
+  readonly #cluster: Cluster;
+  readonly #subscriptions = new Set<KafkaSubscription>();
+  #capture: Capture | null = null;
+  #closing: Promise<void> | null = null;
+
+  constructor(config: KafkaConfig, deps: KafkaDeps) {
+    this.#config = config;
+    this.#deps = deps;
+    this.#cluster = new Cluster(config, deps.log);
+  }
+
+  async openCapture(identity: SourceIdentity, confirmed: Lsn | null): Promise<void> {
+    await this.#cluster.connect();
+    const capture = new Capture(this.#cluster, this.#codec(identity.database));
+    await capture.open(identity, confirmed);
+    this.#capture = capture;
+  }
+
+  publish(batch: Batch): Promise<void> {
+    if (this.#capture) return this.#capture.publish(batch);
+    return Promise.reject(
+      new WaltideError('INTERNAL', 'publish before openCapture', 'This is a fault in Waltide; please report it.'),
+    );
+  }
+
+  get bytesInFlight(): number {
+    return this.#capture?.bytesInFlight ?? 0;
+  }
+
+  async identity(signal: AbortSignal): Promise<SourceIdentity> {
+    await this.#cluster.connect();
+    const tail = new Tail(this.#cluster, progressTopic(this.#config.topicPrefix));
+    try {
+      for (;;) {
+        signal.throwIfAborted();
+        const last = await tail.readLast();
+        const progress = last && decodeProgress(last.value);
+        if (progress) return progress.identity;
+        await sleep(POLL_MS, undefined, { signal }).catch(() => {});
+      }
+    } finally {
+      await tail.close();
+    }
+  }
+
+  async subscribe(sink: string, from: readonly Offset[]): Promise<Subscription> {
+    await this.#cluster.connect();
+    const subscription = new KafkaSubscription(this.#cluster, sink, from, (database) => this.#codec(database));
+    this.#subscriptions.add(subscription);
+    try {
+      await subscription.open();
+      return subscription;
+    } catch (error) {
+      await subscription.close();
+      throw error;
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await Promise.all([this.#capture?.close(CLOSE_MS), ...[...this.#subscriptions].map((item) => item.close())]);
+    await this.#cluster.close();
+  }
+
+  #codec(database: string): EventCodec {
+    return this.#deps.codec({ name: this.#config.topicPrefix, database });
+  }
+}

@@ -1,0 +1,365 @@
+import { messageOf, WaltideError } from '../../errors.ts';
+import { addressOf, backoffMs, type Cluster, closedError, LATEST, partitionKey, type TopicInfo } from './cluster.ts';
+import type { Connections } from './connections.ts';
+import { isRetriable, KafkaError, kafkaErrorName, NEW_PRODUCER } from './error-code.ts';
+import { PartitionLog, type SealedBatch, Ticket } from './partition-log.ts';
+import { type Shipment, type ShipmentResult, sendProduce } from './produce.ts';
+import { splitBatch } from './split.ts';
+
+/** Requests under way per broker, as in Kafka's own client. */
+const REQUESTS_MAX = 5;
+/** Batches of many partitions share a request up to this size. */
+const REQUEST_BYTES_MAX = 4 * 1024 * 1024;
+/** Brokers that restart may not know a topic for a moment. Missing for longer than this = deleted. */
+const TOPIC_GONE_MS = 6_000;
+
+interface Sender {
+  inFlight: number;
+  failures: number;
+  waitUntilMs: number;
+}
+
+/** What to do with a record that the broker refuses for its size: resolves = done without it; throws = stop. */
+export type OnTooLarge = (log: PartitionLog, record: SealedBatch) => Promise<void>;
+
+/**
+ * An idempotent producer of batches that are already encoded. Per partition the order of `wrote` calls is the order
+ * in the log, whatever fails on the way; it tries again until the transport is closed. What cannot be healed by
+ * trying again (a deleted topic, missing rights) ends it for good: `failure` is set, and `onFailure` called once.
+ */
+export class Producer {
+  readonly #cluster: Cluster;
+  readonly #lane: Connections;
+  readonly #onTooLarge: OnTooLarge;
+  readonly #onFailure: (error: Error) => void;
+  readonly #topics = new Map<string, TopicInfo>();
+  readonly #logs = new Map<string, PartitionLog[]>();
+  /** Logs with anything not yet durable. */
+  readonly #busy = new Set<PartitionLog>();
+  readonly #senders = new Map<number, Sender>();
+  readonly #missingSinceMs = new Map<string, number>();
+  #producer: { id: bigint; epoch: number } | null = null;
+  #renewing = false;
+  #scheduled = false;
+  #refreshing = false;
+  #timer: NodeJS.Timeout | null = null;
+  #inFlight = 0;
+  failure: Error | null = null;
+
+  constructor(cluster: Cluster, onTooLarge: OnTooLarge, onFailure: (error: Error) => void) {
+    this.#cluster = cluster;
+    this.#lane = cluster.lane();
+    this.#onTooLarge = onTooLarge;
+    this.#onFailure = onFailure;
+  }
+
+  /** Takes a producer number from the cluster. To be called once, before anything is written. */
+  async open(): Promise<void> {
+    this.#producer = await this.#cluster.producerId();
+  }
+
+  /** The partitions of a topic that exists; `ends` are its log ends now. */
+  addTopic(info: TopicInfo, ends: readonly bigint[]): PartitionLog[] {
+    const known = this.#logs.get(info.name);
+    if (known) return known;
+    const logs = info.leaders.map((_leader, partition) => new PartitionLog(info.name, partition));
+    for (const log of logs) log.end = ends[log.partition] ?? 0n;
+    this.#topics.set(info.name, info);
+    this.#logs.set(info.name, logs);
+    return logs;
+  }
+
+  logs(topic: string): readonly PartitionLog[] | undefined {
+    return this.#logs.get(topic);
+  }
+
+  /** Log ends of all partitions of all topics added, per topic. */
+  *ends(): Iterable<[string, bigint[]]> {
+    for (const [topic, logs] of this.#logs) yield [topic, logs.map(({ end }) => end)];
+  }
+
+  /** A record of `ticket` was written to the open batch of `log`; `flush` sends it. */
+  wrote(log: PartitionLog, ticket: Ticket): void {
+    log.wrote(ticket);
+    this.#busy.add(log);
+  }
+
+  /** Appends one small record and resolves once it is durable. */
+  append(log: PartitionLog, key: string, value: string): Promise<void> {
+    if (this.failure) return Promise.reject(this.failure);
+    return new Promise((resolve) => {
+      const ticket = new Ticket(resolve);
+      const keyBytes = Buffer.from(key);
+      log.seal();
+      const batch = log.batch();
+      batch.begin(keyBytes, 0, keyBytes.length);
+      batch.beginValue();
+      batch.out.push(Buffer.from(value));
+      batch.endValue();
+      batch.headers(0);
+      batch.end();
+      this.wrote(log, ticket);
+      ticket.close();
+      this.flush();
+    });
+  }
+
+  /** Sends what was written, at the end of this turn of the event loop so that one request takes all of it. */
+  flush(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#pump();
+    });
+  }
+
+  /** Ends it: everything not yet durable stays undecided. */
+  fail(error: Error): void {
+    if (this.failure) return;
+    this.failure = error;
+    if (this.#timer) clearTimeout(this.#timer);
+    this.#onFailure(error);
+  }
+
+  #pump(): void {
+    if (this.failure) return;
+    if (this.#cluster.closed) return this.fail(closedError());
+    if (this.#renewing) return void (this.#inFlight === 0 && this.#renew());
+    const now = Date.now();
+    const requests = new Map<number, Shipment[][]>();
+    for (const log of this.#busy) {
+      if (log.empty) this.#busy.delete(log);
+      else if (log.waitUntilMs > now) this.#wakeAt(log.waitUntilMs);
+      else this.#collect(log, requests, now);
+    }
+    for (const [broker, list] of requests) {
+      for (const shipments of list) if (shipments.length > 0) void this.#send(broker, shipments);
+    }
+  }
+
+  /** Puts as many batches of `log` as may go into the requests for its leader: one per partition in each. */
+  #collect(log: PartitionLog, requests: Map<number, Shipment[][]>, now: number): void {
+    const leader = this.#topics.get(log.topic)?.leaders[log.partition] ?? -1;
+    if (leader < 0 || !this.#cluster.broker(leader)) return this.#refreshSoon();
+    const sender = this.#sender(leader);
+    if (sender.waitUntilMs > now) return this.#wakeAt(sender.waitUntilMs);
+    let list = requests.get(leader);
+    if (!list) requests.set(leader, (list = []));
+    for (let i = 0; sender.inFlight + i < REQUESTS_MAX; i++) {
+      const batch = log.next();
+      if (!batch) return;
+      list[i] ??= [];
+      const request = list[i]!;
+      if (
+        request.reduce((sum, shipment) => sum + shipment.batch.length, 0) + batch.length > REQUEST_BYTES_MAX &&
+        request.length > 0
+      )
+        continue;
+      log.take(batch, this.#producer!);
+      request.push({ log, batch });
+    }
+  }
+
+  #sender(broker: number): Sender {
+    let sender = this.#senders.get(broker);
+    if (!sender) this.#senders.set(broker, (sender = { inFlight: 0, failures: 0, waitUntilMs: 0 }));
+    return sender;
+  }
+
+  async #send(brokerId: number, shipments: Shipment[]): Promise<void> {
+    const sender = this.#sender(brokerId);
+    const broker = this.#cluster.broker(brokerId)!;
+    const { requestTimeoutMs } = this.#cluster.config;
+    sender.inFlight++;
+    this.#inFlight++;
+    try {
+      const connection = await this.#lane.get(broker);
+      let results: (ShipmentResult | undefined)[];
+      try {
+        results = await sendProduce(connection, shipments, requestTimeoutMs);
+      } catch (error) {
+        connection.socket?.destroy();
+        throw error;
+      }
+      if (sender.failures > 0) this.#cluster.log.info({ broker: addressOf(broker) }, 'Kafka: broker answers again');
+      sender.failures = 0;
+      shipments.forEach((shipment, i) => {
+        this.#answered(shipment, results[i]);
+      });
+    } catch (error) {
+      for (const { log } of shipments) log.rewinding = true;
+      if (sender.failures++ === 0) {
+        this.#cluster.log.warn(
+          { err: messageOf(error), broker: addressOf(broker) },
+          'Kafka: sending failed, trying again',
+        );
+      }
+      sender.waitUntilMs = Date.now() + backoffMs(sender.failures - 1);
+      this.#refreshSoon();
+    } finally {
+      sender.inFlight--;
+      this.#inFlight--;
+      for (const { log } of shipments) this.#returned(log);
+      this.#pump();
+    }
+  }
+
+  #returned(log: PartitionLog): void {
+    log.inFlight--;
+    if (!log.rewindIfDrained() || !log.tooLarge) return;
+    log.tooLarge = false;
+    this.#shrink(log);
+  }
+
+  #answered({ log, batch }: Shipment, result: ShipmentResult | undefined): void {
+    const code = result?.errorCode ?? KafkaError.REQUEST_TIMED_OUT;
+    if (code === 0) return this.#confirmed(log, batch, result!.baseOffset);
+    if (code === KafkaError.DUPLICATE_SEQUENCE_NUMBER) return void this.#locate(log, batch);
+    // Behind a failed batch, the next ones are out of order by design.
+    if (log.rewinding || (NEW_PRODUCER.has(code) && log.head !== batch)) {
+      log.rewinding = true;
+      return;
+    }
+    log.rewinding = true;
+    if (code === KafkaError.MESSAGE_TOO_LARGE || code === KafkaError.RECORD_LIST_TOO_LARGE) {
+      log.tooLarge = true;
+    } else if (NEW_PRODUCER.has(code)) {
+      this.#cluster.log.warn(
+        { topic: log.topic, code: kafkaErrorName(code) },
+        'Kafka: the broker forgot this producer, taking a new number',
+      );
+      this.#renewing = true;
+    } else if (isRetriable(code)) {
+      this.#cluster.log.warn(
+        { topic: log.topic, partition: log.partition, code: kafkaErrorName(code) },
+        'Kafka: batch refused for now, trying again',
+      );
+      log.waitUntilMs = Date.now() + 100;
+      this.#refreshSoon();
+    } else this.fail(refused(log, code, result?.message ?? null));
+  }
+
+  #confirmed(log: PartitionLog, batch: SealedBatch, baseOffset: bigint): void {
+    // Log ends never go back, except in a topic that is not the one we wrote to before.
+    if (!batch.confirmed && log.head === batch && baseOffset < log.end)
+      return this.fail(topicMissing(log.topic, 'was deleted and created again'));
+    this.#missingSinceMs.delete(log.topic);
+    log.confirm(batch, baseOffset);
+  }
+
+  /** A repetition of something so old that the broker no longer knows where it is: at the end, or before. */
+  async #locate(log: PartitionLog, batch: SealedBatch): Promise<void> {
+    log.inFlight++;
+    try {
+      const offsets = await this.#cluster.listOffsets([log], LATEST);
+      const end = offsets.get(partitionKey(log.topic, log.partition))!;
+      log.confirm(batch, end - BigInt(batch.count));
+    } catch (error) {
+      this.fail(error as Error);
+    } finally {
+      this.#returned(log);
+      this.flush();
+    }
+  }
+
+  /** Halves a batch that the broker found too large; a single record is what `onTooLarge` decides about. */
+  #shrink(log: PartitionLog): void {
+    const { head } = log;
+    if (!head) return;
+    try {
+      if (head.count > 1) return log.replaceHead(splitBatch(head));
+      this.#onTooLarge(log, head).then(
+        () => {
+          for (const ticket of head.tickets) ticket.settle();
+        },
+        (error: Error) => this.fail(error),
+      );
+      log.replaceHead([]);
+    } catch (error) {
+      this.fail(error as Error);
+    }
+  }
+
+  #renew(): void {
+    if (this.#refreshing) return;
+    this.#refreshing = true;
+    this.#cluster
+      .producerId()
+      .then((producer) => {
+        this.#producer = producer;
+        for (const logs of this.#logs.values()) for (const log of logs) log.restartSequence();
+        this.#renewing = false;
+      })
+      .catch((error: Error) => this.fail(error))
+      .finally(() => {
+        this.#refreshing = false;
+        this.flush();
+      });
+  }
+
+  #refreshSoon(): void {
+    if (this.#refreshing) return;
+    this.#refreshing = true;
+    const topics = [...new Set([...this.#busy].map(({ topic }) => topic))];
+    this.#cluster
+      .metadata(topics)
+      .then((found) => this.#learned(topics, found))
+      .catch((error: Error) => this.fail(error))
+      .finally(() => {
+        this.#refreshing = false;
+        // Not at once: where metadata still names no leader, this would spin.
+        this.#wakeAt(Date.now() + 100);
+      });
+  }
+
+  #learned(topics: readonly string[], found: Map<string, TopicInfo>): void {
+    for (const name of topics) {
+      const info = found.get(name);
+      if (!info) {
+        const since = this.#missingSinceMs.get(name) ?? Date.now();
+        this.#missingSinceMs.set(name, since);
+        if (Date.now() - since > TOPIC_GONE_MS) return this.fail(topicMissing(name, 'does not exist any more'));
+        this.#refreshAfterPause();
+      } else if (info.id !== this.#topics.get(name)?.id) {
+        return this.fail(topicMissing(name, 'was deleted and created again'));
+      } else {
+        this.#missingSinceMs.delete(name);
+        this.#topics.set(name, info);
+      }
+    }
+  }
+
+  #refreshAfterPause(): void {
+    setTimeout(() => !this.failure && !this.#cluster.closed && this.#refreshSoon(), 500);
+  }
+
+  #wakeAt(timeMs: number): void {
+    if (this.#timer) return;
+    this.#timer = setTimeout(
+      () => {
+        this.#timer = null;
+        this.#pump();
+      },
+      Math.max(1, timeMs - Date.now()),
+    );
+  }
+}
+
+export function topicMissing(topic: string, what: string): WaltideError {
+  return new WaltideError(
+    'TOPIC_MISSING',
+    `Topic ${topic} ${what}: what was published to it is lost`,
+    'Find out who deletes topics, then copy everything again with `waltide run --recopy` (or into another transport.topicPrefix).',
+  );
+}
+
+function refused(log: PartitionLog, code: number, message: string | null): WaltideError {
+  const why = `${kafkaErrorName(code)}${message ? `: ${message}` : ''}`;
+  const rights = code === 29 || code === 31;
+  return new WaltideError(
+    rights ? 'TRANSPORT_AUTHENTICATION' : 'TRANSPORT',
+    `Kafka refuses records for topic ${log.topic}, partition ${log.partition}: ${why}`,
+    rights ? 'Grant the user Write on the topics of this prefix.' : "Check the topic's settings and the broker's log.",
+  );
+}

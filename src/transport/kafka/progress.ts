@@ -1,0 +1,46 @@
+import { formatLsn, type Lsn, parseLsn } from '../../event/lsn.ts';
+import type { SourceIdentity } from '../../event/offset.ts';
+
+/** A record of the progress topic: everything committed before `lsn` lies below `ends`. */
+export interface Progress {
+  readonly lsn: Lsn;
+  readonly identity: SourceIdentity;
+  /** Log ends of every data topic, per partition. */
+  readonly ends: ReadonlyMap<string, readonly bigint[]>;
+  /**
+   * Log ends when the newest copy of the tables began (the slot was new). A new sink starts there: what is below
+   * belongs to an older slot and is in the copy as far as it still matters.
+   */
+  readonly copyStart: ReadonlyMap<string, readonly bigint[]>;
+}
+
+/** All records have this one key, so that compaction keeps the last. */
+export const PROGRESS_KEY = 'progress';
+
+export function encodeProgress(progress: Progress): string {
+  return JSON.stringify({
+    lsn: formatLsn(progress.lsn),
+    identity: progress.identity,
+    ends: encodeOffsets(progress.ends),
+    copyStart: encodeOffsets(progress.copyStart),
+  });
+}
+
+/** Null on a record that is none of ours. */
+export function decodeProgress(value: Buffer): Progress | null {
+  try {
+    const { lsn, identity, ends, copyStart } = JSON.parse(value.toString());
+    return { lsn: parseLsn(lsn), identity, ends: decodeOffsets(ends), copyStart: decodeOffsets(copyStart) };
+  } catch {
+    return null;
+  }
+}
+
+// Numbers are exact up to 2^53 records in one partition.
+function encodeOffsets(offsets: ReadonlyMap<string, readonly bigint[]>): Record<string, number[]> {
+  return Object.fromEntries([...offsets].map(([topic, list]) => [topic, list.map(Number)]));
+}
+
+function decodeOffsets(json: Record<string, number[]> | undefined): Map<string, bigint[]> {
+  return new Map(Object.entries(json ?? {}).map(([topic, list]) => [topic, list.map(BigInt)]));
+}
