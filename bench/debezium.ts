@@ -12,10 +12,11 @@ export interface DebeziumOptions {
   /** -Xmx. Kafka's own start script gives Connect 2 GB; with less, its memory compares better with ours. */
   readonly heapMb: number;
   readonly pollIntervalMs: number;
+  /** Big compressed requests, or each record at once. */
+  readonly tunedFor: 'throughput' | 'latency';
 }
 
-/** Tuned for throughput; see `worker` and `connector`. */
-const DEFAULTS: DebeziumOptions = { heapMb: 1024, pollIntervalMs: 10 };
+const DEFAULTS: DebeziumOptions = { heapMb: 1024, pollIntervalMs: 10, tunedFor: 'throughput' };
 
 /** Debezium in Connect standalone, one task: the peer. */
 export function debezium(options: DebeziumOptions = DEFAULTS): Contender {
@@ -74,7 +75,10 @@ export async function connectArgs(arena: Pick<Arena, 'url' | 'kafka' | 'dir'>, i
     connector: join(dir, 'connector.properties'),
     log: join(dir, 'log4j2.properties'),
   };
-  await writeFile(files.worker, properties(worker(arena.kafka!.brokers.join(','), join(dir, 'offsets'))));
+  await writeFile(
+    files.worker,
+    properties(worker(arena.kafka!.brokers.join(','), join(dir, 'offsets'), instance.tunedFor)),
+  );
   await writeFile(files.connector, properties(connector(arena.url, instance)));
   await writeFile(files.log, LOG_SETTINGS);
   // What Kafka's own connect-standalone.sh passes, the heap aside.
@@ -91,7 +95,9 @@ export async function connectArgs(arena: Pick<Arena, 'url' | 'kafka' | 'dir'>, i
   return [...jvm, `-Dlog4j2.configurationFile=${files.log}`, '-cp', classpath, main, files.worker, files.connector];
 }
 
-function worker(brokers: string, offsetFile: string): Record<string, string | number | boolean> {
+type Settings = Record<string, string | number | boolean>;
+
+function worker(brokers: string, offsetFile: string, tunedFor: DebeziumOptions['tunedFor']): Settings {
   return {
     'bootstrap.servers': brokers,
     'key.converter': 'org.apache.kafka.connect.json.JsonConverter',
@@ -102,17 +108,23 @@ function worker(brokers: string, offsetFile: string): Record<string, string | nu
     'offset.flush.interval.ms': 10_000,
     listeners: 'http://127.0.0.1:0',
     'plugin.discovery': 'hybrid_warn',
-    // Tuning: few large compressed requests. acks=all is Connect's default.
-    'producer.linger.ms': 50,
-    'producer.batch.size': 524_288,
-    'producer.buffer.memory': 134_217_728,
-    'producer.compression.type': 'lz4',
+    // acks=all is Connect's default.
+    ...(tunedFor === 'throughput' ? THROUGHPUT : LATENCY),
     'producer.enable.idempotence': true,
     'producer.max.in.flight.requests.per.connection': 5,
   };
 }
 
-function connector(url: string, { slot, prefix, pollIntervalMs }: Instance): Record<string, string | number | boolean> {
+const THROUGHPUT: Settings = {
+  'producer.linger.ms': 50,
+  'producer.batch.size': 524_288,
+  'producer.buffer.memory': 134_217_728,
+  'producer.compression.type': 'lz4',
+};
+
+const LATENCY: Settings = { 'producer.linger.ms': 0 };
+
+function connector(url: string, { slot, prefix, pollIntervalMs }: Instance): Settings {
   const { hostname, port, username, password, pathname } = new URL(url);
   return {
     name: 'bench',
@@ -143,7 +155,7 @@ function connector(url: string, { slot, prefix, pollIntervalMs }: Instance): Rec
   };
 }
 
-function properties(settings: Record<string, string | number | boolean>): string {
+function properties(settings: Settings): string {
   return Object.entries(settings)
     .map(([key, value]) => `${key}=${value}\n`)
     .join('');

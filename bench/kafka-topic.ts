@@ -28,31 +28,37 @@ export class TopicWatch {
 
   /** Calls `each` for every value of the topic, which holds `records` of them. */
   async read(records: number, each: (value: Buffer | null) => void): Promise<void> {
-    const consumer = this.#kafka.consumer({
-      groupId: `bench-${process.pid}-${this.#topic}`,
-      maxBytesPerPartition: 8_388_608,
+    let seen = 0;
+    let stop: () => Promise<void> = async () => {};
+    const finished = new Promise<void>((resolve, reject) => {
+      const next = (value: Buffer | null) => {
+        try {
+          each(value);
+        } catch (error) {
+          reject(error);
+        }
+        if (++seen === records) resolve();
+      };
+      this.follow(next).then((unfollow) => {
+        stop = unfollow;
+      }, reject);
     });
-    try {
-      await consumer.connect();
-      await consumer.subscribe({ topic: this.#topic, fromBeginning: true });
-      let seen = 0;
-      await new Promise<void>((resolve, reject) => {
-        const run = consumer.run({
-          eachBatch: async ({ batch }) => {
-            try {
-              for (const { value } of batch.messages) each(value);
-            } catch (error) {
-              reject(error);
-            }
-            seen += batch.messages.length;
-            if (seen >= records) resolve();
-          },
-        });
-        run.catch(reject);
-      });
-    } finally {
-      await consumer.disconnect();
-    }
+    await finished.finally(() => stop());
+  }
+
+  /** Calls `each` for every value from the first on, as soon as it comes. Returns what ends that. */
+  async follow(each: (value: Buffer | null) => void): Promise<() => Promise<void>> {
+    const groupId = `bench-${process.pid}-${this.#topic}`;
+    // minBytes 1: the broker answers a waiting fetch with the first record that arrives.
+    const consumer = this.#kafka.consumer({ groupId, minBytes: 1, maxBytesPerPartition: 8_388_608 });
+    await consumer.connect();
+    await consumer.subscribe({ topic: this.#topic, fromBeginning: true });
+    await consumer.run({
+      eachBatch: async ({ batch }) => {
+        for (const { value } of batch.messages) each(value);
+      },
+    });
+    return () => consumer.disconnect();
   }
 
   disconnect(): Promise<void> {
