@@ -41,24 +41,46 @@ export async function findProcesses(stateDir: string, slot: string): Promise<Fou
 }
 
 /** Read-only SQL through the process that holds the sink. Rejects as the sink does. */
-export async function queryProcess(file: ControlFile, sql: string, options: { sink?: string; rowsMax: number; timeoutMs: number }): Promise<QueryResult> {
+export async function queryProcess(
+  file: ControlFile,
+  sql: string,
+  options: { sink?: string; rowsMax: number; timeoutMs: number },
+): Promise<QueryResult> {
   const body = JSON.stringify({ sql, ...options });
   return (await call(file, 'POST', '/query', body, options.timeoutMs + QUERY_GRACE_MS)) as QueryResult;
 }
 
 function isRefused(error: unknown): boolean {
-  return error instanceof WaltideError && error.cause instanceof Error && (error.cause as NodeJS.ErrnoException).code === 'ECONNREFUSED';
+  return (
+    error instanceof WaltideError &&
+    error.cause instanceof Error &&
+    (error.cause as NodeJS.ErrnoException).code === 'ECONNREFUSED'
+  );
 }
 
-function call(file: ControlFile, method: string, path: string, body: string | null, timeoutMs: number): Promise<unknown> {
+function call(
+  file: ControlFile,
+  method: string,
+  path: string,
+  body: string | null,
+  timeoutMs: number,
+): Promise<unknown> {
   const notReached = (cause: unknown): WaltideError =>
-    new WaltideError('NOT_RUNNING', `the process with pid ${file.pid} cannot be reached: ${messageOf(cause)}`, 'See whether it still runs, and start it with `waltide run`.', { cause });
+    new WaltideError(
+      'NOT_RUNNING',
+      `the process with pid ${file.pid} cannot be reached: ${messageOf(cause)}`,
+      'See whether it still runs, and start it with `waltide run`.',
+      { cause },
+    );
   return new Promise((resolve, reject) => {
     const outgoing = request(
       file.url + path,
       {
         method,
-        headers: { authorization: `Bearer ${file.token}`, ...(body === null ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }) },
+        headers: {
+          authorization: `Bearer ${file.token}`,
+          ...(body === null ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+        },
         signal: AbortSignal.timeout(timeoutMs),
         agent: false,
       },
@@ -77,13 +99,26 @@ function call(file: ControlFile, method: string, path: string, body: string | nu
         });
       },
     );
-    outgoing.on('error', (error) => reject(notReached(error.name === 'AbortError' || error.name === 'TimeoutError' ? new Error(`no answer within ${timeoutMs} ms`) : error)));
+    outgoing.on('error', (error) =>
+      reject(
+        notReached(
+          error.name === 'AbortError' || error.name === 'TimeoutError'
+            ? new Error(`no answer within ${timeoutMs} ms`)
+            : error,
+        ),
+      ),
+    );
     outgoing.end(body ?? undefined);
   });
 }
 
 function asError(answer: unknown): WaltideError {
-  const { code, message, help } = (answer as { error?: { code?: string; message?: string; help?: string } }).error ?? {};
+  const { code, message, help } =
+    (answer as { error?: { code?: string; message?: string; help?: string } }).error ?? {};
   const known: ErrorCode = code !== undefined && Object.hasOwn(POLICIES, code) ? (code as ErrorCode) : 'INTERNAL';
-  return new WaltideError(known, message ?? 'the running process refused', help || 'See the log of the running process.');
+  return new WaltideError(
+    known,
+    message ?? 'the running process refused',
+    help || 'See the log of the running process.',
+  );
 }

@@ -51,7 +51,12 @@ export async function writeControlFile(stateDir: string, entry: Omit<ControlFile
     return path;
   } catch (error) {
     await rm(draft, { force: true }).catch(() => {});
-    throw new WaltideError('CONFIG_INVALID', `stateDir ${stateDir} cannot be written: ${messageOf(error)}`, 'Set stateDir to a folder that this user may write.', { cause: error });
+    throw new WaltideError(
+      'CONFIG_INVALID',
+      `stateDir ${stateDir} cannot be written: ${messageOf(error)}`,
+      'Set stateDir to a folder that this user may write.',
+      { cause: error },
+    );
   }
 }
 

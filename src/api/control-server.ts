@@ -124,7 +124,8 @@ export class ControlServer {
     const given = Buffer.from(/^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1] ?? '');
     const wanted = Buffer.from(this.#token);
     // Lengths are no secret; contents are compared in constant time.
-    if (given.length !== wanted.length || !timingSafeEqual(given, wanted)) throw new Refusal(401, 'the token is wrong; it is in the control file');
+    if (given.length !== wanted.length || !timingSafeEqual(given, wanted))
+      throw new Refusal(401, 'the token is wrong; it is in the control file');
   }
 
   async #route(request: IncomingMessage): Promise<unknown> {
@@ -164,13 +165,22 @@ async function readBody(request: IncomingMessage): Promise<string> {
 }
 
 function describe(error: unknown): { status: number; body: { code: string; message: string; help: string } } {
-  if (error instanceof Refusal) return { status: error.status, body: { code: 'USAGE', message: error.message, help: '' } };
-  if (error instanceof WaltideError) return { status: error.side === 'internal' ? 500 : 422, body: { code: error.code, message: error.message, help: error.help } };
+  if (error instanceof Refusal)
+    return { status: error.status, body: { code: 'USAGE', message: error.message, help: '' } };
+  if (error instanceof WaltideError)
+    return {
+      status: error.side === 'internal' ? 500 : 422,
+      body: { code: error.code, message: error.message, help: error.help },
+    };
   return { status: 500, body: { code: 'INTERNAL', message: messageOf(error), help: '' } };
 }
 
 function send(response: ServerResponse, status: number, body: unknown): void {
   if (response.destroyed) return;
-  response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' });
+  response.writeHead(status, {
+    'content-type': 'application/json',
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+  });
   response.end(toJson(body));
 }

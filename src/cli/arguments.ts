@@ -6,14 +6,16 @@ const UNITS_MS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, min: 60_00
 export function durationMs(text: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?$/.exec(text.trim());
   const ms = match ? Number(match[1]) * UNITS_MS[match[2] ?? 's']! : 0;
-  if (!(ms >= 1) || ms > 24 * 3_600_000) throw new InvalidArgumentError('It must be a time such as 500ms, 30s or 2m, at most 24h.');
+  if (!(ms >= 1) || ms > 24 * 3_600_000)
+    throw new InvalidArgumentError('It must be a time such as 500ms, 30s or 2m, at most 24h.');
   return Math.round(ms);
 }
 
 /** A whole number from 1. */
 export function positiveInteger(text: string): number {
   const value = Number(text);
-  if (!/^\d+$/.test(text) || value < 1 || !Number.isSafeInteger(value)) throw new InvalidArgumentError('It must be a whole number from 1.');
+  if (!/^\d+$/.test(text) || value < 1 || !Number.isSafeInteger(value))
+    throw new InvalidArgumentError('It must be a whole number from 1.');
   return value;
 }
 

@@ -16,14 +16,22 @@ export function describeFailure(error: unknown, showStack: boolean): Failure {
   // Commander has printed its own message, or the help that was asked for.
   if (error instanceof CommanderError) {
     const exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-    const json = exitCode === EXIT.ok ? null : errorJson('USAGE', error.message.replace(/^error: /, ''), 'See `waltide --help`.');
+    const json =
+      exitCode === EXIT.ok ? null : errorJson('USAGE', error.message.replace(/^error: /, ''), 'See `waltide --help`.');
     return { exitCode, text: '', json };
   }
   const known = error instanceof WaltideError ? error : internal(error);
   const exitCode = known.code === 'CONFIG_INVALID' || known.code === 'USAGE' ? EXIT.usage : EXIT.failed;
   const lines = [`error: ${known.message}`, `what to do: ${known.help}`];
-  if (showStack) for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) lines.push(cause.stack ?? messageOf(cause));
-  const json = errorJson(known.code, known.message, known.help, error instanceof ConfigError ? error.faults : undefined);
+  if (showStack)
+    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause)
+      lines.push(cause.stack ?? messageOf(cause));
+  const json = errorJson(
+    known.code,
+    known.message,
+    known.help,
+    error instanceof ConfigError ? error.faults : undefined,
+  );
   return { exitCode, text: lines.join('\n'), json };
 }
 

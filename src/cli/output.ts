@@ -17,9 +17,14 @@ const CELL_WIDTH_MAX = 200;
 export function formatTable(columns: readonly TableColumn[], rows: readonly (readonly string[])[]): string {
   const cells = rows.map((row) => row.map((cell) => shorten(printable(cell))));
   const titles = columns.map((column) => printable(column.title));
-  const widths = titles.map((title, i) => Math.max(displayWidth(title), ...cells.map((row) => displayWidth(row[i] ?? ''))));
+  const widths = titles.map((title, i) =>
+    Math.max(displayWidth(title), ...cells.map((row) => displayWidth(row[i] ?? ''))),
+  );
   const line = (row: readonly string[]): string =>
-    widths.map((width, i) => pad(row[i] ?? '', width, columns[i]!.align ?? 'left')).join('  ').trimEnd();
+    widths
+      .map((width, i) => pad(row[i] ?? '', width, columns[i]!.align ?? 'left'))
+      .join('  ')
+      .trimEnd();
   return [line(titles), widths.map((width) => '─'.repeat(width)).join('  '), ...cells.map(line)].join('\n');
 }
 
@@ -44,7 +49,8 @@ export function printable(text: string): string {
 
 const NAMED: Record<string, string> = { '\n': '\\n', '\r': '\\r', '\t': '\\t' };
 
-const WIDE = /\p{Emoji_Presentation}|[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|[\u{20000}-\u{3fffd}]/u;
+const WIDE =
+  /\p{Emoji_Presentation}|[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|[\u{20000}-\u{3fffd}]/u;
 
 /** Columns on a terminal: two for East Asian wide characters and emoji, none for combining marks. */
 export function displayWidth(text: string): number {
@@ -90,9 +96,7 @@ export function formatDuration(seconds: number): string {
   return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
-export interface Paint {
-  (style: 'red' | 'green' | 'yellow' | 'cyan' | 'dim' | 'bold', text: string): string;
-}
+export type Paint = (style: 'red' | 'green' | 'yellow' | 'cyan' | 'dim' | 'bold', text: string) => string;
 
 const CODES = { red: 31, green: 32, yellow: 33, cyan: 36, dim: 2, bold: 1 } as const;
 

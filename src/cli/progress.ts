@@ -1,7 +1,7 @@
 import type { Log } from '../log.ts';
 import type { CopyProgress } from '../snapshot/initial.ts';
-import { formatBytes, formatCount, formatDuration, printable } from './output.ts';
 import type { Output } from './context.ts';
+import { formatBytes, formatCount, formatDuration, printable } from './output.ts';
 
 const REDRAW_MS = 100;
 const LOG_INTERVAL_MS = 5000;
@@ -33,11 +33,23 @@ export class CopyReporter {
     if (this.#firstAt === 0) this.#firstAt = now;
     if (!this.#started.has(progress.table)) this.#started.set(progress.table, now);
     const seconds = Math.max((now - this.#started.get(progress.table)!) / 1000, 0.001);
-    if (progress.done) return this.#finish(progress, seconds);
+    if (progress.done) {
+      this.#finish(progress, seconds);
+      return;
+    }
     if (now - this.#toldAt < (this.#output.isTTY ? REDRAW_MS : LOG_INTERVAL_MS)) return;
     this.#toldAt = now;
     if (this.#output.isTTY) this.#draw(progress, seconds);
-    else this.#log.info({ table: progress.table, rows: progress.rows, rowsPerSecond: Math.round(progress.rows / seconds), ...left(progress, seconds) }, 'copying');
+    else
+      this.#log.info(
+        {
+          table: progress.table,
+          rows: progress.rows,
+          rowsPerSecond: Math.round(progress.rows / seconds),
+          ...left(progress, seconds),
+        },
+        'copying',
+      );
   };
 
   /** Takes the bar away and, where anything was copied, says how much. */
@@ -46,7 +58,9 @@ export class CopyReporter {
     if (this.#tables === 0) return;
     const seconds = (Date.now() - this.#firstAt) / 1000;
     if (this.#output.isTTY)
-      this.#output.write(`copied ${formatCount(this.#rows)} rows of ${this.#tables} ${this.#tables === 1 ? 'table' : 'tables'} in ${formatDuration(seconds)}\n`);
+      this.#output.write(
+        `copied ${formatCount(this.#rows)} rows of ${this.#tables} ${this.#tables === 1 ? 'table' : 'tables'} in ${formatDuration(seconds)}\n`,
+      );
     this.#tables = 0;
   }
 
@@ -54,18 +68,27 @@ export class CopyReporter {
     this.#tables++;
     this.#rows += rows;
     const rate = rows / seconds;
-    if (!this.#output.isTTY) return this.#log.info({ table, rows, bytes, rowsPerSecond: Math.round(rate), seconds: Number(seconds.toFixed(1)) }, 'table copied');
+    if (!this.#output.isTTY) {
+      const fields = { table, rows, bytes, rowsPerSecond: Math.round(rate), seconds: Number(seconds.toFixed(1)) };
+      this.#log.info(fields, 'table copied');
+      return;
+    }
     this.#clear();
-    this.#output.write(`✓ ${printable(table)}  ${formatCount(rows)} rows, ${formatBytes(bytes)} in ${formatDuration(seconds)}\n`);
+    this.#output.write(
+      `✓ ${printable(table)}  ${formatCount(rows)} rows, ${formatBytes(bytes)} in ${formatDuration(seconds)}\n`,
+    );
   }
 
   #draw(progress: CopyProgress, seconds: number): void {
     const { table, rows, bytes, estimatedRows } = progress;
     const share = estimatedRows > 0 ? Math.min(rows / estimatedRows, 0.99) : null;
     const filled = Math.floor((share ?? 0) * BAR_WIDTH);
-    const bar = share === null ? '' : ` ${'█'.repeat(filled)}${'░'.repeat(BAR_WIDTH - filled)} ${Math.floor(share * 100)
-      .toString()
-      .padStart(2)} %`;
+    const bar =
+      share === null
+        ? ''
+        : ` ${'█'.repeat(filled)}${'░'.repeat(BAR_WIDTH - filled)} ${Math.floor(share * 100)
+            .toString()
+            .padStart(2)} %`;
     const { secondsLeft } = left(progress, seconds);
     const eta = secondsLeft === undefined ? '' : `, ${formatDuration(secondsLeft)} left`;
     const line = `  ${printable(table)}${bar}  ${formatCount(rows)} rows, ${formatBytes(bytes)}, ${formatCount(rows / seconds)} rows/s${eta}`;

@@ -26,7 +26,11 @@ export interface RunResult {
 }
 
 /** Runs a pipeline with all that surrounds it: control address, metrics, copy progress, and a bound on draining. */
-export async function runPipeline(context: CliContext, { config, log }: Loaded, options: RunOptions): Promise<RunResult> {
+export async function runPipeline(
+  context: CliContext,
+  { config, log }: Loaded,
+  options: RunOptions,
+): Promise<RunResult> {
   context.drains = true;
   const progress = new CopyReporter(context.io.stderr, log);
   const { role, until, recopy } = options;
@@ -36,9 +40,23 @@ export async function runPipeline(context: CliContext, { config, log }: Loaded, 
   const metrics: MetricsServer | null = options.metrics ? await startMetricsServer(config.metrics, status, log) : null;
   let control: ControlServer | null = null;
   const overdue = drainBound(context.signal, config.shutdownTimeoutMs + CLOSE_GRACE_MS);
-  context.signal.addEventListener('abort', () => log.info({ signal: context.signal.reason as string, withinMs: config.shutdownTimeoutMs }, 'stopping; a second signal quits at once'), { once: true });
+  context.signal.addEventListener(
+    'abort',
+    () =>
+      log.info(
+        { signal: context.signal.reason as string, withinMs: config.shutdownTimeoutMs },
+        'stopping; a second signal quits at once',
+      ),
+    { once: true },
+  );
   try {
-    control = await ControlServer.start({ stateDir: config.stateDir, slot: config.source.slot, role, target: pipeline, log });
+    control = await ControlServer.start({
+      stateDir: config.stateDir,
+      slot: config.source.slot,
+      role,
+      target: pipeline,
+      log,
+    });
     const { stopped } = await Promise.race([pipeline.run(until, context.signal), overdue.promise]);
     return { stopped, status: pipeline.status(), interrupted: context.signal.aborted };
   } finally {
@@ -56,7 +74,8 @@ function drainBound(signal: AbortSignal, boundMs: number): { promise: Promise<ne
   const promise = new Promise<never>((_resolve, reject) => {
     start = () => {
       timer = setTimeout(() => {
-        const help = 'Nothing is lost: what was in flight comes again at the next start. Raise shutdownTimeoutMs if it happens often.';
+        const help =
+          'Nothing is lost: what was in flight comes again at the next start. Raise shutdownTimeoutMs if it happens often.';
         reject(new WaltideError('SINK', `draining was not finished within ${Math.round(boundMs / 1000)} s`, help));
       }, boundMs);
     };

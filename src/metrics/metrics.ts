@@ -28,7 +28,8 @@ const FAMILIES: readonly Family[] = [
     type: 'gauge',
     labels: ['state'],
     sample: (status, add) => {
-      for (const state of ['starting', 'copying', 'streaming', 'stopping', 'stopped']) add(status.state === state ? 1 : 0, { state });
+      for (const state of ['starting', 'copying', 'streaming', 'stopping', 'stopped'])
+        add(status.state === state ? 1 : 0, { state });
     },
   },
   {
@@ -45,13 +46,33 @@ const FAMILIES: readonly Family[] = [
     labels: [],
     sample: (status, add) => add(status.stuck.length),
   },
-  sourceFamily('waltide_source_events_total', 'counter', 'Events read from the slot or copied.', (source) => source.events),
+  sourceFamily(
+    'waltide_source_events_total',
+    'counter',
+    'Events read from the slot or copied.',
+    (source) => source.events,
+  ),
   sourceFamily('waltide_source_bytes_total', 'counter', 'Bytes of events read.', (source) => source.bytes),
-  sourceFamily('waltide_source_reconnects_total', 'counter', 'Times the replication connection was opened again.', (source) => source.reconnects),
-  sourceFamily('waltide_source_connected', 'gauge', '1 while the replication connection is open.', (source) => (source.connected ? 1 : 0)),
-  sourceFamily('waltide_slot_lag_bytes', 'gauge', 'WAL between the end of the server and what is acknowledged.', (source) => source.lagBytes),
-  sourceFamily('waltide_source_last_message_timestamp_seconds', 'gauge', 'When the server last sent anything, Unix time.', (source) =>
-    source.lastMessageAt === null ? null : Date.parse(source.lastMessageAt) / 1000,
+  sourceFamily(
+    'waltide_source_reconnects_total',
+    'counter',
+    'Times the replication connection was opened again.',
+    (source) => source.reconnects,
+  ),
+  sourceFamily('waltide_source_connected', 'gauge', '1 while the replication connection is open.', (source) =>
+    source.connected ? 1 : 0,
+  ),
+  sourceFamily(
+    'waltide_slot_lag_bytes',
+    'gauge',
+    'WAL between the end of the server and what is acknowledged.',
+    (source) => source.lagBytes,
+  ),
+  sourceFamily(
+    'waltide_source_last_message_timestamp_seconds',
+    'gauge',
+    'When the server last sent anything, Unix time.',
+    (source) => (source.lastMessageAt === null ? null : Date.parse(source.lastMessageAt) / 1000),
   ),
   {
     name: 'waltide_transport_in_flight_bytes',
@@ -63,18 +84,34 @@ const FAMILIES: readonly Family[] = [
   sinkFamily('waltide_sink_events_total', 'counter', 'Events applied.', (sink) => sink.events),
   sinkFamily('waltide_sink_batches_total', 'counter', 'Batches applied.', (sink) => sink.batches),
   sinkFamily('waltide_sink_retries_total', 'counter', 'Batches tried again after an error.', (sink) => sink.retries),
-  sinkFamily('waltide_sink_lag_bytes', 'gauge', 'WAL between the end of the server and what the sink has saved.', (sink) => sink.lagBytes),
-  sinkFamily('waltide_sink_lag_seconds', 'gauge', 'Age of the oldest commit that is not in the sink.', (sink) => sink.lagSeconds),
+  sinkFamily(
+    'waltide_sink_lag_bytes',
+    'gauge',
+    'WAL between the end of the server and what the sink has saved.',
+    (sink) => sink.lagBytes,
+  ),
+  sinkFamily(
+    'waltide_sink_lag_seconds',
+    'gauge',
+    'Age of the oldest commit that is not in the sink.',
+    (sink) => sink.lagSeconds,
+  ),
   sinkFamily('waltide_sink_pending_events', 'gauge', 'Received and not yet applied.', (sink) => sink.pendingEvents),
   sinkFamily('waltide_sink_pending_bytes', 'gauge', 'Received and not yet applied.', (sink) => sink.pendingBytes),
-  sinkFamily('waltide_sink_stopped_tables', 'gauge', 'Tables that the sink no longer follows.', (sink) => sink.stopped.length),
+  sinkFamily(
+    'waltide_sink_stopped_tables',
+    'gauge',
+    'Tables that the sink no longer follows.',
+    (sink) => sink.stopped.length,
+  ),
   {
     name: 'waltide_sink_table_events_total',
     help: 'Events applied, by table.',
     type: 'counter',
     labels: ['sink', 'table'],
     sample: ({ sinks }, add) => {
-      for (const sink of sinks) for (const table of sink.tables) add(table.events, { sink: sink.name, table: table.name });
+      for (const sink of sinks)
+        for (const table of sink.tables) add(table.events, { sink: sink.name, table: table.name });
     },
   },
   {
@@ -97,7 +134,12 @@ const FAMILIES: readonly Family[] = [
   },
 ];
 
-function sourceFamily(name: string, type: Family['type'], help: string, value: (source: NonNullable<PipelineStatus['source']>) => number | null): Family {
+function sourceFamily(
+  name: string,
+  type: Family['type'],
+  help: string,
+  value: (source: NonNullable<PipelineStatus['source']>) => number | null,
+): Family {
   return {
     name,
     type,
@@ -110,7 +152,12 @@ function sourceFamily(name: string, type: Family['type'], help: string, value: (
   };
 }
 
-function sinkFamily(name: string, type: Family['type'], help: string, value: (sink: PipelineStatus['sinks'][number]) => number | null): Family {
+function sinkFamily(
+  name: string,
+  type: Family['type'],
+  help: string,
+  value: (sink: PipelineStatus['sinks'][number]) => number | null,
+): Family {
   return {
     name,
     type,

@@ -22,7 +22,11 @@ export interface MetricsServer {
  * off, or the default port and those after it are taken: that is warned of, and no reason to stop.
  * Rejects with CONFIG_INVALID where a port chosen by the user is taken.
  */
-export async function startMetricsServer(config: Config['metrics'], status: () => PipelineStatus, log: Log): Promise<MetricsServer | null> {
+export async function startMetricsServer(
+  config: Config['metrics'],
+  status: () => PipelineStatus,
+  log: Log,
+): Promise<MetricsServer | null> {
   if (!config.enabled) return null;
   const metrics = createMetrics(status);
   const server = createServer((request, response) => void answer(request, response, status, metrics));
@@ -53,19 +57,31 @@ async function listen(server: Server, config: Config['metrics'], log: Log): Prom
         });
       });
       const taken = (server.address() as AddressInfo).port;
-      if (config.port === DEFAULT_PORT && taken !== DEFAULT_PORT) log.warn({ port: taken }, `metrics port ${DEFAULT_PORT} is in use; took the next free one`);
+      if (config.port === DEFAULT_PORT && taken !== DEFAULT_PORT)
+        log.warn({ port: taken }, `metrics port ${DEFAULT_PORT} is in use; took the next free one`);
       return taken;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE' && config.port === DEFAULT_PORT) continue;
-      const help = 'Set metrics.host and metrics.port to an address that is free (0 takes any free port), or metrics.enabled: false.';
-      throw new WaltideError('CONFIG_INVALID', `metrics cannot be served on ${config.host}:${port}: ${messageOf(error)}`, help, { cause: error });
+      const help =
+        'Set metrics.host and metrics.port to an address that is free (0 takes any free port), or metrics.enabled: false.';
+      throw new WaltideError(
+        'CONFIG_INVALID',
+        `metrics cannot be served on ${config.host}:${port}: ${messageOf(error)}`,
+        help,
+        { cause: error },
+      );
     }
   }
   log.warn(`metrics ports ${DEFAULT_PORT} to ${last} are all in use; going on without /metrics and /healthz`);
   return null;
 }
 
-async function answer(request: IncomingMessage, response: ServerResponse, status: () => PipelineStatus, metrics: ReturnType<typeof createMetrics>): Promise<void> {
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  status: () => PipelineStatus,
+  metrics: ReturnType<typeof createMetrics>,
+): Promise<void> {
   try {
     const path = (request.url ?? '').split('?', 1)[0];
     if (request.method !== 'GET' && request.method !== 'HEAD') return send(response, 405, 'use GET\n');
@@ -84,7 +100,9 @@ function sendHealth(response: ServerResponse, { stuck }: PipelineStatus): void {
 }
 
 function sendReadiness(response: ServerResponse, status: PipelineStatus): void {
-  const failing = status.sinks.flatMap((sink) => (sink.lastError === null ? [] : [`sink "${sink.name}": ${sink.lastError}`]));
+  const failing = status.sinks.flatMap((sink) =>
+    sink.lastError === null ? [] : [`sink "${sink.name}": ${sink.lastError}`],
+  );
   const reasons = status.ready ? [] : [`state is ${status.state}`, ...status.stuck, ...failing];
   if (!status.ready && status.source?.connected === false) reasons.push('not connected to PostgreSQL');
   sendJson(response, status.ready ? 200 : 503, { status: status.ready ? 'ready' : 'not ready', reasons });

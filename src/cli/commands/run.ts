@@ -15,8 +15,15 @@ interface Options {
 export function runCommand(context: CliContext): Command {
   return new Command('run')
     .description('Copy existing rows where that has not happened, then stream changes until told to stop.')
-    .addOption(new Option('--role <role>', 'which part to run; capture and apply need the Kafka transport').choices(['all', 'capture', 'apply']).default('all'))
-    .option('--until-caught-up', 'stop with exit code 0 once every sink has saved past the end of WAL of when this began')
+    .addOption(
+      new Option('--role <role>', 'which part to run; capture and apply need the Kafka transport')
+        .choices(['all', 'capture', 'apply'])
+        .default('all'),
+    )
+    .option(
+      '--until-caught-up',
+      'stop with exit code 0 once every sink has saved past the end of WAL of when this began',
+    )
     .option('--recopy', 'drop the slot and copy every table anew, replacing rows in all sinks')
     .addHelpText(
       'after',
@@ -32,26 +39,53 @@ Examples:
     .action(async (options: Options, command: Command) => {
       const loaded = await context.load(command);
       if (options.role !== 'all' && loaded.config.transport.type !== 'kafka')
-        command.error(`error: --role ${options.role} needs transport.type kafka: in-process capture and sinks share one process`);
+        command.error(
+          `error: --role ${options.role} needs transport.type kafka: in-process capture and sinks share one process`,
+        );
       const until = options.untilCaughtUp ? 'caught-up' : null;
       // Loaded late: DuckDB and Kafka would slow down every other command.
       const { runPipeline } = await import('../run-pipeline.ts');
-      const result = await runPipeline(context, loaded, { role: options.role, until, recopy: options.recopy ?? false, metrics: true });
+      const result = await runPipeline(context, loaded, {
+        role: options.role,
+        until,
+        recopy: options.recopy ?? false,
+        metrics: true,
+      });
       report(context, result, until, loaded.json);
     });
 }
 
 /** What a run that has a goal prints, and its exit code. */
-export function report(context: CliContext, { stopped, status, interrupted }: RunResult, until: 'caught-up' | 'copied' | null, json: boolean): void {
+export function report(
+  context: CliContext,
+  { stopped, status, interrupted }: RunResult,
+  until: 'caught-up' | 'copied' | null,
+  json: boolean,
+): void {
   const reached = until === null || !interrupted;
   if (!reached) context.exitCode = context.interruptedCode;
   else if (until !== null && stopped.length > 0) context.exitCode = EXIT.tableStopped;
-  if (json) return context.print(toJson({ ok: reached && stopped.length === 0, until, reached, stopped, status }, 2));
-  if (until === null) return;
-  for (const { sink, table, reason } of stopped) context.note(`stopped: ${printable(table)} in sink ${sink}: ${printable(reason)}`);
-  if (!reached) return context.note(`interrupted before ${until === 'copied' ? 'the copy was finished' : 'it was caught up'}`);
-  const rows = status.copy.reduce((sum, table) => sum + table.rows, 0);
-  if (until === 'copied') return context.print(status.copy.length > 0 ? `ready: ${formatCount(rows)} rows of ${status.copy.length} tables are copied` : 'ready: nothing was left to copy');
-  const sinks = status.sinks.map((sink) => `${sink.name} ${formatCount(sink.events)} events, at ${sink.appliedLsn}`);
-  context.print(`caught up: ${sinks.join('; ') || `${formatCount(status.source?.events ?? 0)} events`}`);
+  if (json) context.print(toJson({ ok: reached && stopped.length === 0, until, reached, stopped, status }, 2));
+  else if (until !== null) describe(context, { stopped, status, interrupted }, until);
+}
+
+function describe(
+  context: CliContext,
+  { stopped, status, interrupted }: RunResult,
+  until: 'caught-up' | 'copied',
+): void {
+  for (const { sink, table, reason } of stopped)
+    context.note(`stopped: ${printable(table)} in sink ${sink}: ${printable(reason)}`);
+  if (interrupted) {
+    context.note(`interrupted before ${until === 'copied' ? 'the copy was finished' : 'it was caught up'}`);
+  } else if (until === 'copied') {
+    const rows = formatCount(status.copy.reduce((sum, table) => sum + table.rows, 0));
+    const copied = status.copy.length > 0;
+    context.print(
+      copied ? `ready: ${rows} rows of ${status.copy.length} tables are copied` : 'ready: nothing was left to copy',
+    );
+  } else {
+    const sinks = status.sinks.map((sink) => `${sink.name} ${formatCount(sink.events)} events, at ${sink.appliedLsn}`);
+    context.print(`caught up: ${sinks.join('; ') || `${formatCount(status.source?.events ?? 0)} events`}`);
+  }
 }

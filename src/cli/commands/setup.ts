@@ -19,7 +19,12 @@ Examples:
     .action(async (options: { recopy?: boolean }, command: Command) => {
       const loaded = await context.load(command);
       const { runPipeline } = await import('../run-pipeline.ts');
-      const result = await runPipeline(context, loaded, { role: 'all', until: 'copied', recopy: options.recopy ?? false, metrics: false });
+      const result = await runPipeline(context, loaded, {
+        role: 'all',
+        until: 'copied',
+        recopy: options.recopy ?? false,
+        metrics: false,
+      });
       report(context, result, 'copied', loaded.json);
     });
 }

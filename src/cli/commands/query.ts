@@ -1,0 +1,106 @@
+import { Command, Option } from 'commander';
+import { findProcesses, queryProcess } from '../../api/control-client.ts';
+import { QUERY_ROWS_MAX } from '../../api/control-server.ts';
+import { toJson } from '../../api/json.ts';
+import { nearest } from '../../config/faults.ts';
+import type { Config } from '../../config/schema.ts';
+import { WaltideError } from '../../errors.ts';
+import type { QueryResult } from '../../sink/sink.ts';
+import { durationMs, positiveInteger } from '../arguments.ts';
+import type { CliContext } from '../context.ts';
+import { formatCell, formatCount, formatTable } from '../output.ts';
+
+interface Options {
+  readonly sink?: string;
+  readonly limit: number;
+  readonly timeout: number;
+  readonly format: 'table' | 'json' | 'ndjson';
+}
+
+/** `waltide query`: read-only SQL on a sink, through the process that holds it. */
+export function queryCommand(context: CliContext): Command {
+  return new Command('query')
+    .description('Run read-only SQL on a sink, through the running process that holds it open.')
+    .argument('<sql>', 'one statement that only reads')
+    .option('--sink <name>', 'which sink; needed where there are several')
+    .option('--limit <rows>', `most rows to print, up to ${QUERY_ROWS_MAX}`, positiveInteger, 1000)
+    .option('--timeout <time>', 'how long it may take: 500ms, 30s, 2m (default: 30s)', durationMs, 30_000)
+    .addOption(
+      new Option('--format <format>', 'table; json: {columns, rows, truncated} (as --json); ndjson: one object per row')
+        .choices(['table', 'json', 'ndjson'])
+        .default('table'),
+    )
+    .addHelpText(
+      'after',
+      `
+Examples:
+  waltide query 'select count(*) from orders'
+  waltide query --sink analytics --limit 10 'select * from orders order by id desc'
+  waltide query --format ndjson 'from orders' | jq .id`,
+    )
+    .action(async (sql: string, options: Options, command: Command) => {
+      const { config, json } = await context.load(command);
+      if (options.limit > QUERY_ROWS_MAX) command.error(`error: --limit is at most ${QUERY_ROWS_MAX}`);
+      const sink = chooseSink(config, options.sink);
+      const result = await runQuery(config, sql, { sink, rowsMax: options.limit, timeoutMs: options.timeout });
+      printResult(context, result, json ? 'json' : options.format);
+    });
+}
+
+function chooseSink({ sinks }: Config, asked: string | undefined): string {
+  const names = sinks.map((sink) => sink.name);
+  if (asked === undefined && names.length === 1) return names[0]!;
+  const list = names.join(', ') || 'none';
+  if (asked === undefined)
+    throw new WaltideError('USAGE', `there are ${names.length} sinks`, `Name one with --sink; there are: ${list}.`);
+  if (names.includes(asked)) return asked;
+  const near = nearest(asked, names);
+  throw new WaltideError(
+    'USAGE',
+    `there is no sink "${asked}"${near ? `; did you mean "${near}"?` : ''}`,
+    `Name one with --sink; there are: ${list}.`,
+  );
+}
+
+async function runQuery(
+  config: Config,
+  sql: string,
+  options: { sink: string; rowsMax: number; timeoutMs: number },
+): Promise<QueryResult> {
+  const { running, silent } = await findProcesses(config.stateDir, config.source.slot);
+  const holder = running.find(({ status }) => status.sinks.some((sink) => sink.name === options.sink));
+  if (holder) return queryProcess(holder.file, sql, options);
+  if (running.some(({ status }) => status.role !== 'capture' && status.state === 'starting'))
+    throw new WaltideError('NOT_RUNNING', 'the process is still starting', 'Try again in a moment.');
+  const why = silent.length > 0 ? `; ${silent.join('; ')}` : '';
+  const message = `no running process holds sink "${options.sink}" (looked in ${config.stateDir})${why}`;
+  throw new WaltideError(
+    'NOT_RUNNING',
+    message,
+    'Start one with `waltide run`; while none runs, the file can be opened with any DuckDB client.',
+  );
+}
+
+function printResult(context: CliContext, { columns, rows, truncated }: QueryResult, format: Options['format']): void {
+  if (format === 'json') {
+    context.print(toJson({ columns, rows, truncated }));
+  } else if (format === 'ndjson') {
+    // As text rather than an object: two columns may share a name.
+    const names = columns.map((column) => JSON.stringify(column));
+    for (const row of rows) context.print(`{${names.map((name, i) => `${name}:${toJson(row[i] ?? null)}`).join(',')}}`);
+  } else {
+    const titles = columns.map((title, i) => ({
+      title,
+      align: rows.some((row) => typeof row[i] === 'number') ? ('right' as const) : ('left' as const),
+    }));
+    context.print(
+      formatTable(
+        titles,
+        rows.map((row) => row.map(formatCell)),
+      ),
+    );
+    context.note(`(${formatCount(rows.length)} ${rows.length === 1 ? 'row' : 'rows'})`);
+  }
+  if (truncated && format !== 'json')
+    context.note(`only the first ${formatCount(rows.length)} rows are shown; raise --limit for more`);
+}

@@ -1,0 +1,152 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command } from 'commander';
+import type pg from 'pg';
+import { toJson } from '../../api/json.ts';
+import type { Config } from '../../config/schema.ts';
+import { WaltideError } from '../../errors.ts';
+import { formatLsn } from '../../event/lsn.ts';
+import { connect } from '../../postgres/connection.ts';
+import { forgetSlot, readSlotRecord, type SlotRecord } from '../../postgres/control.ts';
+import { dropSlot, listSlots, readSlot, type SlotInfo } from '../../postgres/slot.ts';
+import type { CliContext } from '../context.ts';
+import { formatBytes, formatTable } from '../output.ts';
+
+/** A terminated walsender lets go of its slot a moment later. */
+const RELEASE_WAIT_MS = 10_000;
+
+interface ListedSlot {
+  readonly slot: SlotInfo;
+  readonly record: SlotRecord | null;
+  /** this configuration's, another one that Waltide made in this database, or someone else's. */
+  readonly owner: 'this' | 'waltide' | 'other';
+}
+
+/** `waltide slot list | drop`. */
+export function slotCommand(context: CliContext): Command {
+  return new Command('slot')
+    .description('List and drop logical replication slots of the server.')
+    .addCommand(listCommand(context))
+    .addCommand(dropCommand(context))
+    .addHelpText('after', '\nExamples:\n  waltide slot list\n  waltide slot drop old_slot');
+}
+
+function listCommand(context: CliContext): Command {
+  return new Command('list')
+    .description('All logical slots of the server: whose they are, and how much WAL they retain.')
+    .addHelpText('after', '\nExamples:\n  waltide slot list\n  waltide slot list --json')
+    .action(async (_options: unknown, command: Command) => {
+      const { config, json } = await context.load(command);
+      const slots = await withClient(config, (client) => list(client, config.source.slot));
+      if (json) return context.print(toJson(slots.map(toObject), 2));
+      if (slots.length === 0) return context.print('the server has no logical slots');
+      const rows = slots.map(({ slot, owner, record }) => [
+        slot.name,
+        owner === 'this' ? 'this configuration' : owner === 'waltide' ? 'waltide' : '',
+        slot.database ?? '',
+        slot.plugin ?? '',
+        slot.active ? `pid ${slot.activePid}` : 'no',
+        slot.retainedBytes === null ? '' : formatBytes(slot.retainedBytes),
+        slot.walStatus ?? '',
+        record?.state ?? '',
+      ]);
+      const titles = ['slot', 'made by', 'database', 'plugin', 'active', 'retains', 'WAL', 'state'];
+      context.print(
+        formatTable(
+          titles.map((title) => ({ title, align: title === 'retains' ? 'right' : 'left' })),
+          rows,
+        ),
+      );
+    });
+}
+
+function dropCommand(context: CliContext): Command {
+  return new Command('drop')
+    .description('Drop a slot, and what Waltide has recorded of it. Its sinks must then be copied anew.')
+    .argument('<name>', 'the slot')
+    .option('--force', 'also where it is in use (its connection is ended) or was not made by Waltide')
+    .addHelpText('after', '\nExamples:\n  waltide slot drop waltide\n  waltide slot drop someone_elses --force')
+    .action(async (name: string, { force }: { force?: boolean }, command: Command) => {
+      const { config, json, log } = await context.load(command);
+      const dropped = await withClient(config, async (client) => {
+        const record = await readSlotRecord(client, name);
+        const slot = await readSlot(client, name);
+        if (!slot && !record) throw missing(name, await listSlots(client));
+        if (slot && !force) refuse(slot, record, config.source.slot);
+        if (slot?.active) await release(client, slot);
+        const existed = await dropSlot(client, name);
+        if (record) await forgetSlot(client, name);
+        return { existed, hadRecord: record !== null };
+      });
+      log.debug({ slot: name, ...dropped }, 'dropped');
+      if (json) return context.print(toJson({ ok: true, name, ...dropped }));
+      context.print(
+        dropped.existed
+          ? `slot "${name}" is dropped`
+          : `there was no slot "${name}" any more; what was recorded of it is removed`,
+      );
+      if (dropped.hadRecord)
+        context.note('The next `waltide run` makes a new one and copies every table; the publication stays.');
+    });
+}
+
+async function withClient<T>({ source }: Config, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = await connect(source.url, {
+    applicationName: `waltide ${source.slot} slot`,
+    timeoutMs: source.connectTimeoutMs,
+  });
+  try {
+    return await work(client);
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+async function list(client: pg.Client, own: string): Promise<ListedSlot[]> {
+  const slots: ListedSlot[] = [];
+  for (const slot of await listSlots(client)) {
+    const record = await readSlotRecord(client, slot.name);
+    slots.push({ slot, record, owner: slot.name === own ? 'this' : record ? 'waltide' : 'other' });
+  }
+  return slots;
+}
+
+function toObject({ slot, record, owner }: ListedSlot): unknown {
+  const lsn = (value: bigint | null): string | null => (value === null ? null : formatLsn(value));
+  return {
+    ...slot,
+    confirmedFlushLsn: lsn(slot.confirmedFlushLsn),
+    restartLsn: lsn(slot.restartLsn),
+    owner,
+    state: record?.state ?? null,
+  };
+}
+
+function missing(name: string, slots: readonly SlotInfo[]): WaltideError {
+  const names = slots.map((slot) => slot.name).join(', ') || 'none';
+  return new WaltideError(
+    'SLOT_MISSING',
+    `there is no logical slot "${name}"`,
+    `\`waltide slot list\` shows them; there are: ${names}.`,
+  );
+}
+
+function refuse(slot: SlotInfo, record: SlotRecord | null, own: string): void {
+  if (slot.active)
+    throw new WaltideError(
+      'SLOT_IN_USE',
+      `slot "${slot.name}" is in use by the server process ${slot.activePid}`,
+      'Stop the program that uses it first, or end its connection with --force.',
+    );
+  if (!record && slot.name !== own)
+    throw new WaltideError(
+      'SLOT_FOREIGN',
+      `slot "${slot.name}" (plugin ${slot.plugin}, database "${slot.database}") was not made by Waltide in this database`,
+      'If nothing needs it any more, drop it with --force.',
+    );
+}
+
+async function release(client: pg.Client, slot: SlotInfo): Promise<void> {
+  await client.query('SELECT pg_catalog.pg_terminate_backend($1)', [slot.activePid]);
+  const deadline = Date.now() + RELEASE_WAIT_MS;
+  while ((await readSlot(client, slot.name))?.active && Date.now() < deadline) await sleep(50);
+}

@@ -1,0 +1,89 @@
+import { readSlotRecord } from '../../postgres/control.ts';
+import { checkSlot, readSlot } from '../../postgres/slot.ts';
+import { formatBytes } from '../output.ts';
+import { type Check, type DatabaseSubject, type Finding, fail, failureOf, ok, skip, warn } from './check.ts';
+
+/** A shorter transaction ends by itself while the slot waits. */
+const LONG_TRANSACTION_S = 10;
+/** Less WAL to go than this, and the slot may be lost within minutes on a busy server. */
+const SAFE_WAL_MIN_BYTES = 1024 ** 3;
+
+export const SLOT_CHECKS: readonly Check<DatabaseSubject>[] = [
+  { name: 'slot', run: slotState },
+  { name: 'slot in use', run: slotUse },
+  { name: 'long transactions', run: longTransactions },
+];
+
+async function slotState({ client, config }: DatabaseSubject): Promise<Finding> {
+  const name = config.source.slot;
+  const slot = await readSlot(client, name);
+  const record = await readSlotRecord(client, name);
+  if (!slot && record?.state === 'streaming')
+    return fail(
+      `"${name}" is gone, though its first copy was finished: changes since then are missing`,
+      'Make a new one and copy every table anew with `waltide run --recopy`.',
+    );
+  if (!slot) return ok(`"${name}" does not exist yet; it is created, and existing rows are copied`);
+  try {
+    const { rows } = await client.query<{ database: string }>('SELECT pg_catalog.current_database() AS database');
+    checkSlot(slot, rows[0]!.database);
+  } catch (error) {
+    return failureOf(error);
+  }
+  if (!record)
+    return fail(
+      `"${name}" exists, but Waltide has not made it, so nobody knows which rows came before it`,
+      'Choose another name in source.slot, or drop it with `waltide slot drop` if nothing needs it.',
+    );
+  if (record.state === 'copying' && !slot.active)
+    return warn(
+      `the first copy through "${name}" was not finished`,
+      'Nothing has to be done: the next start drops the slot and copies again.',
+    );
+  const retains = slot.retainedBytes === null ? '' : `, retains ${formatBytes(slot.retainedBytes)} of WAL`;
+  if (
+    slot.walStatus === 'unreserved' ||
+    (slot.safeWalBytes !== null && slot.safeWalBytes < SAFE_WAL_MIN_BYTES && slot.walStatus !== 'reserved')
+  )
+    return warn(
+      `"${name}" is close to being lost (${slot.walStatus}${retains})`,
+      'Start `waltide run` now, or raise max_slot_wal_keep_size.',
+    );
+  return ok(`"${name}" is ${slot.walStatus ?? 'there'}${retains}`);
+}
+
+async function slotUse({ client, config, found }: DatabaseSubject): Promise<Finding> {
+  const slot = await readSlot(client, config.source.slot);
+  if (!slot?.active) return ok('no process uses the slot');
+  const running = found.running.find(({ status }) => status.role !== 'apply');
+  if (running) return ok(`by the running process ${running.file.pid} (server process ${slot.activePid})`);
+  return warn(
+    `the server process ${slot.activePid} uses it, and no Waltide of this stateDir runs`,
+    `A killed process holds it for up to wal_sender_timeout. Another Waltide must be stopped, or this one given its own source.slot. To end the connection: SELECT pg_terminate_backend(${slot.activePid}).`,
+  );
+}
+
+async function longTransactions({ client, config }: DatabaseSubject): Promise<Finding | Finding[]> {
+  if (await readSlot(client, config.source.slot)) return ok('the slot exists already, so none can hold it up');
+  const { rows } = await client.query<{ who: string; pid: number | null; gid: string | null }>(
+    `SELECT format('pid %s, %s, open for %s s', pid, COALESCE(NULLIF(application_name, ''), usename), extract(epoch FROM now() - xact_start)::int) AS who, pid, NULL AS gid
+     FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() AND xact_start < now() - make_interval(secs => $1)
+     UNION ALL SELECT format('prepared transaction %L of %s', gid, prepared::timestamp(0)), NULL, gid FROM pg_catalog.pg_prepared_xacts LIMIT 10`,
+    [LONG_TRANSACTION_S],
+  );
+  if (rows.length > 0)
+    return rows.map(({ who, pid, gid }) =>
+      warn(
+        `creating the slot must wait for ${who}`,
+        pid === null
+          ? `COMMIT PREPARED or ROLLBACK PREPARED ${client.escapeLiteral(gid ?? '')}.`
+          : `Let it end, or SELECT pg_terminate_backend(${pid}).`,
+      ),
+    );
+  const { rows: rights } = await client.query<{ all: boolean }>(
+    `SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS all`,
+  );
+  return rights[0]!.all
+    ? ok('none that would hold up creating the slot')
+    : skip('none among our own; those of other roles cannot be seen (GRANT pg_read_all_stats TO <role>)');
+}

@@ -1,0 +1,24 @@
+#!/usr/bin/env node
+import { runCli } from './cli/cli.ts';
+import { CliContext, type StopSignal } from './cli/context.ts';
+
+const context = new CliContext({
+  stdout: process.stdout,
+  stderr: process.stderr,
+  env: process.env,
+  cwd: process.cwd(),
+});
+
+for (const name of ['SIGINT', 'SIGTERM'] satisfies StopSignal[]) {
+  process.on(name, () => {
+    const code = context.interrupt(name);
+    if (code !== null) process.exit(code);
+  });
+}
+// A reader that has seen enough (`| head`) is no error; nothing more can be told to anyone.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+process.stderr.on('error', () => {});
+
+const code = await runCli(process.argv.slice(2), context);
+// Not left to the event loop: a connection that hangs must not keep a finished command.
+process.stdout.write('', () => process.exit(code));
