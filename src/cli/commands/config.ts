@@ -1,6 +1,5 @@
 import { Command } from 'commander';
 import { stringify } from 'yaml';
-import { ConfigError } from '../../config/faults.ts';
 import { loadConfig } from '../../config/load.ts';
 import { maskedConfig } from '../../config/mask.ts';
 import { configJsonSchema, configKeys, formatPath } from '../../config/shape.ts';
@@ -29,10 +28,10 @@ Examples:
 }
 
 function checkCommand(): Command {
-  return subcommand(
-    'check',
-    'List every fault of the configuration, with line and remedy. Exit code as for any invalid configuration.',
-  )
+  return new Command('check')
+    .description(
+      'List every fault of the configuration, each with its line and remedy. Exit code 2 where there is one.',
+    )
     .addHelpText(
       'after',
       `
@@ -43,20 +42,15 @@ Examples:
     )
     .action(async (_options: unknown, command: Command) => {
       const { config: file, json } = command.optsWithGlobals<GlobalOptions>();
-      try {
-        const loaded = await loadConfig({ file });
-        const from = loaded.file ?? 'the environment';
-        print(json ? JSON.stringify({ ok: true, file: loaded.file, faults: [] }) : `${from}: no faults`);
-      } catch (error) {
-        if (!json || !(error instanceof ConfigError)) throw error;
-        print(JSON.stringify({ ok: false, file: file ?? null, faults: error.faults }, null, 2));
-        process.exitCode = 1;
-      }
+      // Faults leave as ConfigError, which the command line prints, as JSON where asked for.
+      const loaded = await loadConfig({ file });
+      print(json ? JSON.stringify({ ok: true, file: loaded.file }) : `${loaded.file ?? 'the environment'}: no faults`);
     });
 }
 
 function schemaCommand(): Command {
-  return subcommand('schema', 'Print the JSON Schema of the configuration, for editors and other checkers.')
+  return new Command('schema')
+    .description('Print the JSON Schema of the configuration, for editors and other checkers.')
     .option('--variables', 'list the environment variable of every key instead')
     .addHelpText(
       'after',
@@ -83,7 +77,8 @@ In an editor with YAML support, put this on the first line of waltide.yaml:
 }
 
 function printCommand(): Command {
-  return subcommand('print', 'Print the configuration in force: file, environment and defaults. Secrets are masked.')
+  return new Command('print')
+    .description('Print the configuration in force: file, environment and defaults. Secrets are masked.')
     .addHelpText(
       'after',
       `
@@ -96,13 +91,6 @@ Examples:
       const shown = maskedConfig((await loadConfig({ file })).config);
       print(json ? JSON.stringify(shown, null, 2) : stringify(shown, { lineWidth: 0 }).trimEnd());
     });
-}
-
-function subcommand(name: string, description: string): Command {
-  return new Command(name)
-    .description(description)
-    .option('--config <file>', 'the configuration file')
-    .option('--json', 'machine-readable output');
 }
 
 function print(text: string): void {
