@@ -24,6 +24,9 @@ export class UnknownLabelError extends Error {
   }
 }
 
+/** Completed rows wait here while the rows they came from are deleted. Temporary, so a failed transaction leaves nothing. */
+const STAGED = 'temp.main."_waltide_merge"';
+
 /** What one run of events is applied to: the table's SQL name, and the sink's column for each of the relation's. */
 export interface RunTarget {
   readonly name: string;
@@ -58,15 +61,15 @@ export class TableWriter {
   }
 
   async applyKeyed(target: RunTarget, changes: Compacted): Promise<void> {
-    const staged = `temp.main.${quoteName('_waltide_merge')}`;
+
     if (changes.truncate) await duckdb.query(this.#connection, `DELETE FROM ${target.name}`);
-    if (changes.merges.length > 0) await this.#stageMerges(target, changes.merges, staged);
+    if (changes.merges.length > 0) await this.#stageMerges(target, changes.merges);
     if (changes.deletes.length > 0) await this.#deleteKeys(target, changes.deletes);
     await this.#insert(target, changes.inserts);
     if (changes.merges.length > 0) {
       await duckdb.query(
         this.#connection,
-        `INSERT INTO ${target.name} (${columnList(target)}) SELECT * FROM ${staged}; DROP TABLE ${staged}`,
+        `INSERT INTO ${target.name} (${columnList(target)}) SELECT * FROM ${STAGED}; DROP TABLE ${STAGED}`,
       );
     }
   }
@@ -111,7 +114,7 @@ export class TableWriter {
   }
 
   /** Completes rows that lack unchanged TOAST values from the rows stored now, before any of them is deleted. */
-  async #stageMerges(target: RunTarget, merges: readonly Merge[], staged: string): Promise<void> {
+  async #stageMerges(target: RunTarget, merges: readonly Merge[]): Promise<void> {
     const { relation } = target;
     const values = loaded(target, 0);
     const lacking = values.filter(({ column }) => merges.some(({ row }) => row.isUnchanged(column)));
@@ -130,7 +133,7 @@ export class TableWriter {
       target,
       load,
       (from) =>
-        `CREATE OR REPLACE TEMP TABLE "_waltide_merge" AS SELECT ${select.join(', ')} FROM ${from} AS k JOIN ${target.name} AS t ON ${match.sql}`,
+        `CREATE OR REPLACE TEMP TABLE ${STAGED} AS SELECT ${select.join(', ')} FROM ${from} AS k JOIN ${target.name} AS t ON ${match.sql}`,
     );
     const found = await changedRows(result);
     if (found !== merges.length) {

@@ -1,0 +1,87 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pino } from 'pino';
+import { afterEach } from 'vitest';
+import type { DuckdbSinkConfig } from '../../../src/config/schema.ts';
+import type { Delivery } from '../../../src/event/batch.ts';
+import { ChangeEvent, type Op, type Transaction } from '../../../src/event/change-event.ts';
+import type { SourceIdentity } from '../../../src/event/offset.ts';
+import type { Column, ColumnType, Relation } from '../../../src/event/relation.ts';
+import { encodeTuple, Row } from '../../../src/event/row.ts';
+import { createDuckdbSink } from '../../../src/sink/duckdb/duckdb-sink.ts';
+import type { Sink } from '../../../src/sink/sink.ts';
+
+export const IDENTITY: SourceIdentity = { systemIdentifier: '7311', timeline: 1, slot: 'waltide', database: 'shop' };
+
+/** A type of pg_catalog by name, or any other by what differs. */
+export function type(name: string, extra: Partial<ColumnType> = {}): ColumnType {
+  const base = { oid: 1, name, schema: 'pg_catalog', kind: 'base', of: null, domainModifier: -1, delimiter: ',', labels: [] } as const;
+  return { ...base, ...extra };
+}
+
+export const arrayOf = (of: ColumnType): ColumnType => type(`_${of.name}`, { kind: 'array', of, delimiter: of.delimiter });
+export const enumOf = (name: string, ...labels: string[]): ColumnType => type(name, { schema: 'public', kind: 'enum', labels });
+export const numericOf = (precision: number, scale: number): number => ((precision << 16) | (scale & 0x7ff)) + 4;
+
+type ColumnSpec = readonly [name: string, type: ColumnType | string, modifier?: number];
+
+export function relation(table: string, columns: readonly ColumnSpec[], extra: Partial<Relation> = {}): Relation {
+  const all: Column[] = columns.map(([name, of, modifier = -1]) => ({ name, type: typeof of === 'string' ? type(of) : of, modifier }));
+  return { oid: 16400, schema: 'public', table, replicaIdentity: 'd', columns: all, key: [0], ...extra };
+}
+
+export type Values = readonly (string | null | undefined)[];
+
+let clock = 100n;
+
+/** One transaction. Each change is `[op, relation, after]`, or `[op, relation, after, before]`. */
+export type Change = readonly [op: Op, relation: Relation, after?: Values | null, before?: Values | null];
+
+export function events(changes: readonly Change[], snapshot = false): ChangeEvent[] {
+  clock += 100n;
+  const transaction: Transaction = { xid: 7, commitLsn: clock, commitTimeUs: 0n, snapshot, origin: null };
+  return changes.map(([op, of, after, before], i) => {
+    const row = (values: Values | null | undefined): Row | null => (values ? new Row(of, encodeTuple(values), 0) : null);
+    return new ChangeEvent(op, transaction, i + 1, i + 1, 0n, of, row(before), row(after));
+  });
+}
+
+export function delivery(...transactions: readonly (readonly ChangeEvent[])[]): Delivery {
+  const all = transactions.flat();
+  return { events: all, bytes: 0, offsets: [{ partition: '', position: { commitLsn: clock + 1n, seq: 0 }, next: null }], complete: true };
+}
+
+export const changes = (...list: readonly Change[]): Delivery => delivery(events(list));
+export const copy = (...list: readonly Change[]): Delivery => delivery(events(list, true));
+
+const cleanups: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+export async function directory(): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), 'waltide-duckdb-'));
+  cleanups.push(() => rm(path, { recursive: true, force: true }));
+  return path;
+}
+
+export function config(path: string): DuckdbSinkConfig {
+  const batch = { rowsMax: 50_000, bytesMax: 24 << 20, lingerMs: 10 };
+  return { name: 'test', type: 'duckdb', path, memoryLimit: '256MB', threads: 2, batch };
+}
+
+export interface TestSink extends Sink {
+  readonly path: string;
+  /** Rows of a query. */
+  rows(sql: string): Promise<readonly (readonly unknown[])[]>;
+}
+
+export async function openSink(at?: string): Promise<TestSink> {
+  const path = at ?? join(await directory(), 'sink.duckdb');
+  const sink = createDuckdbSink(config(path), pino({ level: 'silent' }));
+  cleanups.push(() => sink.close());
+  await sink.open(IDENTITY);
+  const rows = async (sql: string) => (await sink.query!(sql, { rowsMax: 10_000, timeoutMs: 10_000 })).rows;
+  return Object.assign(sink, { path, rows });
+}
