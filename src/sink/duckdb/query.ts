@@ -1,5 +1,5 @@
 import { DuckDBDataChunk, DuckDBTimestampTZValue, JsonDuckDBValueConverter } from '@duckdb/node-api';
-import duckdb, { type Connection } from '@duckdb/node-bindings';
+import duckdb, { type Connection, type Result } from '@duckdb/node-bindings';
 import { messageOf, WaltideError } from '../../errors.ts';
 import type { QueryResult } from '../sink.ts';
 
@@ -52,8 +52,23 @@ async function read(connection: Connection, sql: string, rowsMax: number, deadli
   if (extracted.statement_count !== 1)
     throw queryError(`the query holds ${extracted.statement_count} statements`, refused);
   const statement = await duckdb.prepare_extracted_statement(connection, extracted.extracted_statements, 0);
-  if (!READS.has(duckdb.prepared_statement_type(statement))) throw queryError('the query does more than read', refused);
-  const result = await duckdb.execute_pending(duckdb.pending_prepared_streaming(statement));
+  if (!READS.has(duckdb.prepared_statement_type(statement))) {
+    duckdb.destroy_prepare_sync(statement);
+    throw queryError('the query does more than read', refused);
+  }
+  const pending = duckdb.pending_prepared_streaming(statement);
+  let result: Result | null = null;
+  try {
+    result = await duckdb.execute_pending(pending);
+    return await fetchRows(result, rowsMax, deadline);
+  } finally {
+    // What is left to the garbage collector keeps the file open, and locked, until it comes by.
+    duckdb.destroy_prepare_sync(statement);
+    if (result) await drain(connection, result);
+  }
+}
+
+async function fetchRows(result: Result, rowsMax: number, deadline: AbortSignal): Promise<QueryResult> {
   const columns = Array.from({ length: duckdb.column_count(result) }, (_, index) => duckdb.column_name(result, index));
   // The session's zone is UTC; without this the converter would use the one of this process.
   DuckDBTimestampTZValue.timezoneOffsetInMinutes = 0;
@@ -65,4 +80,17 @@ async function read(connection: Connection, sql: string, rowsMax: number, deadli
     rows.push(...new DuckDBDataChunk(chunk).convertRows(JsonDuckDBValueConverter));
   }
   return { columns, rows: rows.slice(0, rowsMax), truncated: rows.length > rowsMax };
+}
+
+/** Ends a result that was not read to its end: interrupted, it fails within a few chunks, and lets go of the file. */
+async function drain(connection: Connection, result: Result): Promise<void> {
+  try {
+    for (;;) {
+      duckdb.interrupt(connection);
+      const chunk = await duckdb.fetch_chunk(result);
+      if (!chunk || duckdb.data_chunk_get_size(chunk) === 0) return;
+    }
+  } catch {
+    // That is how an interrupted result ends.
+  }
 }

@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { readdir, readlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { WaltideError } from '../../../src/errors.ts';
@@ -44,6 +44,19 @@ describe('a query', () => {
     await new Promise((resolve) => setTimeout(resolve, 200));
     await sink.close();
     expect(await error).toMatchObject({ code: 'SINK_QUERY', message: 'the sink was closed while the query ran' });
+  });
+
+  test.runIf(process.platform === 'linux')('leaves nothing behind that keeps the file locked', async () => {
+    const sink = await openSink();
+    await sink.apply(changes(['c', item, ['1', null, null, null]]));
+    await sink.query!('SELECT range FROM range(100000000)', { rowsMax: 5, timeoutMs: 5000 });
+    await sink.query!('FROM item', LIMITS);
+    await sink.query!("SELECT error('no')", LIMITS).catch(() => undefined);
+    await sink.query!('DELETE FROM item', LIMITS).catch(() => undefined);
+    await sink.query!('SELECT sum(a.range) FROM range(10000000) a, range(100000) b', { rowsMax: 5, timeoutMs: 50 }).catch(() => undefined);
+    await sink.close();
+    const files = await Promise.all((await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')));
+    expect(files.filter((file) => file.startsWith(sink.path))).toEqual([]);
   });
 
   test.each([
