@@ -144,7 +144,8 @@ export class Capture {
         this.#writer.write(event, route!, ticket);
       }
     } catch (error) {
-      return this.#producer.fail(error as Error);
+      this.#producer.fail(error as Error);
+      return;
     }
     ticket.close();
     this.#producer.flush();

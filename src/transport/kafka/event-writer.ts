@@ -76,7 +76,10 @@ export class EventWriter {
     if (hasBefore && !this.#codec.writeKey(keys, event, 'before')) keys.length = 0;
     const split = keys.length;
     if (event.op === 'd' && split === 0) return void this.#record(logs[0]!, route, 0, this.#noKey(event), event);
-    if (event.op === 'd') return this.#delete(pick(logs, keys.bytes, 0, split), route, split, event);
+    if (event.op === 'd') {
+      this.#delete(pick(logs, keys.bytes, 0, split), route, split, event);
+      return;
+    }
     const keyed = this.#codec.writeKey(keys, event, 'after');
     const { bytes, length } = keys;
     const to = pick(logs, bytes, split, keyed ? length : split);

@@ -124,8 +124,11 @@ export class Producer {
 
   #pump(): void {
     if (this.failure) return;
-    if (this.#cluster.closed) return this.fail(closedError());
-    if (this.#renewing) return void (this.#inFlight === 0 && this.#renew());
+    if (this.#cluster.closed || this.#renewing) {
+      if (this.#cluster.closed) this.fail(closedError());
+      else if (this.#inFlight === 0) this.#renew();
+      return;
+    }
     const now = Date.now();
     const requests = new Map<number, Shipment[][]>();
     for (const log of this.#busy) {
@@ -141,11 +144,20 @@ export class Producer {
   /** Puts as many batches of `log` as may go into the requests for its leader: one per partition in each. */
   #collect(log: PartitionLog, requests: Map<number, Shipment[][]>, now: number): void {
     const leader = this.#topics.get(log.topic)?.leaders[log.partition] ?? -1;
-    if (leader < 0 || !this.#cluster.broker(leader)) return this.#refreshSoon();
+    if (leader < 0 || !this.#cluster.broker(leader)) {
+      this.#refreshSoon();
+      return;
+    }
     const sender = this.#sender(leader);
-    if (sender.waitUntilMs > now) return this.#wakeAt(sender.waitUntilMs);
+    if (sender.waitUntilMs > now) {
+      this.#wakeAt(sender.waitUntilMs);
+      return;
+    }
     let list = requests.get(leader);
-    if (!list) requests.set(leader, (list = []));
+    if (!list) {
+      list = [];
+      requests.set(leader, list);
+    }
     for (let i = 0; sender.inFlight + i < REQUESTS_MAX; i++) {
       const batch = log.next();
       if (!batch) return;
@@ -163,7 +175,10 @@ export class Producer {
 
   #sender(broker: number): Sender {
     let sender = this.#senders.get(broker);
-    if (!sender) this.#senders.set(broker, (sender = { inFlight: 0, failures: 0, waitUntilMs: 0 }));
+    if (!sender) {
+      sender = { inFlight: 0, failures: 0, waitUntilMs: 0 };
+      this.#senders.set(broker, sender);
+    }
     return sender;
   }
 
@@ -214,8 +229,12 @@ export class Producer {
 
   #answered({ log, batch }: Shipment, result: ShipmentResult | undefined): void {
     const code = result?.errorCode ?? KafkaError.REQUEST_TIMED_OUT;
-    if (code === 0) return this.#confirmed(log, batch, result!.baseOffset);
-    if (code === KafkaError.DUPLICATE_SEQUENCE_NUMBER) return void this.#locate(log, batch);
+    if (code === 0 || code === KafkaError.DUPLICATE_SEQUENCE_NUMBER) {
+      const baseOffset = code === 0 ? result!.baseOffset : -1n;
+      if (baseOffset >= 0n) this.#confirmed(log, batch, baseOffset);
+      else void this.#locate(log, batch);
+      return;
+    }
     // Behind a failed batch, the next ones are out of order by design.
     if (log.rewinding || (NEW_PRODUCER.has(code) && log.head !== batch)) {
       log.rewinding = true;
@@ -242,8 +261,10 @@ export class Producer {
 
   #confirmed(log: PartitionLog, batch: SealedBatch, baseOffset: bigint): void {
     // Log ends never go back, except in a topic that is not the one we wrote to before.
-    if (!batch.confirmed && log.head === batch && baseOffset < log.end)
-      return this.fail(topicMissing(log.topic, 'was deleted and created again'));
+    if (!batch.confirmed && log.head === batch && baseOffset < log.end) {
+      this.fail(topicMissing(log.topic, 'was deleted and created again'));
+      return;
+    }
     this.#missingSinceMs.delete(log.topic);
     log.confirm(batch, baseOffset);
   }
@@ -268,7 +289,10 @@ export class Producer {
     const { head } = log;
     if (!head) return;
     try {
-      if (head.count > 1) return log.replaceHead(splitBatch(head));
+      if (head.count > 1) {
+        log.replaceHead(splitBatch(head));
+        return;
+      }
       this.#onTooLarge(log, head).then(
         () => {
           for (const ticket of head.tickets) ticket.settle();
@@ -319,10 +343,10 @@ export class Producer {
       if (!info) {
         const since = this.#missingSinceMs.get(name) ?? Date.now();
         this.#missingSinceMs.set(name, since);
-        if (Date.now() - since > TOPIC_GONE_MS) return this.fail(topicMissing(name, 'does not exist any more'));
-        this.#refreshAfterPause();
+        if (Date.now() - since > TOPIC_GONE_MS) this.fail(topicMissing(name, 'does not exist any more'));
+        else this.#refreshAfterPause();
       } else if (info.id !== this.#topics.get(name)?.id) {
-        return this.fail(topicMissing(name, 'was deleted and created again'));
+        this.fail(topicMissing(name, 'was deleted and created again'));
       } else {
         this.#missingSinceMs.delete(name);
         this.#topics.set(name, info);

@@ -69,7 +69,10 @@ export class ProgressWriter {
     const delayMs = moreIsComing || this.#bytes > SMALL_RECORD_BYTES ? dueMs : 0;
     // A failing producer rejects every publish itself; here it only means that nothing is written.
     const write = () => void this.write().catch(() => {});
-    if (delayMs <= 0) return write();
+    if (delayMs <= 0) {
+      write();
+      return;
+    }
     this.#timer = setTimeout(() => {
       this.#timer = null;
       write();

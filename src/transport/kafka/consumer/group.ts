@@ -140,7 +140,10 @@ export class GroupMember {
         }
       } catch (error) {
         if (this.#closed) return;
-        if (error instanceof WaltideError) return this.#owner.failed(error);
+        if (error instanceof WaltideError) {
+          this.#owner.failed(error);
+          return;
+        }
         this.#coordinator = null;
         if (failures++ === 0)
           this.#cluster.log.warn(
@@ -155,7 +158,8 @@ export class GroupMember {
   async #join(): Promise<Assignment | null> {
     this.#rejoin = false;
     this.#lost = false;
-    const coordinator = (this.#coordinator ??= await this.#findCoordinator());
+    this.#coordinator ??= await this.#findCoordinator();
+    const coordinator = this.#coordinator;
     const metadata = encodeSubscription(this.#owner.state());
     const protocols = [{ name: PROTOCOL, metadata }];
     const joined = await this.#joinLane.call(
@@ -236,8 +240,9 @@ export class GroupMember {
       [this.#groupId],
     );
     const [found] = coordinators;
-    if (!found || found.errorCode !== 0) this.#refused(found?.errorCode ?? KafkaError.COORDINATOR_NOT_AVAILABLE);
-    return { host: found!.host, port: found!.port };
+    if (found?.errorCode === 0) return { host: found.host, port: found.port };
+    this.#refused(found?.errorCode ?? KafkaError.COORDINATOR_NOT_AVAILABLE);
+    throw new Error('no coordinator');
   }
 
   #startHeartbeat(): void {

@@ -69,8 +69,9 @@ export class HeaderDecoder {
         bytes[nameEnd - 1] !== name[name.length - 1]
       )
         continue;
-      if (bytes.compare(name, 0, name.length, nameAt, nameEnd) === 0)
-        return this.#take(field, bytes, valueAt, valueEnd);
+      if (bytes.compare(name, 0, name.length, nameAt, nameEnd) !== 0) continue;
+      this.#take(field, bytes, valueAt, valueEnd);
+      return;
     }
   };
 

@@ -222,8 +222,8 @@ export class KafkaSubscription implements Subscription {
   }
 
   #isElsewhere(topic: string): boolean {
-    const { assignment } = { assignment: this.#assignment };
-    return assignment !== null && assignment.topics.includes(topic) && !assignment.partitions.has(topic);
+    const assignment = this.#assignment;
+    return assignment?.topics.includes(topic) === true && !assignment.partitions.has(topic);
   }
 
   #state(): MemberState {
