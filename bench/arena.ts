@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { startEmbeddedPostgres } from '../src/embedded/embedded-postgres.ts';
 import { startKafka } from '../test/support/kafka-server.ts';
+import { guardProcess } from '../test/support/process-guard.ts';
 import type { Arena } from './contender.ts';
 
 export interface Machine {
@@ -32,6 +33,7 @@ export interface ArenaOptions {
 export async function openArena(options: ArenaOptions): Promise<OpenArena> {
   const loadBefore = loadavg()[0] ?? 0;
   const dir = await mkdtemp(join(tmpdir(), 'waltide-bench-'));
+  const guard = guardProcess(dir);
   const postgres = await startEmbeddedPostgres({ settings: options.settings });
   const kafka = options.kafka ? await startKafka() : null;
   const client = new pg.Client({ connectionString: postgres.url });
@@ -49,7 +51,8 @@ export async function openArena(options: ArenaOptions): Promise<OpenArena> {
   const close = async () => {
     await client.end().catch(() => {});
     await Promise.all([kafka?.stop(), postgres.stop('immediate')]);
+    guard.end();
     await rm(dir, { recursive: true, force: true });
   };
-  return { url: postgres.url, client, kafka, dir, machine, close };
+  return { url: postgres.url, client, kafka, dir, guard, machine, close };
 }

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import type { KafkaServer } from '../test/support/kafka-server.ts';
+import type { ProcessGuard } from '../test/support/process-guard.ts';
 import type { Digest, Workload } from './workload.ts';
 
 /** What all contenders of a run share. */
@@ -10,6 +11,8 @@ export interface Arena {
   readonly kafka: KafkaServer | null;
   /** For config files, databases and logs; removed at the end. */
   readonly dir: string;
+  /** Ends the contender that runs, and removes `dir`, even when this process is killed. */
+  readonly guard: ProcessGuard;
 }
 
 /** Known once the WAL is written. */

@@ -45,8 +45,7 @@ export async function measure(arena: Arena, command: Command): Promise<Measured>
     cwd: arena.dir,
     stdio: ['ignore', logs.stdout.fd, logs.stderr.fd],
   });
-  const endWithUs = () => child.kill('SIGKILL');
-  process.on('exit', endWithUs);
+  arena.guard.watch(child.pid ?? null);
   try {
     const watched = await watch(arena, command, child, startedAt);
     const brokerAfter = brokerBefore === null ? null : cpuSeconds(arena.kafka!.pid) - brokerBefore;
@@ -67,8 +66,8 @@ export async function measure(arena: Arena, command: Command): Promise<Measured>
     };
     return { sample, output };
   } finally {
-    process.off('exit', endWithUs);
     child.kill('SIGKILL');
+    arena.guard.watch(null);
     await logs.close();
   }
 }

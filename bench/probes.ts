@@ -157,9 +157,8 @@ async function startWaltide(arena: Arena, name: string, config: ConfigInput, mor
 function launch(arena: Arena, name: string, command: string, args: string[]): ChildProcess {
   const log = openSync(join(arena.dir, `${name}.log`), 'w');
   const child = spawn(command, args, { cwd: arena.dir, stdio: ['ignore', log, log] });
-  const endWithUs = () => child.kill('SIGKILL');
-  process.on('exit', endWithUs);
-  child.on('exit', () => process.off('exit', endWithUs));
+  arena.guard.watch(child.pid ?? null);
+  child.on('exit', () => arena.guard.watch(null));
   return child;
 }
 
