@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { runCli } from './cli/cli.ts';
 import { CliContext, type StopSignal } from './cli/context.ts';
+import { describeFailure } from './cli/failure.ts';
 
 const context = new CliContext({
   stdout: process.stdout,
@@ -18,6 +19,11 @@ for (const name of ['SIGINT', 'SIGTERM'] satisfies StopSignal[]) {
 // A reader that has seen enough (`| head`) is no error; nothing more can be told to anyone.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
 process.stderr.on('error', () => {});
+// What nobody caught is still told in one line, and never leaves a half-dead process behind.
+process.on('uncaughtException', (error) => {
+  context.note(describeFailure(error, process.argv.includes('debug')).text);
+  process.exit(1);
+});
 
 const code = await runCli(process.argv.slice(2), context);
 // Not left to the event loop: a connection that hangs must not keep a finished command.

@@ -1,4 +1,4 @@
-import { Command, CommanderError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { toJson } from '../api/json.ts';
 import { VERSION } from '../version.ts';
 import { configCommand } from './commands/config.ts';
@@ -93,8 +93,6 @@ export async function runCli(argv: readonly string[], context: CliContext): Prom
         (word === '--log-level' && /^(debug|trace)$/.test(argv[i + 1] ?? '')),
     );
     const failure = describeFailure(error, debug);
-    // `waltide slot` and the like: help for what is missing.
-    if (error instanceof CommanderError && error.code === 'commander.help') return 2;
     if (failure.text) context.note(failure.text);
     if (failure.json && argv.includes('--json')) context.print(toJson(failure.json, 2));
     return failure.exitCode;

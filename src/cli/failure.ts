@@ -16,8 +16,10 @@ export function describeFailure(error: unknown, showStack: boolean): Failure {
   // Commander has printed its own message, or the help that was asked for.
   if (error instanceof CommanderError) {
     const exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-    const json =
-      exitCode === EXIT.ok ? null : errorJson('USAGE', error.message.replace(/^error: /, ''), 'See `waltide --help`.');
+    // `waltide slot` and the like print help, which says what is missing.
+    const said = exitCode === EXIT.ok || error.code === 'commander.help';
+    const message = error.message.replace(/^error: /, '');
+    const json = said ? null : errorJson('USAGE', message, 'See `waltide --help`.');
     return { exitCode, text: '', json };
   }
   const known = error instanceof WaltideError ? error : internal(error);

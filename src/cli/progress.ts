@@ -30,7 +30,10 @@ export class CopyReporter {
   /** For Pipeline's `onCopyProgress`; called often, tells seldom. */
   readonly note = (progress: CopyProgress): void => {
     const now = Date.now();
-    if (this.#firstAt === 0) this.#firstAt = now;
+    if (this.#firstAt === 0) {
+      this.#firstAt = now;
+      this.#toldAt = now;
+    }
     if (!this.#started.has(progress.table)) this.#started.set(progress.table, now);
     const seconds = Math.max((now - this.#started.get(progress.table)!) / 1000, 0.001);
     if (progress.done) {
@@ -80,7 +83,7 @@ export class CopyReporter {
   }
 
   #draw(progress: CopyProgress, seconds: number): void {
-    const { table, rows, bytes, estimatedRows } = progress;
+    const { table, rows, estimatedRows } = progress;
     const share = estimatedRows > 0 ? Math.min(rows / estimatedRows, 0.99) : null;
     const filled = Math.floor((share ?? 0) * BAR_WIDTH);
     const bar =
@@ -91,7 +94,7 @@ export class CopyReporter {
             .padStart(2)} %`;
     const { secondsLeft } = left(progress, seconds);
     const eta = secondsLeft === undefined ? '' : `, ${formatDuration(secondsLeft)} left`;
-    const line = `  ${printable(table)}${bar}  ${formatCount(rows)} rows, ${formatBytes(bytes)}, ${formatCount(rows / seconds)} rows/s${eta}`;
+    const line = `  ${printable(table)}${bar}  ${formatCount(rows)} rows, ${formatCount(rows / seconds)}/s${eta}`;
     // A line that wraps could not be taken back. The cursor goes home, so that a log line begins at the left.
     this.#output.write(`${CLEAR_LINE}${line.slice(0, (this.#output.columns ?? 80) - 1)}\r`);
     this.#drawn = true;

@@ -91,7 +91,7 @@ function printResult(context: CliContext, { columns, rows, truncated }: QueryRes
   } else {
     const titles = columns.map((title, i) => ({
       title,
-      align: rows.some((row) => typeof row[i] === 'number') ? ('right' as const) : ('left' as const),
+      align: isNumeric(rows.map((row) => row[i])) ? ('right' as const) : ('left' as const),
     }));
     context.print(
       formatTable(
@@ -103,4 +103,13 @@ function printResult(context: CliContext, { columns, rows, truncated }: QueryRes
   }
   if (truncated && format !== 'json')
     context.note(`only the first ${formatCount(rows.length)} rows are shown; raise --limit for more`);
+}
+
+/** Large integers and decimals come as text, since JSON numbers would round them. */
+function isNumeric(values: readonly unknown[]): boolean {
+  const known = values.filter((value) => value !== null);
+  return (
+    known.length > 0 &&
+    known.every((value) => typeof value === 'number' || (typeof value === 'string' && /^-?\d+(\.\d+)?$/.test(value)))
+  );
 }

@@ -80,9 +80,9 @@ function describe(
     context.note(`interrupted before ${until === 'copied' ? 'the copy was finished' : 'it was caught up'}`);
   } else if (until === 'copied') {
     const rows = formatCount(status.copy.reduce((sum, table) => sum + table.rows, 0));
-    const copied = status.copy.length > 0;
+    const tables = status.copy.length === 1 ? '1 table' : `${status.copy.length} tables`;
     context.print(
-      copied ? `ready: ${rows} rows of ${status.copy.length} tables are copied` : 'ready: nothing was left to copy',
+      status.copy.length > 0 ? `ready: ${rows} rows of ${tables} are copied` : 'ready: nothing was left to copy',
     );
   } else {
     const sinks = status.sinks.map((sink) => `${sink.name} ${formatCount(sink.events)} events, at ${sink.appliedLsn}`);

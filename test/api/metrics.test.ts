@@ -1,0 +1,132 @@
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { pino } from 'pino';
+import { afterEach, describe, expect, test } from 'vitest';
+import { createMetrics } from '../../src/metrics/metrics.ts';
+import { type MetricsServer, startMetricsServer } from '../../src/metrics/server.ts';
+import type { PipelineStatus } from '../../src/pipeline/status.ts';
+import { pipelineStatus, quiet, sinkStatus } from './fixtures.ts';
+
+const open: (MetricsServer | Server)[] = [];
+afterEach(async () => {
+  for (const one of open.splice(0)) await one.close();
+});
+
+async function occupy(port: number): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(port, '127.0.0.1', resolve));
+  open.push(server);
+  return (server.address() as AddressInfo).port;
+}
+
+async function serve(status: () => PipelineStatus): Promise<string> {
+  const server = await startMetricsServer({ host: '127.0.0.1', port: 0, enabled: true }, status, quiet);
+  open.push(server!);
+  return server!.url;
+}
+
+describe('metrics', () => {
+  test('samples of every stage, labels escaped', async () => {
+    const { contentType, read } = createMetrics(() => pipelineStatus());
+    const text = await read();
+    expect(contentType).toContain('text/plain');
+    for (const line of [
+      'waltide_build_info{version="1.2.3",role="all",transport="in-process"} 1',
+      'waltide_source_events_total{slot="waltide"} 44',
+      'waltide_slot_lag_bytes{slot="waltide"} 16',
+      'waltide_source_reconnects_total{slot="waltide"} 2',
+      'waltide_sink_events_total{sink="analytics"} 42',
+      'waltide_sink_lag_bytes{sink="analytics"} 100',
+      'waltide_sink_lag_seconds{sink="analytics"} 1.5',
+      'waltide_sink_pending_events{sink="analytics"} 2',
+      'waltide_sink_retries_total{sink="analytics"} 1',
+      'waltide_sink_stopped_tables{sink="analytics"} 0',
+      'waltide_sink_table_events_total{sink="analytics",table="public.a \\"b\\""} 42',
+      'waltide_copy_rows_total{table="public.a"} 10',
+      'waltide_state{state="streaming"} 1',
+      'waltide_state{state="copying"} 0',
+      '# TYPE waltide_sink_events_total counter',
+      '# TYPE waltide_sink_lag_seconds gauge',
+    ])
+      expect(text.split('\n')).toContain(line);
+    expect(text).toMatch(/^process_resident_memory_bytes \d+/m);
+  });
+
+  test('counters are the status, not its sum over scrapes; what is gone or unknown has no sample', async () => {
+    let status = pipelineStatus();
+    const { read } = createMetrics(() => status);
+    await read();
+    expect(await read()).toContain('waltide_sink_events_total{sink="analytics"} 42');
+    status = pipelineStatus({ source: null, sinks: [sinkStatus({ name: 'other', lagSeconds: null, events: 1 })] });
+    const text = await read();
+    expect(text).not.toContain('analytics');
+    expect(text).not.toMatch(/waltide_slot_lag_bytes\{|waltide_sink_lag_seconds\{/);
+  });
+});
+
+describe('health', () => {
+  test('green', async () => {
+    const url = await serve(() => pipelineStatus());
+    expect((await fetch(`${url}/healthz`)).status).toBe(200);
+    expect((await fetch(`${url}/readyz`)).status).toBe(200);
+    expect((await fetch(`${url}/metrics`)).headers.get('content-type')).toContain('version=0.0.4');
+    expect((await fetch(`${url}/`)).status).toBe(404);
+    expect((await fetch(`${url}/metrics`, { method: 'POST' })).status).toBe(405);
+  });
+
+  test('a stuck stage turns both red, with the reason', async () => {
+    const url = await serve(() =>
+      pipelineStatus({ stuck: ['sink "a" has not finished a batch for 130 s'], ready: false }),
+    );
+    const answer = await fetch(`${url}/healthz`);
+    expect(answer.status).toBe(503);
+    expect(await answer.json()).toEqual({ status: 'stuck', reasons: ['sink "a" has not finished a batch for 130 s'] });
+    expect((await fetch(`${url}/readyz`)).status).toBe(503);
+  });
+
+  test('starting is alive and not ready', async () => {
+    const url = await serve(() => pipelineStatus({ state: 'copying', ready: false }));
+    expect((await fetch(`${url}/healthz`)).status).toBe(200);
+    const answer = await fetch(`${url}/readyz`);
+    expect(answer.status).toBe(503);
+    expect(await answer.json()).toEqual({ status: 'not ready', reasons: ['state is copying'] });
+  });
+
+  test('a status that cannot be taken is no health', async () => {
+    const url = await serve(() => {
+      throw new Error('broken');
+    });
+    for (const path of ['/healthz', '/readyz', '/metrics']) expect((await fetch(url + path)).status).toBe(503);
+  });
+});
+
+describe('the port', () => {
+  test('turned off', async () => {
+    expect(
+      await startMetricsServer({ host: '127.0.0.1', port: 9464, enabled: false }, () => pipelineStatus(), quiet),
+    ).toBeNull();
+  });
+
+  test('the default one is busy: warned of, and another taken', async () => {
+    await occupy(9464).catch(() => undefined); // Busy already is as good.
+    const messages: string[] = [];
+    const log = pino({}, { write: (line: string) => messages.push(line) });
+    const server = await startMetricsServer(
+      { host: '127.0.0.1', port: 9464, enabled: true },
+      () => pipelineStatus(),
+      log,
+    );
+    open.push(server!);
+    expect(Number(new URL(server!.url).port)).toBeGreaterThan(9464);
+    expect(messages.join()).toContain('9464 is in use');
+  });
+
+  test('a chosen one is busy: an error', async () => {
+    const port = await occupy(0);
+    const start = startMetricsServer({ host: '127.0.0.1', port, enabled: true }, () => pipelineStatus(), quiet);
+    await expect(start).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining(String(port)),
+    });
+  });
+});
