@@ -146,13 +146,14 @@ export class PartitionLog {
     if (batch.confirmed) return;
     batch.confirmed = true;
     batch.end = baseOffset + BigInt(batch.count);
-    for (const ticket of batch.tickets) ticket.settle();
     while (this.#batches[0]?.confirmed) {
       const [first] = this.#batches.splice(0, 1);
       if (this.#unsent > 0) this.#unsent--;
       if (first!.end > this.end) this.end = first!.end;
       if (first!.writer) recycle(first!.writer);
     }
+    // Last, since what settles may ask where the log ends.
+    for (const ticket of batch.tickets) ticket.settle();
   }
 
   /** Once all attempts have come back, begin again with the first batch that is not confirmed. */

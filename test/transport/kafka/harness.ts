@@ -147,15 +147,23 @@ export class Collector {
 
   /** Receives and applies until `done`, or fails after `timeoutMs`. */
   async until(done: () => boolean, timeoutMs = 20_000): Promise<void> {
-    const signal = AbortSignal.timeout(timeoutMs);
-    while (!done()) this.take(await this.subscription.receive(signal));
+    const deadline = Date.now() + timeoutMs;
+    while (!done()) {
+      if (Date.now() > deadline) throw new Error(`waited ${timeoutMs} ms; got ${this.lines.slice(-20).join(', ')}`);
+      await this.during(50, done);
+    }
   }
 
-  /** Receives for `ms`, whatever comes. */
-  async during(ms: number): Promise<void> {
-    await this.until(() => false, ms).catch((error: Error) => {
-      if (error.name !== 'TimeoutError') throw error;
-    });
+  /** Receives for `ms`, whatever comes, or until `done`. */
+  async during(ms: number, done = () => false): Promise<void> {
+    const signal = AbortSignal.timeout(ms);
+    while (!done() && !signal.aborted) {
+      const delivery = await this.subscription.receive(signal).catch((error: unknown) => {
+        if (signal.aborted) return null;
+        throw error;
+      });
+      if (delivery) this.take(delivery);
+    }
   }
 }
 
