@@ -1,8 +1,8 @@
 import { ControlServer } from '../api/control-server.ts';
 import { WaltideError } from '../errors.ts';
 import { type MetricsServer, startMetricsServer } from '../metrics/server.ts';
-import { Pipeline, type Role, type StoppedTableOf } from '../pipeline/pipeline.ts';
-import type { PipelineStatus } from '../pipeline/status.ts';
+import { Pipeline, type StoppedTableOf } from '../pipeline/pipeline.ts';
+import type { PipelineStatus, Role } from '../pipeline/status.ts';
 import type { CliContext, Loaded } from './context.ts';
 import { CopyReporter } from './progress.ts';
 
@@ -57,13 +57,27 @@ export async function runPipeline(
       target: pipeline,
       log,
     });
-    const { stopped } = await Promise.race([pipeline.run(until, context.signal), overdue.promise]);
+    const { stopped } = await Promise.race([run(pipeline, until, context.signal), overdue.promise]);
     return { stopped, status: pipeline.status(), interrupted: context.signal.aborted };
   } finally {
     overdue.cancel();
     progress.end();
     await control?.close();
     await metrics?.close();
+  }
+}
+
+/** As Pipeline.run; a wait that the signal cut short is no failure. */
+async function run(
+  pipeline: Pipeline,
+  until: RunOptions['until'],
+  signal: AbortSignal,
+): Promise<{ stopped: readonly StoppedTableOf[] }> {
+  try {
+    return await pipeline.run(until, signal);
+  } catch (error) {
+    if (signal.aborted && error instanceof Error && error.name === 'AbortError') return { stopped: [] };
+    throw error;
   }
 }
 

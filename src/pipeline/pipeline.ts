@@ -1,4 +1,4 @@
-import type { Config } from '../config/schema.ts';
+import type { BatchConfig, Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
@@ -9,13 +9,11 @@ import { ApplyLoop } from '../sink/apply-loop.ts';
 import { createSink } from '../sink/registry.ts';
 import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
 import type { CopyProgress } from '../snapshot/initial.ts';
-import type { Subscription, Transport } from '../transport/transport.ts';
+import type { Transport } from '../transport/transport.ts';
 import { Capture } from './capture.ts';
 import { createTransport } from './create-transport.ts';
-import { StatusReporter } from './reporter.ts';
-import type { PipelineState, PipelineStatus } from './status.ts';
-
-export type Role = 'all' | 'capture' | 'apply';
+import { type Applier, StatusReporter } from './reporter.ts';
+import type { PipelineState, PipelineStatus, Role } from './status.ts';
 
 export interface PipelineOptions {
   readonly config: Config;
@@ -32,14 +30,6 @@ export interface StoppedTableOf {
   readonly sink: string;
   readonly table: string;
   readonly reason: string;
-}
-
-/** One sink with what drives it. */
-export interface Applier {
-  readonly sink: Sink;
-  readonly type: string;
-  readonly loop: ApplyLoop;
-  readonly subscription: Subscription;
 }
 
 /** How often "caught up" is asked; costs nothing, and bounds what it adds to a run's time. */
@@ -162,7 +152,7 @@ export class Pipeline {
         sink,
         type,
         subscription,
-        loop: new ApplyLoop({ sink, subscription, stopped: state.stopped, batch, log }),
+        loop: new ApplyLoop({ sink, subscription, stopped: state.stopped, batch: this.#withinBudget(batch), log }),
       });
       for (const table of state.stopped)
         log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);
@@ -173,7 +163,7 @@ export class Pipeline {
 
   async #openSinks(
     identity: SourceIdentity,
-  ): Promise<{ sink: Sink; type: string; batch: Config['sinks'][number]['batch']; state: SinkState }[]> {
+  ): Promise<{ sink: Sink; type: string; batch: BatchConfig; state: SinkState }[]> {
     const { config, log } = this.#options;
     const opened = [];
     const all = [
@@ -208,6 +198,14 @@ export class Pipeline {
         );
       checkOffset(sink.name, offset.position.commitLsn, slot, flushed);
     }
+  }
+
+  /** A batch that the budget never lets fill would wait for the rest of its transaction for ever. */
+  #withinBudget(batch: BatchConfig): BatchConfig {
+    return {
+      ...batch,
+      bytesMax: Math.min(batch.bytesMax, Math.floor(this.#options.config.transport.inFlightBytesMax / 2)),
+    };
   }
 
   async #wal(): Promise<{ inserted: Lsn; flushed: Lsn }> {

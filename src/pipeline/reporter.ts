@@ -1,17 +1,26 @@
 import type { Config } from '../config/schema.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
+import type { ApplyLoop } from '../sink/apply-loop.ts';
+import type { Sink } from '../sink/sink.ts';
 import type { CopyProgress } from '../snapshot/initial.ts';
-import type { Transport } from '../transport/transport.ts';
+import type { Subscription, Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
 import type { Capture } from './capture.ts';
 import { Rate } from './lag.ts';
-import type { Applier, Role } from './pipeline.ts';
-import type { CaptureStatus, PipelineState, PipelineStatus, SinkStatus } from './status.ts';
+import type { CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './status.ts';
 
 /** A batch takes seconds; a stage that has had one in hand for this long is stuck, whatever it may say. */
 const STUCK_AFTER_MS = 120_000;
 /** A server sends keepalives at half of wal_sender_timeout, which is a minute by default. */
 const SILENT_AFTER_MS = 90_000;
+
+/** One sink with what drives it. */
+export interface Applier {
+  readonly sink: Sink;
+  readonly type: string;
+  readonly loop: ApplyLoop;
+  readonly subscription: Subscription;
+}
 
 /** Makes one picture of a pipeline out of its parts. */
 export class StatusReporter {

@@ -1,12 +1,14 @@
 import type { CopyProgress } from '../snapshot/initial.ts';
 
+/** all = both ends in one process; capture ends at the transport, apply begins there. */
+export type Role = 'all' | 'capture' | 'apply';
 export type PipelineState = 'starting' | 'copying' | 'streaming' | 'stopping' | 'stopped';
 
 /** One picture of a running pipeline: what `waltide status`, /metrics and the health checks are made from. LSNs as text. */
 export interface PipelineStatus {
   readonly version: string;
   readonly pid: number;
-  readonly role: 'all' | 'capture' | 'apply';
+  readonly role: Role;
   readonly state: PipelineState;
   readonly startedAt: string;
   /** Null in role apply. */

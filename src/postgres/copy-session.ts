@@ -35,6 +35,7 @@ export class CopySession {
   #ended = false;
   #wake: (() => void) | null = null;
   #scheduled = false;
+  #receivedAt = Date.now();
   #lastRead = 0;
 
   private constructor(client: pg.Client) {
@@ -112,6 +113,8 @@ export class CopySession {
   /** Says CopyDone and hangs up once all that was sent before is written, or after `timeoutMs`. */
   async close(timeoutMs: number): Promise<void> {
     if (this.#stream.destroyed) return;
+    // What still comes is of no use, but the server must get rid of it before it hears us.
+    this.#stream.removeAllListeners('data');
     // Copy-done, then Terminate ('X'): the walsender then releases the slot at once.
     this.#stream.write(Buffer.from([COPY_DONE, 0, 0, 0, 4, 0x58, 0, 0, 0, 4]));
     this.#stream.resume();
@@ -123,6 +126,22 @@ export class CopySession {
       });
       this.#stream.end();
     });
+    this.#stream.destroy();
+  }
+
+  /** When the last bytes came, also those of a message that is not whole yet; Unix milliseconds. */
+  get receivedAt(): number {
+    return this.#receivedAt;
+  }
+
+  /** True while a `read` waits for the server: silence then means something. */
+  get waiting(): boolean {
+    return this.#wake !== null;
+  }
+
+  /** Gives the connection up, as if the server had hung up: a waiting `read` rejects. */
+  giveUp(reason: string): void {
+    this.#fail(lost(reason));
     this.#stream.destroy();
   }
 
@@ -139,6 +158,7 @@ export class CopySession {
 
   #onData(chunk: Buffer): void {
     this.#frames.push(chunk);
+    this.#receivedAt = Date.now();
     if (this.#scheduled) return;
     this.#scheduled = true;
     // One turn of the event loop reads up to 2 MB; only then is the reader woken, and the socket left alone.

@@ -39,11 +39,14 @@ export class Assembler {
   /** How many of `#events` belong to transactions that have ended. */
   #whole = 0;
   #commitEndLsn: Lsn | null = null;
-  /** Events up to here have been handed out; what a reconnected server sends again is dropped. */
+  /** Taken in up to here: what a reconnected server sends again is dropped. */
+  #seen: Position;
+  /** Handed out up to here by `take`. What was taken in after it is lost with this assembler, and must come again. */
   #handedOut: Position;
 
   constructor(relations: Relations, handedOut: Position = START) {
     this.#relations = relations;
+    this.#seen = handedOut;
     this.#handedOut = handedOut;
   }
 
@@ -100,7 +103,7 @@ export class Assembler {
 
   /** A keepalive outside a transaction: all before `walEnd` has been sent. */
   keepalive(walEnd: Lsn): void {
-    if (this.#transaction === null && walEnd > this.#handedOut.commitLsn) this.#end(walEnd);
+    if (this.#transaction === null && walEnd > this.#seen.commitLsn) this.#end(walEnd);
   }
 
   /**
@@ -111,6 +114,7 @@ export class Assembler {
     const events = this.#events;
     const whole = this.#whole;
     const commitEndLsn = this.#commitEndLsn;
+    this.#handedOut = this.#seen;
     if (events.length === 0 && commitEndLsn === null) return [];
     this.#events = [];
     this.#whole = 0;
@@ -132,7 +136,7 @@ export class Assembler {
   #end(lsn: Lsn): void {
     this.#commitEndLsn = lsn;
     this.#whole = this.#events.length;
-    if (lsn > this.#handedOut.commitLsn) this.#handedOut = { commitLsn: lsn, seq: 0 };
+    if (lsn > this.#seen.commitLsn) this.#seen = { commitLsn: lsn, seq: 0 };
   }
 
   #current(): Transaction {
@@ -186,8 +190,8 @@ export class Assembler {
 
   #append(event: ChangeEvent): void {
     const { transaction, seq } = event;
-    if (!isAfter(event, this.#handedOut)) return;
-    this.#handedOut = { commitLsn: transaction.commitLsn, seq };
+    if (!isAfter(event, this.#seen)) return;
+    this.#seen = { commitLsn: transaction.commitLsn, seq };
     this.#events.push(event);
   }
 }

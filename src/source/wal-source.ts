@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { SourceConfig } from '../config/schema.ts';
-import { messageOf, WaltideError } from '../errors.ts';
+import { type ErrorCode, messageOf, WaltideError } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
@@ -25,10 +25,21 @@ const POSTGRES_EPOCH_MS = 946_684_800_000;
 
 /** Well below the smallest sensible wal_sender_timeout, and cheap. */
 const STATUS_INTERVAL_MS = 1000;
+/** A server that has been silent for this long is asked for a sign of life… */
+const PROBE_AFTER_MS = 10_000;
+/** … and given up after this: TCP alone would take many minutes to notice a half-open connection. */
+const SILENCE_MAX_MS = 40_000;
 const BACKOFF_FIRST_MS = 200;
 /** A server that restarts is back within seconds; a longer pause would only add lag. */
 const BACKOFF_MAX_MS = 5000;
 const CLOSE_TIMEOUT_MS = 3000;
+
+/** Final at the start; once streaming has worked, a password is being changed or the old connection still lingers. */
+const HEALS_LATER: ReadonlySet<ErrorCode> = new Set([
+  'SOURCE_AUTHENTICATION',
+  'SOURCE_DATABASE_MISSING',
+  'SLOT_IN_USE',
+]);
 
 export interface WalSourceOptions {
   readonly config: SourceConfig;
@@ -91,7 +102,7 @@ export class WalSource implements Source {
       } catch (error) {
         const reason = streamError(error);
         if (signal.aborted) return;
-        if (!reason.retry) throw reason;
+        if (!reason.retry && !(this.#reconnects >= 0 && HEALS_LATER.has(reason.code))) throw reason;
         this.#options.log.warn({ retryInMs: backoffMs }, `${reason.message}; reconnecting`);
       } finally {
         // After an abort the session stays, so that what is still draining can be acknowledged.
@@ -165,7 +176,7 @@ export class WalSource implements Source {
     relations: RelationCache,
     signal: AbortSignal,
   ): AsyncGenerator<Batch> {
-    this.#statusTimer = setInterval(() => this.#sendStatus(session), STATUS_INTERVAL_MS);
+    this.#statusTimer = setInterval(() => this.#tick(session), STATUS_INTERVAL_MS);
     // Ends a read that waits for an idle server.
     const stop = (): void => session.stopReading();
     signal.addEventListener('abort', stop, { once: true });
@@ -223,14 +234,21 @@ export class WalSource implements Source {
     this.#lastDataAt = -1;
   }
 
+  #tick(session: CopySession): void {
+    const silentMs = session.waiting ? Date.now() - session.receivedAt : 0;
+    if (silentMs > SILENCE_MAX_MS) session.giveUp(`the server has been silent for ${Math.round(silentMs / 1000)} s`);
+    else this.#sendStatus(session, silentMs > PROBE_AFTER_MS);
+  }
+
   /** Written, flushed and applied are one for us: what is durable downstream. */
-  #sendStatus(session: CopySession): void {
+  #sendStatus(session: CopySession, wantReply = false): void {
     const payload = Buffer.alloc(34);
     payload[0] = STANDBY_STATUS;
     payload.writeBigUInt64BE(this.#acknowledged, 1);
     payload.writeBigUInt64BE(this.#acknowledged, 9);
     payload.writeBigUInt64BE(this.#acknowledged, 17);
     payload.writeBigInt64BE(BigInt(Date.now() - POSTGRES_EPOCH_MS) * 1000n, 25);
+    payload[33] = wantReply ? 1 : 0;
     session.send(payload);
   }
 

@@ -63,6 +63,18 @@ describe('Assembler', () => {
     ]);
   });
 
+  it('does not count as handed out what was taken in but never taken', () => {
+    const inserts = [message.insert(1, ['1']), message.insert(1, ['2'])];
+    const first = new Assembler(relations);
+    feed(first, [message.begin(100n, 0n, 7), inserts[0]!]);
+    // The connection breaks after these came, and before anyone took them.
+    for (const bytes of [inserts[1]!, message.commit(100n, 148n, 0n)]) first.push(bytes, 0, bytes.length, 1n);
+    const again = new Assembler(relations, first.handedOut);
+    const batches = feed(again, transaction(100n, inserts));
+    expect(batches.flatMap((batch) => batch.events).map((event) => event.seq)).toEqual([2]);
+    expect(batches[0]!.commitEndLsn).toBe(148n);
+  });
+
   it('lets keepalives and heartbeats move the position, but never inside a transaction', () => {
     const assembler = new Assembler(relations);
     assembler.keepalive(50n);

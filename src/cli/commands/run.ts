@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander';
 import { toJson } from '../../api/json.ts';
-import type { Role } from '../../pipeline/pipeline.ts';
+import type { Role } from '../../pipeline/status.ts';
 import { type CliContext, EXIT } from '../context.ts';
 import { formatCount, printable } from '../output.ts';
 import type { RunResult } from '../run-pipeline.ts';

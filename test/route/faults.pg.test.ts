@@ -1,0 +1,262 @@
+import { rmSync, writeFileSync } from 'node:fs';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { Config } from '../../src/config/schema.ts';
+import type { EmbeddedPostgres } from '../../src/embedded/embedded-postgres.ts';
+import type { WaltideError } from '../../src/errors.ts';
+import { differences, withDuckdb } from '../support/compare.ts';
+import { MemorySink } from '../support/memory-sink.ts';
+import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
+import { createDatabase, query, startPostgres, type TestDatabase } from '../support/postgres.ts';
+import { runWorkload, SCHEMA, TABLES } from '../support/workload.ts';
+
+let database: TestDatabase;
+let config: Config;
+let path: string;
+
+const compare = (url: string): Promise<string[]> => withDuckdb(path, (run) => differences(url, run, TABLES));
+const refusal = (promise: Promise<unknown>): Promise<WaltideError> =>
+  promise.then(
+    () => {
+      throw new Error('it was not refused');
+    },
+    (error: WaltideError) => error,
+  );
+
+describe('faults on the way', () => {
+  beforeEach(async () => {
+    database = await createDatabase();
+    ({ config, path } = testPipeline(database));
+  });
+  afterEach(() => database.drop());
+
+  it('loses nothing when the connection is cut again and again', async () => {
+    await database.query(SCHEMA);
+    const running = start(config);
+    const writing = new AbortController();
+    const workload = runWorkload(database.url, 7, writing.signal);
+    for (let i = 0; i < 8; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      await eventually('it streams', () => running.pipeline.status().source?.connected === true);
+      await database.query(
+        'select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active_pid is not null',
+        [database.name],
+      );
+    }
+    writing.abort();
+    await workload;
+    expect(running.pipeline.status().source?.reconnects).toBeGreaterThan(3);
+    await running.stop();
+    expect(await catchUp(config)).toEqual([]);
+    expect(await compare(database.url)).toEqual([]);
+  });
+
+  it('holds back the source while a sink stands still, and goes on with nothing lost or repeated', async () => {
+    await database.query('create table t (id int primary key, body text)');
+    const sink = new MemorySink();
+    const small = testPipeline(database, {
+      sinks: [],
+      transport: { type: 'in-process', inFlightBytesMax: 1_000_000 },
+    }).config;
+    await catchUp(small, { sinks: [sink] });
+    let release = (): void => {};
+    const paused = new Promise<void>((resolve) => (release = resolve));
+    sink.before = () => paused;
+    const running = start(small, { sinks: [sink] });
+    await database.query("insert into t select i, repeat('x', 1000) from generate_series(1, 50000) i");
+    await eventually('the budget is used up', () => running.pipeline.status().transport.bytesInFlight > 1_000_000);
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    // One read of the socket may go over it, and no more.
+    expect(running.pipeline.status().transport.bytesInFlight).toBeLessThan(8_000_000);
+    release();
+    await eventually('all is applied', () => sink.events.length >= 50_000);
+    await running.stop();
+    expect(sink.events.filter((event) => event.op === 'c').map((event) => Number(event.key))).toEqual(
+      Array.from({ length: 50_000 }, (_, i) => i + 1),
+    );
+  });
+
+  it('begins the copy again when the first one was cut short', async () => {
+    await database.query('create table t (id int primary key); insert into t values (1), (2)');
+    await catchUp(config);
+    await database.query("update waltide.slots set state = 'copying'");
+    await database.query('delete from t where id = 1; insert into t values (3)');
+    await catchUp(config);
+    expect(await withDuckdb(path, (run) => run('select id from t order by id'))).toEqual([[2], [3]]);
+  });
+
+  it('refuses a second sink and a deleted file, and fills them again on request', async () => {
+    await database.query('create table t (id int primary key); insert into t values (1), (2)');
+    await catchUp(config);
+    rmSync(path);
+    const error = await refusal(catchUp(config));
+    expect(error).toMatchObject({ code: 'SINK_INCOMPLETE', help: expect.stringContaining('--recopy') });
+    await catchUp(config, { recopy: true });
+    expect(await withDuckdb(path, (run) => run('select id from t order by id'))).toEqual([[1], [2]]);
+    const second = {
+      ...config,
+      sinks: [...config.sinks, { ...config.sinks[0]!, name: 'second', path: `${path}.second` }],
+    };
+    expect(await refusal(catchUp(second))).toMatchObject({ code: 'SINK_INCOMPLETE' });
+  });
+
+  it('refuses a slot that someone dropped, advanced, uses or made', async () => {
+    await database.query('create table t (id int primary key)');
+    await catchUp(config);
+    await database.query('insert into t values (1)');
+    await database.query('select pg_replication_slot_advance($1, pg_current_wal_lsn())', [database.name]);
+    expect(await refusal(catchUp(config))).toMatchObject({ code: 'SLOT_AHEAD' });
+    await database.query('select pg_drop_replication_slot($1)', [database.name]);
+    expect(await refusal(catchUp(config))).toMatchObject({ code: 'SLOT_MISSING' });
+    await catchUp(config, { recopy: true });
+
+    const running = start(config);
+    await eventually('it streams', () => running.pipeline.status().source?.connected === true);
+    const other = testPipeline(database, {}, { slotWaitMs: 600 }).config;
+    const busy = await refusal(catchUp(other));
+    expect(busy).toMatchObject({ code: 'SLOT_IN_USE', message: expect.stringMatching(/pid \d+/) });
+    await running.stop();
+
+    const foreign = testPipeline(database, {}, { slot: `${database.name}_f` }).config;
+    await database.query("select pg_create_logical_replication_slot($1, 'pgoutput')", [`${database.name}_f`]);
+    expect(await refusal(catchUp(foreign))).toMatchObject({ code: 'SLOT_FOREIGN' });
+  });
+
+  it('refuses tables and publications that do not fit, and says which', async () => {
+    await database.query('create table t (id int primary key); create table u (id int primary key)');
+    expect(await refusal(catchUp(testPipeline(database, {}, { tables: ['public.tt'] }).config))).toMatchObject({
+      code: 'TABLES',
+      message: expect.stringContaining('"public.tt" matches no table'),
+    });
+    await database.query(`create publication ${database.name}_p for table t`);
+    const error = await refusal(catchUp(testPipeline(database, {}, { publication: `${database.name}_p` }).config));
+    expect(error).toMatchObject({ code: 'PUBLICATION', message: expect.stringContaining('public.u') });
+  });
+
+  it('refuses a file that is not a DuckDB database, before anything is made in the source', async () => {
+    await database.query('create table t (id int primary key)');
+    writeFileSync(path, 'this is not a database, it only looks like a file'.repeat(100));
+    expect(await refusal(catchUp(config))).toMatchObject({ code: 'SINK_INVALID' });
+    expect(await database.query('select 1 from pg_replication_slots where slot_name = $1', [database.name])).toEqual(
+      [],
+    );
+  });
+
+  it('sets aside the table that cannot be held, durably, and goes on with the others', async () => {
+    await database.query('create table bad (id int primary key, d timestamp); create table good (id int primary key)');
+    await catchUp(config);
+    await database.query("insert into bad values (1, '294276-12-31 23:59:59'); insert into good values (1)");
+    const stopped = await catchUp(config);
+    expect(stopped).toMatchObject([{ sink: 'analytics', table: 'public.bad' }]);
+    await database.query('delete from bad; insert into bad values (2, now()::timestamp); insert into good values (2)');
+    expect(await catchUp(config)).toHaveLength(1);
+    expect(
+      await withDuckdb(path, (run) => run('select (select count(*)::int from bad), (select count(*)::int from good)')),
+    ).toEqual([[0, 2]]);
+    expect(await catchUp(config, { recopy: true })).toEqual([]);
+    expect(await withDuckdb(path, (run) => run('select id from bad'))).toEqual([[2]]);
+  });
+
+  it('says which transactions block the making of a slot, and gives up in time', async () => {
+    await database.query('create table t (id int primary key)');
+    const blocked = testPipeline(database, {}, { slotCreateWaitMs: 3000 }).config;
+    const pg = await import('pg');
+    const blocker = new pg.default.Client(database.url);
+    await blocker.connect();
+    await blocker.query('begin; insert into t values (1)');
+    try {
+      const error = await refusal(catchUp(blocked));
+      expect(error).toMatchObject({ code: 'SLOT_BLOCKED', message: expect.stringMatching(/pid \d+/) });
+    } finally {
+      await blocker.query('rollback');
+      await blocker.end();
+    }
+    await catchUp(config);
+  });
+});
+
+describe('a server that goes away', () => {
+  let server: EmbeddedPostgres;
+  beforeAll(async () => {
+    server = await startPostgres();
+  });
+  afterAll(() => server.stop());
+
+  it('loses nothing when PostgreSQL is restarted, and when it is killed', async () => {
+    const own = await createDatabase(server.url);
+    ({ config, path } = testPipeline(own));
+    await query(own.url, SCHEMA);
+    const running = start(config);
+    for (const down of [
+      () => server.restart(),
+      async () => {
+        await server.kill();
+        await server.start();
+      },
+    ]) {
+      const writing = new AbortController();
+      const workload = runWorkload(own.url, 3, writing.signal).catch(() => {});
+      await new Promise((resolve) => setTimeout(resolve, 1500));
+      await down();
+      writing.abort();
+      await workload;
+      await runWorkload(own.url, 4, AbortSignal.timeout(500));
+    }
+    await running.stop();
+    expect(await catchUp(config)).toEqual([]);
+    expect(await compare(own.url)).toEqual([]);
+  });
+
+  it('refuses a wrong password, a wrong database, a silent host, and wal_level = replica', async () => {
+    const at = (change: (url: URL) => void): Config => {
+      const url = new URL(server.url);
+      change(url);
+      return testPipeline({ url: url.href, name: 'x' } as TestDatabase, {}, { connectTimeoutMs: 2000 }).config;
+    };
+    expect(
+      await refusal(
+        catchUp(
+          at((url) => {
+            url.password = 'wrong';
+          }),
+        ),
+      ),
+    ).toMatchObject({ code: 'SOURCE_AUTHENTICATION' });
+    expect(
+      await refusal(
+        catchUp(
+          at((url) => {
+            url.pathname = '/nowhere';
+          }),
+        ),
+      ),
+    ).toMatchObject({ code: 'SOURCE_DATABASE_MISSING' });
+    expect(
+      await refusal(
+        catchUp(
+          at((url) => {
+            url.port = '1';
+          }),
+        ),
+      ),
+    ).toMatchObject({ code: 'SOURCE_UNREACHABLE' });
+    expect(
+      (
+        await refusal(
+          catchUp(
+            at((url) => {
+              url.password = 'wrong-secret';
+            }),
+          ),
+        )
+      ).message,
+    ).not.toContain('wrong-secret');
+    const replica = await startPostgres({ wal_level: 'replica' });
+    try {
+      expect(
+        await refusal(catchUp(testPipeline({ url: replica.url, name: 'x' } as TestDatabase).config)),
+      ).toMatchObject({ code: 'SOURCE_SETTINGS', message: expect.stringContaining('wal_level') });
+    } finally {
+      await replica.stop();
+    }
+  });
+});
