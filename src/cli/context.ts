@@ -7,6 +7,12 @@ import { createLog, type Log } from '../log.ts';
 export const SIGNAL_EXIT = { SIGINT: 130, SIGTERM: 143 } as const;
 export type StopSignal = keyof typeof SIGNAL_EXIT;
 
+/**
+ * Ctrl-C under `npx` comes twice: once from the terminal to the whole group, once passed on by npm. What follows this
+ * closely is the same keystroke, not a second one.
+ */
+const SAME_KEYSTROKE_MS = 300;
+
 /** What every command may exit with; documented in `waltide --help`. */
 export const EXIT = { ok: 0, failed: 1, usage: 2, tableStopped: 3 } as const;
 
@@ -46,6 +52,7 @@ export class CliContext {
   /** True once a command promises to end by itself, in order, when `signal` aborts. Others are ended at once. */
   drains = false;
   readonly #stop = new AbortController();
+  #stoppedAt = 0;
 
   constructor(io: CliIo) {
     this.io = io;
@@ -58,7 +65,10 @@ export class CliContext {
 
   /** Called by the process. The result is the exit code to leave with at once, or null where the command drains. */
   interrupt(name: StopSignal): number | null {
-    if (!this.drains || this.#stop.signal.aborted) return SIGNAL_EXIT[name];
+    if (this.#stop.signal.aborted)
+      return performance.now() - this.#stoppedAt < SAME_KEYSTROKE_MS ? null : SIGNAL_EXIT[name];
+    if (!this.drains) return SIGNAL_EXIT[name];
+    this.#stoppedAt = performance.now();
     this.#stop.abort(name);
     return null;
   }

@@ -165,7 +165,7 @@ describe('failures', () => {
   });
 });
 
-test('a signal ends most commands at once, and lets one that drains end by itself', () => {
+test('a signal ends most commands at once, and lets one that drains end by itself', async () => {
   const make = (): CliContext => new CliContext({ stdout: silent, stderr: silent, env: {}, cwd: '/' });
   expect(make().interrupt('SIGINT')).toBe(130);
   expect(make().interrupt('SIGTERM')).toBe(143);
@@ -174,6 +174,9 @@ test('a signal ends most commands at once, and lets one that drains end by itsel
   expect(draining.interrupt('SIGINT')).toBeNull();
   expect(draining.signal.aborted).toBe(true);
   expect(draining.interruptedCode).toBe(130);
+  // The same keystroke once more, passed on by npm; then a real second one.
+  expect(draining.interrupt('SIGINT')).toBeNull();
+  await new Promise((wake) => setTimeout(wake, 350));
   expect(draining.interrupt('SIGTERM')).toBe(143);
 });
 

@@ -227,7 +227,7 @@ class View {
 
   #sample(sample: LiveSample): void {
     const clock = `${Math.round(sample.elapsedSeconds)} s`.padStart(5);
-    const rate = (value: number): string => formatCount(value).padStart(7);
+    const rate = (value: number): string => formatCount(value).padStart(8);
     const lag = sample.lagMs === null ? '' : `lag ${ms(sample.lagMs).padStart(6)}`;
     const down = sample.streaming ? '' : '  (down)';
     const text = `${clock}${rate(sample.committedPerSecond)}/s committed${rate(sample.appliedPerSecond)}/s applied   ${lag}${down}`;
