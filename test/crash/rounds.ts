@@ -40,6 +40,7 @@ export async function crashRounds({ database, transport, rounds, seed }: CrashOp
   for (let round = 1; round <= rounds; round++) {
     const writing = new AbortController();
     const workload = runWorkload(database.url, seed * 1000 + round, writing.signal);
+    workload.catch(() => {});
     const process = startWaltide(['run', '--config', file]);
     await Promise.race([new Promise((resolve) => setTimeout(resolve, 300 + random.int(2200))), process.finished]);
     process.child.kill('SIGKILL');

@@ -34,12 +34,17 @@ process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL');
 });
 
+/** WALTIDE_* variables of a test run are no configuration of the process under test. */
+function withoutOurs(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith('WALTIDE_')));
+}
+
 /** Starts the built CLI as a user would: a process of its own, which can be killed. */
 export function startWaltide(args: readonly string[], env: NodeJS.ProcessEnv = {}): WaltideProcess {
   if (!existsSync(MAIN)) throw new Error('dist/ is missing: run npm run build first');
   const child = spawn(process.execPath, [MAIN, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...env },
+    env: { ...withoutOurs(process.env), ...env },
   });
   running.add(child);
   let stdout = '';
