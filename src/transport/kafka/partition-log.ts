@@ -3,6 +3,12 @@ import { BatchEncoder, stamp } from './record-batch.ts';
 
 /** Kafka keeps what it needs to recognise a repetition for the last five batches of a producer and partition. */
 const IN_FLIGHT_MAX = 5;
+/**
+ * A broker that knows nothing of a producer takes any sequence for its first, so that a second batch could pass a
+ * lost first one unnoticed. Until a first one is confirmed, it goes alone; and again after a pause, since brokers
+ * forget producers that are idle (`producer.id.expiration.ms`, a day by default).
+ */
+const KNOWN_FOR_MS = 60_000;
 /** While a request is under way, what comes next gathers in the open batch until it is worth a request of its own. */
 const WORTH_SENDING_BYTES = 64 * 1024;
 const SPARE_WRITERS_MAX = 32;
@@ -55,6 +61,8 @@ export class PartitionLog {
   readonly partition: number;
   /** The log offset up to which everything is known to be durable. */
   end = 0n;
+  /** The offset of the next record is this or higher, unless the topic is another one by now. */
+  floor = 0n;
   inFlight = 0;
   /** An attempt failed: nothing is sent until all that is under way has come back, then all again, in order. */
   rewinding = false;
@@ -66,6 +74,7 @@ export class PartitionLog {
   #batches: SealedBatch[] = [];
   #unsent = 0;
   #nextSequence = 0;
+  #confirmedMs = 0;
 
   constructor(topic: string, partition: number) {
     this.topic = topic;
@@ -121,7 +130,10 @@ export class PartitionLog {
   /** The next batch to send, if one may go now. */
   next(): SealedBatch | null {
     if (this.rewinding || this.inFlight >= IN_FLIGHT_MAX) return null;
+    if (this.inFlight > 0 && Date.now() - this.#confirmedMs > KNOWN_FOR_MS) return null;
     while (this.#batches[this.#unsent]?.confirmed) this.#unsent++;
+    // Counted from the first one not confirmed: whatever may be sent again must be among the broker's last five.
+    if (this.#unsent >= IN_FLIGHT_MAX) return null;
     if (this.#unsent >= this.#batches.length) {
       const open = this.#open;
       if (!open || open.count === 0 || (this.inFlight > 0 && open.length < WORTH_SENDING_BYTES)) return null;
@@ -141,11 +153,12 @@ export class PartitionLog {
     this.inFlight++;
   }
 
-  /** `batch` is durable. Its tickets are settled at once; its buffer is used again. */
-  confirm(batch: SealedBatch, baseOffset: bigint): void {
+  /** `batch` is durable, and ends before the log offset `end`. Its tickets are settled; its buffer is used again. */
+  confirm(batch: SealedBatch, end: bigint): void {
     if (batch.confirmed) return;
     batch.confirmed = true;
-    batch.end = baseOffset + BigInt(batch.count);
+    this.#confirmedMs = Date.now();
+    batch.end = end;
     while (this.#batches[0]?.confirmed) {
       const [first] = this.#batches.splice(0, 1);
       if (this.#unsent > 0) this.#unsent--;
@@ -169,6 +182,7 @@ export class PartitionLog {
     this.rewinding = false;
     this.#unsent = 0;
     this.#nextSequence = 0;
+    this.#confirmedMs = 0;
     this.#batches = this.#batches.filter((batch) => !batch.confirmed);
     for (const batch of this.#batches) batch.sequence = -1;
   }

@@ -63,7 +63,10 @@ export class Producer {
     const known = this.#logs.get(info.name);
     if (known) return known;
     const logs = info.leaders.map((_leader, partition) => new PartitionLog(info.name, partition));
-    for (const log of logs) log.end = ends[log.partition] ?? 0n;
+    for (const log of logs) {
+      log.end = ends[log.partition] ?? 0n;
+      log.floor = log.end;
+    }
     this.#topics.set(info.name, info);
     this.#logs.set(info.name, logs);
     return logs;
@@ -261,12 +264,14 @@ export class Producer {
 
   #confirmed(log: PartitionLog, batch: SealedBatch, baseOffset: bigint): void {
     // Log ends never go back, except in a topic that is not the one we wrote to before.
-    if (!batch.confirmed && log.head === batch && baseOffset < log.end) {
+    if (!batch.confirmed && log.head === batch && baseOffset < log.floor) {
       this.fail(topicMissing(log.topic, 'was deleted and created again'));
       return;
     }
     this.#missingSinceMs.delete(log.topic);
-    log.confirm(batch, baseOffset);
+    const end = baseOffset + BigInt(batch.count);
+    if (log.head === batch) log.floor = end;
+    log.confirm(batch, end);
   }
 
   /** A repetition of something so old that the broker no longer knows where it is: at the end, or before. */
@@ -274,8 +279,7 @@ export class Producer {
     log.inFlight++;
     try {
       const offsets = await this.#cluster.listOffsets([log], LATEST);
-      const end = offsets.get(partitionKey(log.topic, log.partition))!;
-      log.confirm(batch, end - BigInt(batch.count));
+      log.confirm(batch, offsets.get(partitionKey(log.topic, log.partition))!);
     } catch (error) {
       this.fail(error as Error);
     } finally {
