@@ -74,7 +74,8 @@ function fillers(sizes: Sizes): Record<keyof Sizes, string> {
   return {
     customers: `
 SELECT n, 'user' || n || '@example.com', (${FIRST_NAMES})[1 + n % 10] || ' ' || (${LAST_NAMES})[1 + n % 8],
-  CASE WHEN n % 10 > 0 THEN jsonb_build_object('city', (ARRAY['København', 'Paris', '東京', 'Lagos'])[1 + n % 4], 'zip', lpad((n % 99999)::text, 5, '0'),
+  CASE WHEN n % 10 > 0 THEN jsonb_build_object(
+    'city', (ARRAY['København', 'Paris', '東京', 'Lagos'])[1 + n % 4], 'zip', lpad((n % 99999)::text, 5, '0'),
     'geo', jsonb_build_array(round((random() * 180 - 90)::numeric, 6), round((random() * 360 - 180)::numeric, 6))) END,
   (ARRAY['{}', '{vip}', '{new,"says \\"hi\\""}', '{"a,b",NULL,"NULL"}'])[1 + n % 4]::text[],
   CASE n % 3 WHEN 0 THEN true WHEN 1 THEN false END, date '1950-01-01' + (n % 20000)::int, decode(md5(n::text), 'hex'),
@@ -83,10 +84,13 @@ SELECT n, 'user' || n || '@example.com', (${FIRST_NAMES})[1 + n % 10] || ' ' || 
 SELECT ${productId('n')}, ${skuOf('n')}, (ARRAY['Lamp', 'Café chair', 'Teapot', 'Rug 2×3 m'])[1 + n % 4] || ' no. ' || n,
   CASE WHEN n % 8 = 0 THEN (SELECT string_agg(md5((n * 100 + i)::text), ' ') FROM generate_series(1, 100) i) ELSE 'A fine thing.' END,
   round((1 + random() * 900)::numeric, 2), CASE WHEN n % 7 > 0 THEN random() * 40 END, ARRAY[n % 50, 10 + n % 90, n % 33]::int[],
-  jsonb_build_object('colour', (ARRAY['red', 'grün', 'blue'])[1 + n % 3], 'rating', round((random() * 5)::numeric, 3), 'stock', 9007199254740993 + n),
-  make_interval(months => (n % 37)::int, days => (n % 20)::int), decode(repeat(md5(n::text), 4), 'hex'), timestamptz '2024-06-01 12:00:00.123456+00' + n * interval '1.000001 s'`,
+  jsonb_build_object('colour', (ARRAY['red', 'grün', 'blue'])[1 + n % 3], 'rating', round((random() * 5)::numeric, 3),
+    'stock', 9007199254740993 + n),
+  make_interval(months => (n % 37)::int, days => (n % 20)::int), decode(repeat(md5(n::text), 4), 'hex'),
+  timestamptz '2024-06-01 12:00:00.123456+00' + n * interval '1.000001 s'`,
     inventory: `
-SELECT ${skuOf(`1 + (n - 1) % ${sizes.products}`)}, 'A-' || n, (random() * 500)::int, timestamp '2024-12-31 23:59:59.999999' - n * interval '1 min'`,
+SELECT ${skuOf(`1 + (n - 1) % ${sizes.products}`)}, 'A-' || n, (random() * 500)::int,
+  timestamp '2024-12-31 23:59:59.999999' - n * interval '1 min'`,
     orders: `
 SELECT n, 1 + (n * 7919) % ${sizes.customers}, (ARRAY['placed', 'paid', 'packed', 'shipped', 'delivered'])[1 + n % 5]::order_status,
   round((random() * 3000)::numeric, 2), (ARRAY['EUR', 'USD', 'DKK'])[1 + n % 3],

@@ -141,12 +141,14 @@ export class Workload {
     return {
       statements: [
         `INSERT INTO orders (id, customer_id, status, total, currency, delivery, client_ip, placed_at${note && ', gift_note'})
-         SELECT o, 1 + (o * 7919) % ${customers}, 'placed', round((random() * 3000)::numeric, 2), 'EUR', tstzrange(now(), now() + interval '2 days'),
-                inet '192.168.0.0' + o % 65536, clock_timestamp()${note} FROM ${orders}`,
-        `INSERT INTO order_items SELECT o, line, ${productId(`1 + (o * 31 + line) % ${products}`)}, 1 + o % 4, round((1 + random() * 900)::numeric, 2),
+         SELECT o, 1 + (o * 7919) % ${customers}, 'placed', round((random() * 3000)::numeric, 2), 'EUR',
+                tstzrange(now(), now() + interval '2 days'), inet '192.168.0.0' + o % 65536, clock_timestamp()${note} FROM ${orders}`,
+        `INSERT INTO order_items SELECT o, line, ${productId(`1 + (o * 31 + line) % ${products}`)}, 1 + o % 4,
+                round((1 + random() * 900)::numeric, 2),
                 CASE WHEN o % 3 = 0 THEN jsonb_build_object('at', clock_timestamp(), 'big', 12345678901234567890::numeric) END
          FROM ${orders}, generate_series(1, ${ITEMS_PER_ORDER}) AS line`,
-        `INSERT INTO payments SELECT gen_random_uuid(), o, 'card', round((random() * 3000)::numeric, 2), random()::numeric, NULL, clock_timestamp() FROM ${orders}`,
+        `INSERT INTO payments SELECT gen_random_uuid(), o, 'card', round((random() * 3000)::numeric, 2), random()::numeric,
+                NULL, clock_timestamp() FROM ${orders}`,
         `UPDATE inventory SET quantity = quantity - 1, counted_at = now() WHERE sku IN (${this.#skus(session, ORDERS_AT_ONCE)})`,
       ],
     };
@@ -154,7 +156,8 @@ export class Workload {
 
   #advanceOrders(session: number): Action {
     const note = this.giftNotes ? `, gift_note = coalesce(gift_note, '') || '!'` : '';
-    const next = `CASE status WHEN 'placed' THEN 'paid' WHEN 'paid' THEN 'packed' WHEN 'packed' THEN 'shipped' ELSE 'delivered' END::order_status`;
+    const next = `CASE status WHEN 'placed' THEN 'paid' WHEN 'paid' THEN 'packed' WHEN 'packed' THEN 'shipped'
+                  ELSE 'delivered' END::order_status`;
     return {
       statements: [`UPDATE orders SET status = ${next}${note} WHERE id IN (${this.#own(session, this.#orders, 12)})`],
     };
@@ -178,7 +181,8 @@ export class Workload {
       .map((n) => productId(n));
     return {
       statements: [
-        `UPDATE products SET price = round(price * 1.01 + 0.01, 2) % 99999, weight_kg = random() * 40, updated_at = now() WHERE id IN (${ids.join(',')})`,
+        `UPDATE products SET price = round(price * 1.01 + 0.01, 2) % 99999, weight_kg = random() * 40,
+                updated_at = now() WHERE id IN (${ids.join(',')})`,
       ],
     };
   }
@@ -195,10 +199,11 @@ export class Workload {
     this.#customers = to;
     return {
       statements: [
-        `UPDATE customers SET address = jsonb_set(coalesce(address, '{}'), '{zip}', to_jsonb((random() * 99999)::int)), tags = tags[1:3] || 'moved'::text
+        `UPDATE customers SET address = jsonb_set(coalesce(address, '{}'), '{zip}', to_jsonb((random() * 99999)::int)),
+                tags = tags[1:3] || 'moved'::text
          WHERE id IN (${this.#own(session, this.#sizes.customers, 6)})`,
-        `INSERT INTO customers SELECT n, 'new' || n || '@example.com', 'New ''n'' Shiny ✨', NULL, '{}', NULL, current_date, '\\x00ff', clock_timestamp()
-         FROM generate_series(${from}, ${to}) AS n`,
+        `INSERT INTO customers SELECT n, 'new' || n || '@example.com', 'New ''n'' Shiny ✨', NULL, '{}', NULL, current_date,
+                '\\x00ff', clock_timestamp() FROM generate_series(${from}, ${to}) AS n`,
       ],
     };
   }

@@ -138,7 +138,8 @@ async function execute(file: string, statements: readonly string[]): Promise<voi
 }
 
 const SHARED = `(id INTEGER, name TEXT, amount NUMERIC(10,2), seen TIMESTAMPTZ, tags TEXT[])`;
-const ROWS = `(1, 'a', 1.10, '2024-01-01 00:00:00.000001+00', ARRAY['x', NULL]), (2, '', NULL, NULL, NULL), (10, '🙂', -0.5, NULL, ARRAY[]::TEXT[])`;
+const ROWS = `(1, 'a', 1.10, '2024-01-01 00:00:00.000001+00', ARRAY['x', NULL]),
+  (2, '', NULL, NULL, NULL), (10, '🙂', -0.5, NULL, ARRAY[]::TEXT[])`;
 
 /** `planted` is run in DuckDB after both sides were made equal. */
 async function compareWith(planted: readonly string[]): Promise<Awaited<ReturnType<typeof compareDatabases>>[number]> {
@@ -169,7 +170,11 @@ describe('compareDatabases', () => {
       `UPDATE t SET amount = 1.11 WHERE id = 1`,
       { kind: 'different', key: '1', columns: [{ name: 'amount', source: '1.10', target: '1.11' }] },
     ],
-    ['a microsecond', `UPDATE t SET seen = seen + INTERVAL 1 MICROSECOND WHERE id = 1`, { kind: 'different', key: '1' }],
+    [
+      'a microsecond',
+      `UPDATE t SET seen = seen + INTERVAL 1 MICROSECOND WHERE id = 1`,
+      { kind: 'different', key: '1' },
+    ],
     [
       'NULL for an empty text',
       `UPDATE t SET name = NULL WHERE id = 2`,

@@ -294,7 +294,7 @@ function comparison(tables: readonly TableComparison[], paint: Paint): string {
   ]);
   // Coloured once it is aligned.
   return formatTable(columns, rows)
-    .replace(/ equal$/gm, ` ${paint('green', 'equal')}`)
+    .replace(/(?<=[0-9a-f] {2})equal$/gm, paint('green', 'equal'))
     .replace(/DIFFERS$/gm, paint('red', 'DIFFERS'));
 }
 
@@ -322,17 +322,15 @@ function value(text: string | null): string {
 
 function summary({ copy, live, recovery, peakRssBytes, totalSeconds }: DemoReport): [string, string][] {
   const { inserts, updates, keyUpdates, deletes, rolledBack } = live;
-  const kinds = `${formatCount(inserts)} inserts, ${formatCount(updates)} updates, ${formatCount(keyUpdates)} of keys, ${formatCount(deletes)} deletes`;
+  const changes = `${formatCount(inserts)} inserts, ${formatCount(updates)} updates, ${formatCount(keyUpdates)} of keys`;
+  const rate = `${formatCount(live.eventsPerSecond)} events/s for ${formatDuration(live.seconds)}`;
   const lines: [string, string][] = [
     [
       'copy',
       `${formatCount(copy.rowsPerSecond)} rows/s (${formatCount(copy.rows)} rows in ${formatDuration(copy.seconds)})`,
     ],
-    [
-      'live',
-      `${formatCount(live.eventsPerSecond)} events/s for ${formatDuration(live.seconds)}, in ${formatCount(live.transactions)} transactions`,
-    ],
-    ['', `${kinds}; ${formatCount(rolledBack)} transactions rolled back`],
+    ['live', `${rate}, in ${formatCount(live.transactions)} transactions`],
+    ['', `${changes}, ${formatCount(deletes)} deletes; ${formatCount(rolledBack)} transactions rolled back`],
   ];
   if (live.lagMs)
     lines.push([
