@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { crc32c } from '../../src/transport/kafka/crc32c.ts';
+import { crc32c, slicedCrc32c } from '../../src/transport/kafka/crc32c.ts';
 import { murmur2, partitionOf } from '../../src/transport/kafka/murmur2.ts';
 import { PartitionLog, Ticket } from '../../src/transport/kafka/partition-log.ts';
 import { BatchEncoder, encodeHeader, putVarint, stamp, varintSize } from '../../src/transport/kafka/record-batch.ts';
@@ -178,6 +178,15 @@ describe('checksums and partitions', () => {
     expect(crc32c(Buffer.alloc(32, 0xff), 0, 32)).toBe(0x62a8ab43);
     const text = Buffer.from('..123456789..');
     expect(crc32c(text, 2, 11)).toBe(0xe3069283);
+  });
+
+  it('computes the same with and without native code', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 300 }), fc.nat(20), (data, start) => {
+        const from = Math.min(start, data.length);
+        expect(slicedCrc32c(data, from, data.length)).toBe(crc32c(data, from, data.length));
+      }),
+    );
   });
 
   it("gives a key the partition of Kafka's default partitioner", () => {

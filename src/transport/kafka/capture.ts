@@ -328,7 +328,9 @@ export class Capture {
   /** Resolves once the letter is durable. Throws at once where such records are to stop us. */
   #letter(letter: Letter): Promise<void> {
     const { config, log } = this.#cluster;
-    const what = `A record of ${letter.table} with key ${letter.key} takes ${letter.bytes} bytes (topic ${letter.topic}, limit ${config.maxRecordBytes})`;
+    const { table, key, bytes, topic } = letter;
+    const limit = config.maxRecordBytes;
+    const what = `A record of ${table} with key ${key} takes ${bytes} bytes (topic ${topic}, limit ${limit})`;
     const error = new WaltideError(
       'RECORD_TOO_LARGE',
       what,
@@ -367,6 +369,6 @@ function checkSlot(prefix: string, confirmed: Lsn | null, last: Progress | null)
   throw new WaltideError(
     'SLOT_AHEAD',
     `The slot has acknowledged ${formatLsn(confirmed)}, but the topics ${prefix}.* hold ${stored}: changes between are lost to them`,
-    'Copy everything again with `waltide run --recopy`; it drops the slot and makes a new one. Find out who else advanced the slot or deleted topics.',
+    'Find out who else advanced the slot or deleted topics, then copy everything again with `waltide run --recopy`.',
   );
 }

@@ -77,7 +77,8 @@ export class TopicOwners {
       const [schema, table] = JSON.parse(other) as [string, string];
       throw new WaltideError(
         'TABLES',
-        `Tables ${relationName(relation)} and ${schema}.${table} would share the topic ${topic}: Kafka allows only a-z, A-Z, 0-9, ".", "_" and "-"`,
+        `Tables ${relationName(relation)} and ${schema}.${table} would share the topic ${topic}: ` +
+          'Kafka allows only a-z, A-Z, 0-9, ".", "_" and "-"',
         'Leave one of them out (source.exclude), or give it to a pipeline with another topicPrefix.',
       );
     }

@@ -2,7 +2,7 @@ import type { Lsn } from '../../../event/lsn.ts';
 import { partitionKey } from '../cluster.ts';
 import type { Progress } from '../progress.ts';
 
-/** Steps remembered between what is applied and the newest progress; on overflow every second one is forgotten. */
+/** Steps remembered between what is applied and the newest progress. */
 const STEPS_MAX = 1024;
 
 /**
@@ -14,6 +14,8 @@ export class AppliedTracker {
   /** True where another process of the same sink reads the topic. */
   readonly #elsewhere: (topic: string) => boolean;
   #steps: Progress[] = [];
+  #stride = 1;
+  #skipped = 0;
   #lsn: Lsn = 0n;
 
   constructor(elsewhere: (topic: string) => boolean) {
@@ -29,9 +31,15 @@ export class AppliedTracker {
     const last = this.#steps.at(-1);
     // A new copy begins at zero again; what was known before it is still true of the data, so nothing goes back.
     if (last && step.lsn < last.lsn) this.#steps = [];
+    // A sink far behind needs no finer steps than this: the newest one moves along until it is a stride from the last.
+    if (this.#skipped + 1 < this.#stride && this.#steps.length > 0) {
+      this.#steps.pop();
+      this.#skipped++;
+    } else this.#skipped = 0;
     this.#steps.push(step);
-    if (this.#steps.length > STEPS_MAX)
-      this.#steps = this.#steps.filter((_step, i, all) => i % 2 === 1 || i === all.length - 1);
+    if (this.#steps.length <= STEPS_MAX) return;
+    this.#steps = this.#steps.filter((_step, i) => i % 2 === 0);
+    this.#stride *= 2;
   }
 
   lsn(): Lsn {
@@ -41,6 +49,7 @@ export class AppliedTracker {
       const { lsn } = this.#steps[reached - 1]!;
       if (lsn > this.#lsn) this.#lsn = lsn;
       this.#steps.splice(0, reached);
+      if (this.#steps.length === 0) this.#stride = 1;
     }
     return this.#lsn;
   }

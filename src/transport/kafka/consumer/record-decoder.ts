@@ -62,14 +62,9 @@ export class HeaderDecoder {
 
   readonly #visit = (nameAt: number, nameEnd: number, valueAt: number, valueEnd: number): void => {
     const { bytes } = this.#cursor!;
-    for (const { field, bytes: name } of NAMES) {
-      if (
-        name.length !== nameEnd - nameAt ||
-        bytes[nameAt + 8] !== name[8] ||
-        bytes[nameEnd - 1] !== name[name.length - 1]
-      )
-        continue;
-      if (bytes.compare(name, 0, name.length, nameAt, nameEnd) !== 0) continue;
+    for (let i = 0; i < NAMES.length; i++) {
+      const { field, bytes: name } = NAMES[i]!;
+      if (!same(name, bytes, nameAt, nameEnd)) continue;
       this.#take(field, bytes, valueAt, valueEnd);
       return;
     }
@@ -119,7 +114,10 @@ export class HeaderDecoder {
 }
 
 function same(known: Buffer, bytes: Buffer, at: number, end: number): boolean {
-  return known.length === end - at && bytes.compare(known, 0, known.length, at, end) === 0;
+  if (known.length !== end - at) return false;
+  // Some twenty bytes: a loop is several times as fast as a call into native code.
+  for (let i = 0; i < known.length; i++) if (known[i] !== bytes[at + i]) return false;
+  return true;
 }
 
 function decimal(bytes: Buffer, at: number, end: number): number {

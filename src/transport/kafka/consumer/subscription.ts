@@ -49,6 +49,7 @@ export class KafkaSubscription implements Subscription {
   #copyStart: Progress['copyStart'] = new Map();
   #readers = new Map<string, PartitionReader>();
   #assignment: Assignment | null = null;
+  #assignedTopics: ReadonlySet<string> | null = null;
   #outstandingBytes = 0;
   #turn = 0;
   #paused = true;
@@ -209,9 +210,8 @@ export class KafkaSubscription implements Subscription {
     for (const topic of progress.ends.keys()) this.#topics.add(topic);
     this.#copyStart = progress.copyStart;
     this.#tracker.progress(progress);
-    return (
-      this.#topics.size > before || (this.#assignment !== null && this.#topics.size > this.#assignment.topics.length)
-    );
+    if (this.#topics.size > before) return true;
+    return [...this.#topics].some((topic) => this.#assignedTopics?.has(topic) === false);
   }
 
   #hasRoom(): boolean {
@@ -222,8 +222,7 @@ export class KafkaSubscription implements Subscription {
   }
 
   #isElsewhere(topic: string): boolean {
-    const assignment = this.#assignment;
-    return assignment?.topics.includes(topic) === true && !assignment.partitions.has(topic);
+    return this.#assignedTopics?.has(topic) === true && !this.#assignment!.partitions.has(topic);
   }
 
   #state(): MemberState {
@@ -265,6 +264,7 @@ export class KafkaSubscription implements Subscription {
       reader.truncateIsBarrier = (assignment.partitions.get(reader.topic)?.length ?? 1) > 1;
     this.#readers = readers;
     this.#assignment = assignment;
+    this.#assignedTopics = new Set(assignment.topics);
     this.#paused = false;
     this.#fetcher.assign([...readers.values()]);
     this.#firstAssignment?.resolve();
@@ -323,6 +323,6 @@ function unknownRelation(partition: string, id: string): WaltideError {
   return new WaltideError(
     'PROTOCOL',
     `${partition} refers to the table description ${id}, which is not in the schema topic`,
-    'The schema topic was deleted or has lost records (its cleanup.policy must be compact). Copy everything again with `waltide run --recopy`.',
+    'The schema topic was deleted, or its cleanup.policy is not compact; copy everything again with `waltide run --recopy`.',
   );
 }
