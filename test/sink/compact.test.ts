@@ -12,7 +12,15 @@ const transaction: Transaction = { xid: 1, commitLsn: 1n, commitTimeUs: 0n, snap
 type Stored = readonly [key: string, toast: string | null, plain: string];
 
 const relationOf = (keyType: string, replicaIdentity: ReplicaIdentity = 'd', key: readonly number[] = [0]) =>
-  relation('t', [['k', keyType], ['toast', 'text'], ['plain', 'text']], { replicaIdentity, key });
+  relation(
+    't',
+    [
+      ['k', keyType],
+      ['toast', 'text'],
+      ['plain', 'text'],
+    ],
+    { replicaIdentity, key },
+  );
 
 const textsOf = (row: Row): Stored => [0, 1, 2].map((column) => row.text(column)) as unknown as Stored;
 
@@ -45,7 +53,9 @@ function play(table: Map<string, Stored>, steps: readonly Step[], of: ReturnType
   const events: ChangeEvent[] = [];
   const row = (values: Values): Row => new Row(of, encodeTuple(values), 0);
   const emit = (op: Op, before: Values | null, after: Values | null) =>
-    events.push(new ChangeEvent(op, transaction, events.length + 1, 1, 0n, of, before && row(before), after && row(after)));
+    events.push(
+      new ChangeEvent(op, transaction, events.length + 1, 1, 0n, of, before && row(before), after && row(after)),
+    );
   const full = of.replicaIdentity === 'f';
   for (const { op, pick, key, toast, plain, keepToast } of steps) {
     const present = [...table.keys()];
@@ -97,7 +107,8 @@ describe('changes of a table with a key', () => {
             if (!source) throw new Error('a merge names a row that is not stored');
             return textsOf(row).map((value, i) => (value === undefined ? source[i]! : value)) as unknown as Stored;
           });
-          for (const row of deletes) expect(stored.delete(row.text(0)!), 'a delete names a stored row, once').toBe(true);
+          for (const row of deletes)
+            expect(stored.delete(row.text(0)!), 'a delete names a stored row, once').toBe(true);
           for (const row of [...inserts.map(textsOf), ...merged]) {
             expect(stored.has(row[0]), 'an insert never meets its own key').toBe(false);
             expect(row).not.toContain(undefined);
@@ -111,10 +122,20 @@ describe('changes of a table with a key', () => {
   }
 
   test('a key of several columns is not the run of their characters', () => {
-    const of = relation('t', [['a', 'text'], ['b', 'text']], { key: [0, 1] });
+    const of = relation(
+      't',
+      [
+        ['a', 'text'],
+        ['b', 'text'],
+      ],
+      { key: [0, 1] },
+    );
     const compactor = new KeyedCompactor(of);
     const row = (...values: string[]) => new Row(of, encodeTuple(values), 0);
-    for (const [a, b] of [['ab', 'c'], ['a', 'bc']] as const) {
+    for (const [a, b] of [
+      ['ab', 'c'],
+      ['a', 'bc'],
+    ] as const) {
       compactor.add(new ChangeEvent('d', transaction, 1, 1, 0n, of, row(a, b), null));
     }
     expect(compactor.finish().deletes).toHaveLength(2);
@@ -124,7 +145,9 @@ describe('changes of a table with a key', () => {
     const of = relationOf('int8');
     const compactor = new KeyedCompactor(of);
     for (const key of ['9007199254740992', '9007199254740993', '-9223372036854775808', '7', '-7']) {
-      compactor.add(new ChangeEvent('d', transaction, 1, 1, 0n, of, new Row(of, encodeTuple([key, null, null]), 0), null));
+      compactor.add(
+        new ChangeEvent('d', transaction, 1, 1, 0n, of, new Row(of, encodeTuple([key, null, null]), 0), null),
+      );
     }
     expect(compactor.finish().deletes).toHaveLength(5);
   });
@@ -145,10 +168,14 @@ describe('changes of a table with a key', () => {
     const of = relationOf('text');
     const compactor = new KeyedCompactor(of);
     const row = (...values: Values) => new Row(of, encodeTuple(values), 0);
-    compactor.add(new ChangeEvent('u', transaction, 1, 1, 0n, of, row('long key', null, null), row(undefined, undefined, 'q')));
+    compactor.add(
+      new ChangeEvent('u', transaction, 1, 1, 0n, of, row('long key', null, null), row(undefined, undefined, 'q')),
+    );
     const { deletes, merges } = compactor.finish();
     expect(deletes.map((one) => one.text(0))).toEqual(['long key']);
-    expect(merges.map(({ row: one, origin }) => [textsOf(one), origin.text(0)])).toEqual([[['long key', undefined, 'q'], 'long key']]);
+    expect(merges.map(({ row: one, origin }) => [textsOf(one), origin.text(0)])).toEqual([
+      [['long key', undefined, 'q'], 'long key'],
+    ]);
   });
 });
 
@@ -156,7 +183,12 @@ describe('changes of a table without a key', () => {
   test('under FULL, compacted, give the same rows as often', () => {
     const of = relationOf('int4', 'f', []);
     const value = fc.tuple(fc.constantFrom('1', '2'), fc.constantFrom('A', null), fc.constantFrom('p', 'q'));
-    const change = fc.record({ op: fc.constantFrom('c' as const, 'u' as const, 'd' as const), value, pick: fc.nat(100), keep: fc.boolean() });
+    const change = fc.record({
+      op: fc.constantFrom('c' as const, 'u' as const, 'd' as const),
+      value,
+      pick: fc.nat(100),
+      keep: fc.boolean(),
+    });
     fc.assert(
       fc.property(fc.array(value, { maxLength: 6 }), fc.array(change, { maxLength: 30 }), (initial, list) => {
         const expected: Stored[] = [...initial];
@@ -178,7 +210,18 @@ describe('changes of a table without a key', () => {
           const keeps = keep && old![1] !== null;
           const after: Stored = [next[0], keeps ? old![1] : next[1], next[2]];
           expected.push(after);
-          compactor.add(new ChangeEvent('u', transaction, 1, 1, 0n, of, row(old!), row([after[0], keeps ? undefined : after[1], after[2]])));
+          compactor.add(
+            new ChangeEvent(
+              'u',
+              transaction,
+              1,
+              1,
+              0n,
+              of,
+              row(old!),
+              row([after[0], keeps ? undefined : after[1], after[2]]),
+            ),
+          );
         }
         const { deletes, inserts } = compactor.finish();
         for (const { row: gone, count } of deletes) {

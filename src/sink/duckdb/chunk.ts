@@ -2,8 +2,8 @@ import { isUtf8 } from 'node:buffer';
 import duckdb, { type DataChunk, type LogicalType } from '@duckdb/node-bindings';
 import { ByteWriter } from '../../event/byte-writer.ts';
 import { NULL, type Row, skipColumn, TEXT, UNCHANGED } from '../../event/row.ts';
-import { type Cells, ValueError } from './cells.ts';
-import { type Filler, fillerOf } from './fill.ts';
+import { type Cells, type Filler, ValueError } from './cells.ts';
+import { fillerOf } from './fill.ts';
 import { logicalType, type Target } from './mapping.ts';
 
 /** A column to load from the rows of `part`: its value, or whether the WAL left it out. */

@@ -19,9 +19,11 @@ export class DuckdbFile {
   /** The catalog's name in SQL, made from the file's name by DuckDB. */
   readonly catalog: string;
   readonly #database: Database;
+  readonly #memoryLimit: string;
 
-  private constructor(path: string, database: Database, connection: Connection, catalog: string) {
+  private constructor(path: string, limit: string, database: Database, connection: Connection, catalog: string) {
     this.path = path;
+    this.#memoryLimit = limit;
     this.#database = database;
     this.connection = connection;
     this.catalog = catalog;
@@ -43,7 +45,7 @@ export class DuckdbFile {
       const result = await duckdb.query(connection, 'SELECT current_database()');
       const chunk = await duckdb.fetch_chunk(result);
       const catalog = new TextDecoder().decode(firstText(chunk!));
-      return new DuckdbFile(path, database, connection, catalog);
+      return new DuckdbFile(path, options.memoryLimit, database, connection, catalog);
     } catch (error) {
       if (connection) duckdb.disconnect_sync(connection);
       if (database) duckdb.close_sync(database);
@@ -57,6 +59,14 @@ export class DuckdbFile {
     return duckdb.connect(this.#database);
   }
 
+  /**
+   * Lets DuckDB count up to all of the configured limit, or only the usual half: for one batch that needs it.
+   * Rejects like any statement.
+   */
+  async allowMemory(all: boolean): Promise<void> {
+    await duckdb.query(this.connection, `SET GLOBAL memory_limit = '${countedBytes(this.#memoryLimit, all)}B'`);
+  }
+
   close(): void {
     duckdb.disconnect_sync(this.connection);
     duckdb.close_sync(this.#database);
@@ -64,16 +74,47 @@ export class DuckdbFile {
   }
 }
 
+/** What DuckDB counts is half of what it takes: allocators keep freed memory, and buffers of a load are not counted. */
+const COUNTED = 0.5;
+const COUNTED_BYTES_MIN = 64 * 2 ** 20;
+
+const UNITS: Readonly<Record<string, number>> = {
+  '': 1,
+  K: 1e3,
+  M: 1e6,
+  G: 1e9,
+  T: 1e12,
+  KI: 2 ** 10,
+  MI: 2 ** 20,
+  GI: 2 ** 30,
+  TI: 2 ** 40,
+};
+
+/** Bytes of a size such as `256MB` or `1.5GiB`, as the configuration's schema lets through. */
+function sizeBytes(size: string): number {
+  const match = /^([\d.]+)\s*([KMGT]?I?)B$/i.exec(size);
+  return match ? Number(match[1]) * (UNITS[match[2]!.toUpperCase()] ?? 1) : 0;
+}
+
+function countedBytes(memoryLimit: string, all: boolean): number {
+  return Math.round(Math.max(COUNTED_BYTES_MIN, sizeBytes(memoryLimit) * (all ? 1 : COUNTED)));
+}
+
 function configOf(options: DatabaseOptions, path: string): duckdb.Config {
   const config = duckdb.create_config();
+  const counted = countedBytes(options.memoryLimit, false);
   const settings = {
-    memory_limit: options.memoryLimit,
+    memory_limit: `${counted}B`,
     threads: String(options.threads),
     temp_directory: `${path}.tmp`,
     // Rows of a table have no order; keeping one costs memory.
     preserve_insertion_order: 'false',
-    // The default of 16 MB would checkpoint after nearly every batch and write each row twice within a second.
-    checkpoint_threshold: '128MB',
+    // Rows stay in memory until a checkpoint, so its interval is part of the memory, too. 16 MB is DuckDB's default.
+    checkpoint_threshold: `${Math.round(Math.max(16 * 2 ** 20, counted / 8))}B`,
+    // Freed memory goes back to the system soon, in the background, not when the next 128 MB are needed.
+    allocator_background_threads: 'true',
+    allocator_flush_threshold: '4MB',
+    allocator_bulk_deallocation_flush_threshold: '4MB',
     // Nothing is fetched from the net because a query happens to name a function.
     autoinstall_known_extensions: 'false',
   };
@@ -124,7 +165,7 @@ function lockedError(path: string, holder: string, cause?: unknown): WaltideErro
 
 function openError(path: string, error: unknown): WaltideError {
   if (error instanceof WaltideError) return error;
-  const message = messageOf(error);
+  const message = duckdbMessage(error);
   if (/Could not set lock|Conflicting lock|being used by another process/i.test(message)) {
     const pid = /PID (\d+)/.exec(message);
     return lockedError(path, pid ? `process ${pid[1]}` : 'another process', error);
@@ -152,32 +193,47 @@ const BLAMES_DATA =
 
 /** True where retrying the same statement gives the same error: the table's data or definition is at fault. */
 export function blamesData(error: unknown): boolean {
-  return BLAMES_DATA.test(messageOf(error)) && !isFatal(error);
+  return BLAMES_DATA.test(duckdbMessage(error)) && !isFatal(error);
 }
 
 /** True where DuckDB refuses everything from now on until the file is opened again. */
 export function isFatal(error: unknown): boolean {
-  return /^(FATAL|INTERNAL) Error|has been invalidated|Connection.* (closed|disconnected)/i.test(messageOf(error));
+  return /^(FATAL|INTERNAL) Error|has been invalidated|Connection.* (closed|disconnected)/i.test(duckdbMessage(error));
 }
 
-/** SINK_FULL or SINK: both may pass by themselves. */
+/** True where a statement needed more than the memory limit. */
+export function isOutOfMemory(error: unknown): boolean {
+  return /^Out of Memory Error/i.test(duckdbMessage(error));
+}
+
+/** SINK_FULL or SINK, which may both pass by themselves; INTERNAL for a fault of this program. */
 export function storeError(doing: string, error: unknown): WaltideError {
   if (error instanceof WaltideError) return error;
-  const message = firstLine(messageOf(error));
-  if (/No space left|disk full|max_temp_directory_size|Could not write all bytes|ENOSPC/i.test(messageOf(error))) {
-    return new WaltideError(
-      'SINK_FULL',
-      `${doing}: ${message}`,
-      'Free space on the disk of the DuckDB file; nothing is lost meanwhile.',
-      { cause: error },
-    );
+  const text = duckdbMessage(error);
+  const message = `${doing}: ${firstLine(text)}`;
+  if (error instanceof TypeError || error instanceof RangeError || error instanceof ReferenceError) {
+    return new WaltideError('INTERNAL', message, 'Please report this with the log.', { cause: error });
   }
-  return new WaltideError(
-    'SINK',
-    `${doing}: ${message}`,
-    'Look at the disk and the memory limit of the DuckDB sink if this goes on.',
-    { cause: error },
-  );
+  if (/No space left|disk full|max_temp_directory_size|Could not write all bytes|ENOSPC/i.test(text)) {
+    const help = 'Free space on the disk of the DuckDB file; nothing is lost meanwhile.';
+    return new WaltideError('SINK_FULL', message, help, { cause: error });
+  }
+  const help = isOutOfMemory(error)
+    ? "Raise the sink's memoryLimit: a row or a batch needs more than that."
+    : 'Look at the disk and the memory limit of the DuckDB sink if this goes on.';
+  return new WaltideError('SINK', message, help, { cause: error });
+}
+
+/** DuckDB's message. Where its C API throws, that is JSON. */
+function duckdbMessage(error: unknown): string {
+  const message = messageOf(error);
+  if (!message.startsWith('{"exception_type"')) return message;
+  try {
+    const { exception_type: type, exception_message: text } = JSON.parse(message) as Record<string, string>;
+    return `${type} Error: ${text}`;
+  } catch {
+    return message;
+  }
 }
 
 function firstLine(message: string): string {

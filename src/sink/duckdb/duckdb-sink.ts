@@ -7,7 +7,7 @@ import type { Relation } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
 import { VERSION } from '../../version.ts';
 import type { QueryResult, Sink, SinkState } from '../sink.ts';
-import { DuckdbFile, isFatal, storeError } from './database.ts';
+import { DuckdbFile, isFatal, isOutOfMemory, storeError } from './database.ts';
 import { DeliveryWriter } from './delivery.ts';
 import { Loader } from './loader.ts';
 import { runQuery } from './query.ts';
@@ -66,20 +66,37 @@ class DuckdbSink implements Sink {
   apply(delivery: Delivery): Promise<void> {
     return this.#exclusive(async () => {
       const opened = await this.#ensureOpen();
-      for (let labels = 0; ; labels++) {
+      try {
+        await this.#write(opened, delivery);
+      } catch (error) {
+        if (!(error instanceof WaltideError) || !isOutOfMemory(error.cause)) throw error;
+        this.#log.info({ sink: this.name }, 'a batch needs more memory; trying once more with all of memoryLimit');
+        await opened.file.allowMemory(true);
         try {
-          return await this.#transaction(opened, async () => {
-            await opened.writer.write(delivery);
-            await opened.state.saveOffsets(delivery.offsets);
-          });
-        } catch (error) {
-          if (!(error instanceof UnknownLabelError)) throw error;
-          if (labels >= NEW_LABELS_MAX)
-            throw new RejectedError(error.relation.schema, error.relation.table, error.message);
-          opened.writer.addLabel(error);
+          await this.#write(opened, delivery);
+        } finally {
+          await opened.file.allowMemory(false).catch(() => undefined);
         }
       }
     });
+  }
+
+  /** One transaction, begun again for each enum label that nobody announced. */
+  async #write(opened: Opened, delivery: Delivery): Promise<void> {
+    for (let labels = 0; ; labels++) {
+      try {
+        return await this.#transaction(opened, async () => {
+          await opened.writer.write(delivery);
+          await opened.state.saveOffsets(delivery.offsets);
+        });
+      } catch (error) {
+        if (!(error instanceof UnknownLabelError)) throw error;
+        if (labels >= NEW_LABELS_MAX) {
+          throw new RejectedError(error.relation.schema, error.relation.table, error.message);
+        }
+        opened.writer.addLabel(error);
+      }
+    }
   }
 
   stopTable(relation: Relation, reason: string): Promise<void> {

@@ -61,7 +61,6 @@ export class TableWriter {
   }
 
   async applyKeyed(target: RunTarget, changes: Compacted): Promise<void> {
-
     if (changes.truncate) await duckdb.query(this.#connection, `DELETE FROM ${target.name}`);
     if (changes.merges.length > 0) await this.#stageMerges(target, changes.merges);
     if (changes.deletes.length > 0) await this.#deleteKeys(target, changes.deletes);

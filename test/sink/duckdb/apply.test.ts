@@ -2,7 +2,11 @@ import { describe, expect, test } from 'vitest';
 import { RejectedError } from '../../../src/errors.ts';
 import { type Change, changes, copy, delivery, events, openSink, relation, type Values } from './support.ts';
 
-const item = relation('item', [['id', 'int8'], ['name', 'text'], ['body', 'text']]);
+const item = relation('item', [
+  ['id', 'int8'],
+  ['name', 'text'],
+  ['body', 'text'],
+]);
 const all = 'SELECT * FROM item ORDER BY id';
 const LONG = 'x'.repeat(5000);
 
@@ -28,7 +32,9 @@ describe('rows of a table with a key', () => {
 
   test('key changes: a chain, and two rows that swap their keys', async () => {
     const sink = await openSink();
-    await sink.apply(changes(['c', item, ['1', 'one', null]], ['c', item, ['2', 'two', null]], ['c', item, ['3', 'three', null]]));
+    await sink.apply(
+      changes(['c', item, ['1', 'one', null]], ['c', item, ['2', 'two', null]], ['c', item, ['3', 'three', null]]),
+    );
     await sink.apply(
       changes(
         ['u', item, ['9', 'one', null], ['1', null, null]],
@@ -47,7 +53,9 @@ describe('rows of a table with a key', () => {
 
   test('an unchanged TOAST value is kept: from the same delivery, from the stored row, through key changes', async () => {
     const sink = await openSink();
-    await sink.apply(changes(['c', item, ['1', 'a', LONG]], ['c', item, ['2', 'b', `${LONG}2`]], ['c', item, ['3', 'c', null]]));
+    await sink.apply(
+      changes(['c', item, ['1', 'a', LONG]], ['c', item, ['2', 'b', `${LONG}2`]], ['c', item, ['3', 'c', null]]),
+    );
     await sink.apply(
       changes(
         ['u', item, ['1', 'a2', undefined]],
@@ -70,14 +78,18 @@ describe('rows of a table with a key', () => {
   test('an update that lacks values of a row the sink does not hold is refused, not guessed', async () => {
     const sink = await openSink();
     await sink.apply(changes(['c', item, ['1', 'a', LONG]]));
-    await expect(sink.apply(changes(['u', item, ['5', 'x', undefined]]))).rejects.toThrow(/public\.item: 1 updated rows leave out/);
+    await expect(sink.apply(changes(['u', item, ['5', 'x', undefined]]))).rejects.toThrow(
+      /public\.item: 1 updated rows leave out/,
+    );
     expect(await sink.rows(all)).toEqual([['1', 'a', LONG]]);
   });
 
   test('truncate voids what came before it, in the file and in the delivery', async () => {
     const sink = await openSink();
     await sink.apply(changes(['c', item, ['1', 'a', null]]));
-    await sink.apply(changes(['c', item, ['2', 'b', null]], ['t', item], ['c', item, ['1', 'c', null]], ['u', item, ['1', 'd', null]]));
+    await sink.apply(
+      changes(['c', item, ['2', 'b', null]], ['t', item], ['c', item, ['1', 'c', null]], ['u', item, ['1', 'd', null]]),
+    );
     expect(await sink.rows(all)).toEqual([['1', 'd', null]]);
     await sink.apply(changes(['t', item]));
     expect(await sink.rows(all)).toEqual([]);
@@ -85,8 +97,23 @@ describe('rows of a table with a key', () => {
 
   test('keys of several columns and of other types', async () => {
     const sink = await openSink();
-    const line = relation('line', [['a', 'numeric'], ['b', 'text'], ['c', 'float8'], ['v', 'text']], { key: [0, 1, 2] });
-    await sink.apply(changes(['c', line, ['1.0', 'x', '-0', 'one']], ['c', line, ['1.00', 'y', 'NaN', 'two']], ['c', line, ['2', "it's", '1e-300', 'three']]));
+    const line = relation(
+      'line',
+      [
+        ['a', 'numeric'],
+        ['b', 'text'],
+        ['c', 'float8'],
+        ['v', 'text'],
+      ],
+      { key: [0, 1, 2] },
+    );
+    await sink.apply(
+      changes(
+        ['c', line, ['1.0', 'x', '-0', 'one']],
+        ['c', line, ['1.00', 'y', 'NaN', 'two']],
+        ['c', line, ['2', "it's", '1e-300', 'three']],
+      ),
+    );
     await sink.apply(
       changes(
         ['u', line, ['1.000', 'x', '0', 'uno'], ['1.0', 'x', '-0', null]],
@@ -103,7 +130,8 @@ describe('rows of a table with a key', () => {
   test('more rows than one chunk holds, wide and narrow, from shared and from own buffers', async () => {
     const sink = await openSink();
     const list: Change[] = [];
-    for (let i = 0; i < 7000; i++) list.push(['c', item, [String(i), i % 3 === 0 ? null : `name ${i}`, 'y'.repeat(i % 2500)]]);
+    for (let i = 0; i < 7000; i++)
+      list.push(['c', item, [String(i), i % 3 === 0 ? null : `name ${i}`, 'y'.repeat(i % 2500)]]);
     await sink.apply(changes(...list));
     await sink.apply(changes(...list.map(([, of, after]): Change => ['u', of, [after![0]!, 'n', undefined]])));
     expect(await sink.rows('SELECT count(*), count(DISTINCT id), sum(length(body)), min(name) FROM item')).toEqual([
@@ -113,17 +141,27 @@ describe('rows of a table with a key', () => {
 });
 
 describe('rows of a table without a key', () => {
-  const log = relation('log', [['who', 'text'], ['n', 'numeric'], ['tags', { ...item.columns[1]!.type, name: '_text', kind: 'array', of: item.columns[1]!.type }]], {
-    key: [],
-    replicaIdentity: 'f',
-  });
+  const log = relation(
+    'log',
+    [
+      ['who', 'text'],
+      ['n', 'numeric'],
+      ['tags', { ...item.columns[1]!.type, name: '_text', kind: 'array', of: item.columns[1]!.type }],
+    ],
+    {
+      key: [],
+      replicaIdentity: 'f',
+    },
+  );
 
   test('each update and delete takes exactly one of several equal rows, NULLs included', async () => {
     const sink = await openSink();
     const a: Values = ['a', null, '{x,NULL}'];
     const b: Values = ['b', '1.0', null];
     await sink.apply(changes(['c', log, a], ['c', log, a], ['c', log, a], ['c', log, b], ['c', log, b]));
-    await sink.apply(changes(['d', log, null, a], ['u', log, ['c', undefined, undefined], b], ['c', log, b], ['d', log, null, a]));
+    await sink.apply(
+      changes(['d', log, null, a], ['u', log, ['c', undefined, undefined], b], ['c', log, b], ['d', log, null, a]),
+    );
     expect(await sink.rows('SELECT who, n, tags FROM log ORDER BY who')).toEqual([
       ['a', null, ['x', null]],
       ['b', '1.0', null],
@@ -145,7 +183,11 @@ describe('names', () => {
   test('reserved words, quotes, dots, other scripts and 63 bytes are taken as they are', async () => {
     const sink = await openSink();
     const names = ['at', 'end', 'select', 'a"b', "c'd", 'e.f', 'ключ', '名前', 'x'.repeat(63), 'rowid', ' '];
-    const odd = relation('order', names.map((name) => [name, 'text'] as const), { schema: 'temp', key: [1, 3] });
+    const odd = relation(
+      'order',
+      names.map((name) => [name, 'text'] as const),
+      { schema: 'temp', key: [1, 3] },
+    );
     await sink.apply(changes(['c', odd, names.map((name) => `v ${name}`)]));
     await sink.apply(changes(['u', odd, names.map((name, i) => (i === 1 || i === 3 ? `v ${name}` : `w ${name}`))]));
     const { columns, rows } = await sink.query!('SELECT * FROM sink."temp"."order"', { rowsMax: 10, timeoutMs: 5000 });
@@ -156,28 +198,53 @@ describe('names', () => {
   test('tables or columns that differ in case only are refused by name', async () => {
     const sink = await openSink();
     await sink.apply(changes(['c', item, ['1', 'a', null]]));
-    await expect(sink.apply(changes(['t', { ...item, table: 'ITEM' }]))).rejects.toThrow(/public\.ITEM would share its name in DuckDB with public\.item/);
-    await expect(sink.apply(changes(['t', { ...item, schema: 'main' }]))).rejects.toThrow(/main\.item would share its name/);
-    const twice = relation('twice', [['id', 'int4'], ['Name', 'text'], ['name', 'text']]);
-    await expect(sink.apply(changes(['t', twice]))).rejects.toThrow(/columns "Name" and "name" of public\.twice differ in case only/);
+    await expect(sink.apply(changes(['t', { ...item, table: 'ITEM' }]))).rejects.toThrow(
+      /public\.ITEM would share its name in DuckDB with public\.item/,
+    );
+    await expect(sink.apply(changes(['t', { ...item, schema: 'main' }]))).rejects.toThrow(
+      /main\.item would share its name/,
+    );
+    const twice = relation('twice', [
+      ['id', 'int4'],
+      ['Name', 'text'],
+      ['name', 'text'],
+    ]);
+    await expect(sink.apply(changes(['t', twice]))).rejects.toThrow(
+      /columns "Name" and "name" of public\.twice differ in case only/,
+    );
     // Not ASCII, so DuckDB does tell them apart.
-    await sink.apply(changes(['c', relation('umlaut', [['É', 'text'], ['é', 'text']]), ['1', '2']]));
+    await sink.apply(
+      changes([
+        'c',
+        relation('umlaut', [
+          ['É', 'text'],
+          ['é', 'text'],
+        ]),
+        ['1', '2'],
+      ]),
+    );
     expect(await sink.rows('SELECT * FROM umlaut')).toEqual([['1', '2']]);
   });
 
   test("a schema of Waltide's own name, and tables that it did not create, are left alone", async () => {
     const sink = await openSink();
-    await expect(sink.apply(changes(['t', { ...item, schema: '_waltide', table: 'offsets' }]))).rejects.toThrow(/Waltide's own schema/);
+    await expect(sink.apply(changes(['t', { ...item, schema: '_waltide', table: 'offsets' }]))).rejects.toThrow(
+      /Waltide's own schema/,
+    );
     await sink.close();
     const { DuckDBInstance } = await import('@duckdb/node-api');
     const other = await DuckDBInstance.create(sink.path);
     const connection = await other.connect();
-    await connection.run("CREATE TABLE Item (mine VARCHAR); INSERT INTO item VALUES ('keep'); CREATE VIEW v AS SELECT 1 AS a");
+    await connection.run(
+      "CREATE TABLE Item (mine VARCHAR); INSERT INTO item VALUES ('keep'); CREATE VIEW v AS SELECT 1 AS a",
+    );
     connection.closeSync();
     other.closeSync();
 
     const again = await openSink(sink.path);
-    await expect(again.apply(changes(['c', item, ['1', 'a', null]]))).rejects.toThrow(/exists in the DuckDB file but was not created by Waltide/);
+    await expect(again.apply(changes(['c', item, ['1', 'a', null]]))).rejects.toThrow(
+      /exists in the DuckDB file but was not created by Waltide/,
+    );
     await expect(again.apply(changes(['t', { ...item, table: 'v' }]))).rejects.toThrow(/not created by Waltide/);
     // Stopping and copying again do not make it ours.
     await again.stopTable(item, 'foreign');
@@ -196,8 +263,27 @@ describe('a copy', () => {
   test('begins with an empty table, in the shape that the source has now', async () => {
     const sink = await openSink();
     await sink.apply(copy(['t', item], ['r', item, ['1', 'a', null]]));
-    const changed = relation('item', [['id', 'text'], ['other', 'int4']], { oid: 999 });
-    await sink.apply(delivery(events([['c', item, ['2', 'void', null]]]), events([['t', changed], ['r', changed, ['k', '5']]], true), events([['c', changed, ['l', '6']]])));
+    const changed = relation(
+      'item',
+      [
+        ['id', 'text'],
+        ['other', 'int4'],
+      ],
+      { oid: 999 },
+    );
+    await sink.apply(
+      delivery(
+        events([['c', item, ['2', 'void', null]]]),
+        events(
+          [
+            ['t', changed],
+            ['r', changed, ['k', '5']],
+          ],
+          true,
+        ),
+        events([['c', changed, ['l', '6']]]),
+      ),
+    );
     expect(await sink.rows('SELECT * FROM item ORDER BY id')).toEqual([
       ['k', 5],
       ['l', 6],
@@ -210,10 +296,14 @@ describe('a copy', () => {
     await sink.stopTable(item, 'because');
     await sink.apply(changes(['c', item, ['2', 'b', null]]));
     expect(await sink.rows(all)).toEqual([['1', 'a', null]]);
-    expect(await sink.rows('SELECT table_name, state, reason FROM _waltide.tables')).toEqual([['item', 'stopped', 'because']]);
+    expect(await sink.rows('SELECT table_name, state, reason FROM _waltide.tables')).toEqual([
+      ['item', 'stopped', 'because'],
+    ]);
     await sink.apply(copy(['t', item], ['r', item, ['7', 'g', null]]));
     expect(await sink.rows(all)).toEqual([['7', 'g', null]]);
-    expect(await sink.rows('SELECT table_name, state, reason FROM _waltide.tables')).toEqual([['item', 'streaming', null]]);
+    expect(await sink.rows('SELECT table_name, state, reason FROM _waltide.tables')).toEqual([
+      ['item', 'streaming', null],
+    ]);
   });
 });
 

@@ -10,7 +10,10 @@ import type { Offset } from '../../../src/event/offset.ts';
 import { createDuckdbSink } from '../../../src/sink/duckdb/duckdb-sink.ts';
 import { changes, config, delivery, directory, events, IDENTITY, openSink, relation } from './support.ts';
 
-const item = relation('item', [['id', 'int8'], ['v', 'text']]);
+const item = relation('item', [
+  ['id', 'int8'],
+  ['v', 'text'],
+]);
 const create = (path: string) => createDuckdbSink(config(path), pino({ level: 'silent' }));
 const failure = (promise: Promise<unknown>): Promise<WaltideError> =>
   promise.then(
@@ -30,7 +33,11 @@ describe('opening', () => {
   test('gives back offsets and stopped tables', async () => {
     const sink = await openSink();
     const offsets: Offset[] = [
-      { partition: 'topic:0', position: { commitLsn: 18446744073709551615n, seq: 4294967296 }, next: 9223372036854775807n },
+      {
+        partition: 'topic:0',
+        position: { commitLsn: 18446744073709551615n, seq: 4294967296 },
+        next: 9223372036854775807n,
+      },
       { partition: "odd'name", position: { commitLsn: 5n, seq: 0 }, next: null },
     ];
     await sink.apply({ events: [], bytes: 0, offsets, complete: true });
@@ -74,7 +81,10 @@ describe('opening', () => {
   test('is refused while this or another process has the file open, and says which', async () => {
     const sink = await openSink();
     const here = await failure(create(sink.path).open(IDENTITY));
-    expect([here.code, here.message]).toEqual(['SINK_LOCKED', expect.stringContaining(`this process (${process.pid})`)]);
+    expect([here.code, here.message]).toEqual([
+      'SINK_LOCKED',
+      expect.stringContaining(`this process (${process.pid})`),
+    ]);
     await sink.apply(changes(['c', item, ['1', 'a']]));
     await sink.close();
 
@@ -94,7 +104,12 @@ describe('offsets', () => {
   test('never go back, and move without events', async () => {
     const sink = await openSink();
     const save = (commitLsn: bigint, seq: number, next: bigint | null) =>
-      sink.apply({ events: [], bytes: 0, offsets: [{ partition: 'p', position: { commitLsn, seq }, next }], complete: true });
+      sink.apply({
+        events: [],
+        bytes: 0,
+        offsets: [{ partition: 'p', position: { commitLsn, seq }, next }],
+        complete: true,
+      });
     const stored = () => sink.rows('SELECT commit_lsn, seq, "next" FROM _waltide.offsets');
     await save(10n, 3, 5n);
     await save(10n, 2, 9n);
@@ -112,8 +127,22 @@ describe('offsets', () => {
     await sink.apply(good);
     const before = await sink.rows('SELECT commit_lsn FROM _waltide.offsets');
     const other = relation('other', [['id', 'int4']]);
-    const wider = relation('item', [['id', 'int8'], ['v', 'text'], ['w', 'text']]);
-    await failure(sink.apply(delivery(events([['c', wider, ['2', 'b', 'c']], ['d', wider, null, ['1', null, null]], ['c', other, ['oops']]]))));
+    const wider = relation('item', [
+      ['id', 'int8'],
+      ['v', 'text'],
+      ['w', 'text'],
+    ]);
+    await failure(
+      sink.apply(
+        delivery(
+          events([
+            ['c', wider, ['2', 'b', 'c']],
+            ['d', wider, null, ['1', null, null]],
+            ['c', other, ['oops']],
+          ]),
+        ),
+      ),
+    );
     expect(await sink.rows('SELECT * FROM item')).toEqual([['1', 'a']]);
     expect(await sink.rows('SELECT table_name FROM _waltide.tables')).toEqual([['item']]);
     expect(await sink.rows('SELECT commit_lsn FROM _waltide.offsets')).toEqual(before);
@@ -153,6 +182,24 @@ test('a process killed in the middle of applying leaves rows and offset that agr
   expect((await readdir(at)).filter((name) => name.startsWith('sink.duckdb.tmp'))).toEqual([]);
 });
 
+test('a value of many megabytes gets all of the memory limit; beyond that the error says what to raise', async () => {
+  const sink = await openSink();
+  const large = (mb: number) => changes(['c', item, [String(mb), 'x'.repeat(mb << 20)]]);
+  await sink.apply(large(20));
+  await sink.apply(large(60));
+  const error = await failure(sink.apply(large(300)));
+  expect([error.code, error.message, error.help]).toEqual([
+    'SINK',
+    expect.stringContaining('Out of Memory'),
+    expect.stringContaining('memoryLimit'),
+  ]);
+  expect(error.message.length).toBeLessThan(300);
+  expect(await sink.rows('SELECT id, length(v) FROM item ORDER BY id')).toEqual([
+    ['20', String(20 << 20)],
+    ['60', String(60 << 20)],
+  ]);
+});
+
 function tmpfs(path: string, size: string): boolean {
   try {
     execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', path], { stdio: 'ignore' });
@@ -162,13 +209,16 @@ function tmpfs(path: string, size: string): boolean {
   }
 }
 
-test('a full disk is SINK_FULL, loses nothing, and passes once there is room', { timeout: 120_000 }, async (context) => {
+test('a full disk is SINK_FULL, loses nothing, and passes once there is room', {
+  timeout: 120_000,
+}, async (context) => {
   const at = await directory();
   if (!tmpfs(at, '12m')) context.skip('mounting a small tmpfs takes root');
   try {
     const sink = await openSink(join(at, 'sink.duckdb'));
     const noise = (n: number) => Array.from({ length: 30 }, (_, i) => Math.sin(n * 31 + i).toString(36)).join('');
-    const big = (from: number) => changes(...Array.from({ length: 3000 }, (_, i) => ['c', item, [String(from + i), noise(from + i)]] as const));
+    const big = (from: number) =>
+      changes(...Array.from({ length: 3000 }, (_, i) => ['c', item, [String(from + i), noise(from + i)]] as const));
     let rows = 0;
     let error: WaltideError | null = null;
     while (!error && rows < 100_000) {
@@ -181,7 +231,9 @@ test('a full disk is SINK_FULL, loses nothing, and passes once there is room', {
     expect([error?.code, error?.retry]).toEqual(['SINK_FULL', true]);
     execFileSync('mount', ['-o', 'remount,size=200m', at]);
     await sink.apply(big(rows));
-    expect(await sink.rows('SELECT count(*), count(DISTINCT id) FROM item')).toEqual([[String(rows + 3000), String(rows + 3000)]]);
+    expect(await sink.rows('SELECT count(*), count(DISTINCT id) FROM item')).toEqual([
+      [String(rows + 3000), String(rows + 3000)],
+    ]);
     await sink.close();
     const again = await openSink(join(at, 'sink.duckdb'));
     expect(await again.rows('SELECT count(*) FROM item')).toEqual([[String(rows + 3000)]]);

@@ -6,7 +6,16 @@ import type { Relation } from '../../../src/event/relation.ts';
 import { encodeTuple, Row } from '../../../src/event/row.ts';
 import { createDuckdbSink } from '../../../src/sink/duckdb/duckdb-sink.ts';
 
-const text = { oid: 25, name: 'text', schema: 'pg_catalog', kind: 'base', of: null, domainModifier: -1, delimiter: ',', labels: [] } as const;
+const text = {
+  oid: 25,
+  name: 'text',
+  schema: 'pg_catalog',
+  kind: 'base',
+  of: null,
+  domainModifier: -1,
+  delimiter: ',',
+  labels: [],
+} as const;
 const item: Relation = {
   oid: 16400,
   schema: 'public',
@@ -20,7 +29,10 @@ const item: Relation = {
 };
 const path = process.argv[2]!;
 const batch = { rowsMax: 1, bytesMax: 1, lingerMs: 1 };
-const sink = createDuckdbSink({ name: 'kill', type: 'duckdb', path, memoryLimit: '256MB', threads: 2, batch }, pino({ level: 'silent' }));
+const sink = createDuckdbSink(
+  { name: 'kill', type: 'duckdb', path, memoryLimit: '256MB', threads: 2, batch },
+  pino({ level: 'silent' }),
+);
 const state = await sink.open({ systemIdentifier: '7311', timeline: 1, slot: 'waltide', database: 'shop' });
 process.stdout.write('open\n');
 for (let n = (state.offsets[0]?.position.commitLsn ?? 0n) + 1n; ; n++) {
@@ -32,5 +44,10 @@ for (let n = (state.offsets[0]?.position.commitLsn ?? 0n) + 1n; ; n++) {
   };
   for (let i = 0; i < 1000; i++) add('c', (Number(n) - 1) * 1000 + i);
   for (let i = 0; i < 500; i++) add('u', i);
-  await sink.apply({ events, bytes: 0, offsets: [{ partition: '', position: { commitLsn: n, seq: events.length }, next: null }], complete: true });
+  await sink.apply({
+    events,
+    bytes: 0,
+    offsets: [{ partition: '', position: { commitLsn: n, seq: events.length }, next: null }],
+    complete: true,
+  });
 }

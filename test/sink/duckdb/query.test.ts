@@ -4,23 +4,47 @@ import { describe, expect, test } from 'vitest';
 import type { WaltideError } from '../../../src/errors.ts';
 import { changes, directory, openSink, relation } from './support.ts';
 
-const item = relation('item', [['id', 'int8'], ['at', 'timestamptz'], ['doc', 'jsonb'], ['f', 'float8']]);
+const item = relation('item', [
+  ['id', 'int8'],
+  ['at', 'timestamptz'],
+  ['doc', 'jsonb'],
+  ['f', 'float8'],
+]);
 const LIMITS = { rowsMax: 100, timeoutMs: 10_000 };
 
 describe('a query', () => {
   test('gives columns and JSON-friendly values', async () => {
     const sink = await openSink();
-    await sink.apply(changes(['c', item, ['9007199254740993', '2026-11-22 03:00:00.5+00', '{"a": 1}', '0.5']], ['c', item, ['2', null, null, 'NaN']]));
-    const result = await sink.query!('SELECT *, id::HUGEINT AS h, [id] AS l, 1.10::DECIMAL(5,2) AS d FROM item ORDER BY id DESC', LIMITS);
+    await sink.apply(
+      changes(
+        ['c', item, ['9007199254740993', '2026-11-22 03:00:00.5+00', '{"a": 1}', '0.5']],
+        ['c', item, ['2', null, null, 'NaN']],
+      ),
+    );
+    const result = await sink.query!(
+      'SELECT *, id::HUGEINT AS h, [id] AS l, 1.10::DECIMAL(5,2) AS d FROM item ORDER BY id DESC',
+      LIMITS,
+    );
     expect(result.columns).toEqual(['id', 'at', 'doc', 'f', 'h', 'l', 'd']);
-    expect(JSON.parse(JSON.stringify(result.rows[0]))).toEqual(['9007199254740993', '2026-11-22 03:00:00.5+00', '{"a": 1}', 0.5, '9007199254740993', ['9007199254740993'], '1.10']);
+    expect(JSON.parse(JSON.stringify(result.rows[0]))).toEqual([
+      '9007199254740993',
+      '2026-11-22 03:00:00.5+00',
+      '{"a": 1}',
+      0.5,
+      '9007199254740993',
+      ['9007199254740993'],
+      '1.10',
+    ]);
     expect(result.rows[1]!.slice(0, 4)).toEqual(['2', null, null, 'NaN']);
     expect(result.truncated).toBe(false);
   });
 
   test('stops at rowsMax without computing the rest', async () => {
     const sink = await openSink();
-    const result = await sink.query!('SELECT range AS n FROM range(100000000000)', { rowsMax: 3000, timeoutMs: 10_000 });
+    const result = await sink.query!('SELECT range AS n FROM range(100000000000)', {
+      rowsMax: 3000,
+      timeoutMs: 10_000,
+    });
     expect([result.rows.length, result.truncated, result.rows.at(-1)]).toEqual([3000, true, ['2999']]);
     expect((await sink.query!('SELECT 1 WHERE false', LIMITS)).truncated).toBe(false);
   });
@@ -28,7 +52,10 @@ describe('a query', () => {
   test('stops at the timeout, and applying goes on meanwhile', async () => {
     const sink = await openSink();
     const began = Date.now();
-    const slow = sink.query!('SELECT sum(a.range * b.range) FROM range(10000000) a, range(100000) b', { rowsMax: 1, timeoutMs: 500 });
+    const slow = sink.query!('SELECT sum(a.range * b.range) FROM range(10000000) a, range(100000) b', {
+      rowsMax: 1,
+      timeoutMs: 500,
+    });
     slow.catch(() => undefined);
     await sink.apply(changes(['c', item, ['1', null, null, null]]));
     const error = await slow.catch((thrown: WaltideError) => thrown);
@@ -39,7 +66,10 @@ describe('a query', () => {
 
   test('ends when the sink closes', async () => {
     const sink = await openSink();
-    const slow = sink.query!('SELECT sum(a.range * b.range) FROM range(10000000) a, range(100000) b', { rowsMax: 1, timeoutMs: 60_000 });
+    const slow = sink.query!('SELECT sum(a.range * b.range) FROM range(10000000) a, range(100000) b', {
+      rowsMax: 1,
+      timeoutMs: 60_000,
+    });
     const error = slow.catch((thrown: WaltideError) => thrown);
     await new Promise((resolve) => setTimeout(resolve, 200));
     await sink.close();
@@ -53,9 +83,14 @@ describe('a query', () => {
     await sink.query!('FROM item', LIMITS);
     await sink.query!("SELECT error('no')", LIMITS).catch(() => undefined);
     await sink.query!('DELETE FROM item', LIMITS).catch(() => undefined);
-    await sink.query!('SELECT sum(a.range) FROM range(10000000) a, range(100000) b', { rowsMax: 5, timeoutMs: 50 }).catch(() => undefined);
+    await sink.query!('SELECT sum(a.range) FROM range(10000000) a, range(100000) b', {
+      rowsMax: 5,
+      timeoutMs: 50,
+    }).catch(() => undefined);
     await sink.close();
-    const files = await Promise.all((await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')));
+    const files = await Promise.all(
+      (await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')),
+    );
     expect(files.filter((file) => file.startsWith(sink.path))).toEqual([]);
   });
 

@@ -16,18 +16,33 @@ export const IDENTITY: SourceIdentity = { systemIdentifier: '7311', timeline: 1,
 
 /** A type of pg_catalog by name, or any other by what differs. */
 export function type(name: string, extra: Partial<ColumnType> = {}): ColumnType {
-  const base = { oid: 1, name, schema: 'pg_catalog', kind: 'base', of: null, domainModifier: -1, delimiter: ',', labels: [] } as const;
+  const base = {
+    oid: 1,
+    name,
+    schema: 'pg_catalog',
+    kind: 'base',
+    of: null,
+    domainModifier: -1,
+    delimiter: ',',
+    labels: [],
+  } as const;
   return { ...base, ...extra };
 }
 
-export const arrayOf = (of: ColumnType): ColumnType => type(`_${of.name}`, { kind: 'array', of, delimiter: of.delimiter });
-export const enumOf = (name: string, ...labels: string[]): ColumnType => type(name, { schema: 'public', kind: 'enum', labels });
+export const arrayOf = (of: ColumnType): ColumnType =>
+  type(`_${of.name}`, { kind: 'array', of, delimiter: of.delimiter });
+export const enumOf = (name: string, ...labels: string[]): ColumnType =>
+  type(name, { schema: 'public', kind: 'enum', labels });
 export const numericOf = (precision: number, scale: number): number => ((precision << 16) | (scale & 0x7ff)) + 4;
 
 type ColumnSpec = readonly [name: string, type: ColumnType | string, modifier?: number];
 
 export function relation(table: string, columns: readonly ColumnSpec[], extra: Partial<Relation> = {}): Relation {
-  const all: Column[] = columns.map(([name, of, modifier = -1]) => ({ name, type: typeof of === 'string' ? type(of) : of, modifier }));
+  const all: Column[] = columns.map(([name, of, modifier = -1]) => ({
+    name,
+    type: typeof of === 'string' ? type(of) : of,
+    modifier,
+  }));
   return { oid: 16400, schema: 'public', table, replicaIdentity: 'd', columns: all, key: [0], ...extra };
 }
 
@@ -42,14 +57,20 @@ export function events(changes: readonly Change[], snapshot = false): ChangeEven
   clock += 100n;
   const transaction: Transaction = { xid: 7, commitLsn: clock, commitTimeUs: 0n, snapshot, origin: null };
   return changes.map(([op, of, after, before], i) => {
-    const row = (values: Values | null | undefined): Row | null => (values ? new Row(of, encodeTuple(values), 0) : null);
+    const row = (values: Values | null | undefined): Row | null =>
+      values ? new Row(of, encodeTuple(values), 0) : null;
     return new ChangeEvent(op, transaction, i + 1, i + 1, 0n, of, row(before), row(after));
   });
 }
 
 export function delivery(...transactions: readonly (readonly ChangeEvent[])[]): Delivery {
   const all = transactions.flat();
-  return { events: all, bytes: 0, offsets: [{ partition: '', position: { commitLsn: clock + 1n, seq: 0 }, next: null }], complete: true };
+  return {
+    events: all,
+    bytes: 0,
+    offsets: [{ partition: '', position: { commitLsn: clock + 1n, seq: 0 }, next: null }],
+    complete: true,
+  };
 }
 
 export const changes = (...list: readonly Change[]): Delivery => delivery(events(list));
