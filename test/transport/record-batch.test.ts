@@ -30,10 +30,12 @@ const bytes = fc.oneof(
   fc.integer({ min: 8180, max: 8200 }).map((n) => new Uint8Array(n).fill(9)),
   fc.integer({ min: 30, max: 50_000 }).map((n) => new Uint8Array(n).fill(5)),
 );
+// Prefixed, since kafkajs keeps headers in a plain object and stumbles over names such as valueOf.
+const headerName = fc.string({ maxLength: 30 }).map((name) => `h-${name}`);
 const record: fc.Arbitrary<Input> = fc.record({
   key: fc.option(bytes, { nil: null }),
   value: fc.option(bytes, { nil: null }),
-  headers: fc.uniqueArray(fc.tuple(fc.string({ minLength: 1, maxLength: 30 }), fc.string({ maxLength: 70 })), {
+  headers: fc.uniqueArray(fc.tuple(headerName, fc.string({ maxLength: 70 })), {
     maxLength: 4,
     selector: ([name]) => name,
   }),

@@ -19,6 +19,8 @@ const BACKOFF_MAX_MS = 2_000;
 /** Metadata of a topic just created reaches all brokers within this; only then is a topic called missing. */
 const TOPIC_SPREAD_MS = 5_000;
 
+const LATE = new Error('no answer in time');
+
 export const EARLIEST = -2n;
 export const LATEST = -1n;
 
@@ -258,7 +260,8 @@ export class Cluster {
       } catch (error) {
         if (error instanceof WaltideError) throw error;
         if (isAuthenticationError(error)) throw authenticationError(this.config, error);
-        failure = `${addressOf(broker)}: ${deepMessage(error)}`;
+        // What went wrong says more than that time ran out afterwards.
+        if (failure === '' || error !== LATE) failure = `${addressOf(broker)}: ${deepMessage(error)}`;
       }
       if (this.closed) throw closedError();
       if (!this.#contacted && Date.now() >= deadline) throw unreachable(this.config, failure);
@@ -272,7 +275,7 @@ export class Cluster {
     if (this.#contacted) return work;
     const timer = new AbortController();
     const late = sleep(Math.max(1, deadline - Date.now()), undefined, { signal: timer.signal }).then(() => {
-      throw new Error('no answer in time');
+      throw LATE;
     });
     late.catch(() => {});
     work.catch(() => {});

@@ -32,7 +32,6 @@ export function connectionOptions(config: KafkaConfig): ConnectionOptions {
       ...(key === undefined ? {} : { key: readPem('key', key) }),
       rejectUnauthorized,
     };
-    options.tlsServerName = true;
   }
   if (config.sasl) {
     options.sasl = {

@@ -14,6 +14,18 @@ import { decodeProgress } from './progress.ts';
 import { Tail } from './tail.ts';
 import { progressTopic } from './topic.ts';
 
+/*
+ * What lies in Kafka (records: event-writer.ts, headers: header.ts):
+ *   <prefix>.<schema>.<table>      the changes of one table, Debezium-style
+ *   <prefix>.message               logical messages
+ *   <prefix>.__waltide_schema      descriptions of tables, by id; written before the first record that refers to one
+ *   <prefix>.__waltide_progress    up to which LSN everything is below which offsets, and of which source
+ *   <prefix>.dead-letter           which records were too large
+ *
+ * Exactly once rests on positions, not on Kafka's transactions: the log may hold a change twice (a capture that
+ * crashed publishes again what the slot had not acknowledged), a reader passes over what is not after its position.
+ */
+
 /** What was published is given this long to become durable when the transport closes. */
 const CLOSE_MS = 10_000;
 const POLL_MS = 500;

@@ -268,6 +268,24 @@ describe('offsets that the log does not have', () => {
   });
 });
 
+describe('a topic that is deleted while it is read', () => {
+  it('is an error of receive, in time', async () => {
+    const prefix = newPrefix();
+    const transport = await capture(prefix);
+    await transport.publish(new Tx(100n).insert(orders, 1).batch());
+    const collector = new Collector(await transport.subscribe('sink', []));
+    await collector.until(() => collector.events.length === 1);
+    const admin = kafkaClient(brokers).admin();
+    await admin.connect();
+    await admin.deleteTopics({ topics: [`${prefix}.public.orders`] });
+    await admin.disconnect();
+    await expect(collector.until(() => false, 20_000)).rejects.toMatchObject({
+      code: 'TOPIC_MISSING',
+      message: expect.stringContaining(`${prefix}.public.orders`),
+    });
+  });
+});
+
 describe('a group', () => {
   it('shares tables among its members, and nothing is repeated or lost when they come and go', async () => {
     const prefix = newPrefix();
