@@ -1,7 +1,12 @@
 #!/usr/bin/env node
+import v8 from 'node:v8';
 import { runCli } from './cli/cli.ts';
 import { CliContext, type StopSignal } from './cli/context.ts';
 import { describeFailure } from './cli/failure.ts';
+
+// A stream makes garbage without end, and V8 would rather let the heap grow than collect it: with this its growth is
+// kept small, at no measurable cost (peak of 2 million rows in one transaction: 325 MB instead of 475).
+v8.setFlagsFromString('--optimize-for-size');
 
 const context = new CliContext({
   stdout: process.stdout,

@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { toJson } from '../api/json.ts';
 import { VERSION } from '../version.ts';
 import { configCommand } from './commands/config.ts';
+import { demoCommand } from './commands/demo.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { publicationCommand } from './commands/publication.ts';
 import { queryCommand } from './commands/query.ts';
@@ -59,6 +60,7 @@ export function createProgram(context: CliContext): Command {
     slotCommand(context),
     publicationCommand(context),
     configCommand(),
+    demoCommand(context),
   ])
     program.addCommand(command);
   each(program, (command) => {

@@ -72,9 +72,9 @@ const source = z.strictObject({
 
 const inProcess = z.strictObject({
   type: z.literal('in-process').meta(about('in-process (nothing but PostgreSQL is needed) or kafka.')),
-  /** Decoded but not yet applied: enough for two DuckDB batches, small against 400 MB of memory. */
+  /** Decoded but not yet applied: one batch being applied and one that fills, small against 400 MB of memory. */
   inFlightBytesMax: bytes
-    .default(64 * 1024 * 1024)
+    .default(32 * 1024 * 1024)
     .meta(about('Memory for events that are read and not yet applied; reading waits beyond it.')),
 });
 
@@ -142,7 +142,7 @@ const kafka = z.strictObject({
 const batch = z.strictObject({
   /** DuckDB loads 10,000 rows at a time at half, 50,000 at nearly its full speed. */
   rowsMax: z.number().int().positive().default(50_000).meta(about('Most rows applied in one transaction of the sink.')),
-  bytesMax: bytes.default(24 * 1024 * 1024).meta(about('Most bytes applied in one transaction of the sink.')),
+  bytesMax: bytes.default(16 * 1024 * 1024).meta(about('Most bytes applied in one transaction of the sink.')),
   /** Waiting this long for more costs latency and saves transactions; an idle pipeline applies at once after it. */
   lingerMs: z
     .number()

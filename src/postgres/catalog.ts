@@ -128,7 +128,7 @@ export interface TableInfo {
 const TABLES = `
 SELECT c.oid::int8::float8 AS oid, n.nspname AS schema, c.relname AS table, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        c.relispartition AS "isPartition", c.relreplident::text AS "replicaIdentity",
-       EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS "hasPrimaryKey",
+       EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate) AS "hasPrimaryKey",
        c.relrowsecurity AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user) AS "rowSecurity",
        pg_catalog.has_table_privilege(c.oid, 'SELECT') AS "canSelect",
        GREATEST(c.reltuples, 0)::float8 AS "estimatedRows"
@@ -145,13 +145,16 @@ export async function listTables(client: pg.Client): Promise<TableInfo[]> {
   }
 }
 
-/** Columns of the primary key or of the replica index, in the index's order. `which` is what the identity asks for. */
+/**
+ * Columns of the primary key or of the replica index. A deferrable key is none: PostgreSQL does not take it as replica
+ * identity, and two rows may hold the same key in the middle of a transaction.
+ */
 const KEY = `
 SELECT a.attname AS name
 FROM pg_catalog.pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(attnum, position)
 JOIN pg_catalog.pg_attribute a ON a.attnum = k.attnum
 WHERE i.indrelid = $1 AND a.attrelid = $1 AND k.position <= i.indnkeyatts
-  AND CASE WHEN $2 = 'i' THEN i.indisreplident ELSE i.indisprimary END
+  AND i.indimmediate AND CASE WHEN $2 = 'i' THEN i.indisreplident ELSE i.indisprimary END
 ORDER BY k.position`;
 
 /** Names of the columns that tell rows apart; empty where nothing does. */

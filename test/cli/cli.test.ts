@@ -134,14 +134,14 @@ describe('nothing runs', () => {
     });
   });
 
-  test('query is NOT_RUNNING, with the remedy', async () => {
+  test('query says that there is nothing to ask yet, with the remedy', async () => {
     const sinks = await makeProject({
       source: { url: 'postgres://u@127.0.0.1:1/db', tables: ['x'] },
       sinks: [{ name: 'analytics', type: 'duckdb', path: 'a.duckdb' }],
     });
     const outcome = await cli(sinks.dir, 'query', 'select 1');
     expect(outcome.code).toBe(1);
-    expect(outcome.stderr).toMatch(/no running process holds sink "analytics"[\s\S]*waltide run/);
+    expect(outcome.stderr).toMatch(/there is no file [\s\S]*waltide run/);
     const wrong = await cli(sinks.dir, 'query', 'select 1', '--sink', 'analytic');
     expect(wrong.code).toBe(2);
     expect(wrong.stderr).toContain('did you mean "analytics"?');

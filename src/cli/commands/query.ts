@@ -5,6 +5,7 @@ import { toJson } from '../../api/json.ts';
 import { nearest } from '../../config/faults.ts';
 import type { Config } from '../../config/schema.ts';
 import { WaltideError } from '../../errors.ts';
+import { querySinkAtRest } from '../../sink/registry.ts';
 import type { QueryResult } from '../../sink/sink.ts';
 import { durationMs, positiveInteger } from '../arguments.ts';
 import type { CliContext } from '../context.ts';
@@ -17,10 +18,12 @@ interface Options {
   readonly format: 'table' | 'json' | 'ndjson';
 }
 
-/** `waltide query`: read-only SQL on a sink, through the process that holds it. */
+/** `waltide query`: read-only SQL on a sink, through the process that holds it, or on its file while none does. */
 export function queryCommand(context: CliContext): Command {
   return new Command('query')
-    .description('Run read-only SQL on a sink, through the running process that holds it open.')
+    .description(
+      'Run read-only SQL on a sink: through the running process that holds it open, or on its file while none does.',
+    )
     .argument('<sql>', 'one statement that only reads')
     .option('--sink <name>', 'which sink; needed where there are several')
     .option('--limit <rows>', `most rows to print, up to ${QUERY_ROWS_MAX}`, positiveInteger, 1000)
@@ -72,13 +75,12 @@ async function runQuery(
   if (holder) return queryProcess(holder.file, sql, options);
   if (running.some(({ status }) => status.role !== 'capture' && status.state === 'starting'))
     throw new WaltideError('NOT_RUNNING', 'the process is still starting', 'Try again in a moment.');
+  const asked = config.sinks.find((sink) => sink.name === options.sink)!;
+  const atRest = running.length === 0 && silent.length === 0 ? querySinkAtRest(asked, sql, options) : null;
+  if (atRest) return await atRest;
   const why = silent.length > 0 ? `; ${silent.join('; ')}` : '';
   const message = `no running process holds sink "${options.sink}" (looked in ${config.stateDir})${why}`;
-  throw new WaltideError(
-    'NOT_RUNNING',
-    message,
-    'Start one with `waltide run`; while none runs, the file can be opened with any DuckDB client.',
-  );
+  throw new WaltideError('NOT_RUNNING', message, 'Start one with `waltide run`, then ask again.');
 }
 
 function printResult(context: CliContext, { columns, rows, truncated }: QueryResult, format: Options['format']): void {
