@@ -179,7 +179,8 @@ async function followTopic(
         await sleep(100);
       }
       unfollow = await topic.follow((value) => {
-        if (value !== null) seen(Number((JSON.parse(value.toString()) as { after: { id: number | string } }).after.id));
+        const after = value && (JSON.parse(value.toString()) as { after: { id: number | string } | null }).after;
+        if (after) seen(Number(after.id));
       });
     },
     async stop() {

@@ -31,6 +31,8 @@ export async function verifyTopic(topic: TopicWatch, goal: Goal): Promise<void> 
   await topic.read(await topic.records(), (value) => {
     if (value === null) throw new Error('The topic holds a tombstone, but nothing was deleted.');
     const { op, after } = JSON.parse(value.toString()) as Envelope;
+    // The copy of the empty table, which came before the workload, says "begin with nothing".
+    if (op === 't' && hashes.size === 0) return;
     ops.set(op, (ops.get(op) ?? 0) + 1);
     const text = [after.id, after.name, after.amount, after.payload, microseconds(after.created_at)].join('|');
     hashes.set(String(after.id), createHash('md5').update(text).digest().readUInt32BE(0));

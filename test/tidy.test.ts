@@ -59,8 +59,9 @@ describe('tidy', () => {
     expect(src.filter(({ file }) => file.endsWith('.ts')).flatMap(longFunctions)).toEqual([]);
   });
 
-  it('lines are at most 140 characters long', () => {
-    expect(places(all, (line) => line.length > 140)).toEqual([]);
+  it('lines are at most 140 characters long, not counting what a formatter cannot break: one long literal', () => {
+    const literal = /`[^`]*`|'[^']*'|"[^"]*"|\/\^.*\/i?/g;
+    expect(places(all, (line) => line.length > 140 && line.replace(literal, '').length > 120)).toEqual([]);
   });
 
   it('nothing is left to do, and nothing was left in while looking for a fault', () => {

@@ -130,8 +130,9 @@ const kafka = z.strictObject({
     .meta(about('Largest record to send; not more than message.max.bytes of the broker.')),
   /** One produce request per partition and batch; big batches are what makes Kafka cheap. */
   batchBytesMax: bytes.default(900_000).meta(about('Most bytes in one record batch.')),
+  /** Bytes of WAL; records are about three times as long. Enough to fill a gigabit link at 50 ms. */
   inFlightBytesMax: bytes
-    .default(32 * 1024 * 1024)
+    .default(12 * 1024 * 1024)
     .meta(about('Memory for events that are read and not yet acknowledged by Kafka; reading waits beyond it.')),
   connectTimeoutMs: ms.default(10_000).meta(about('How long one attempt to connect to a broker may take.')),
   requestTimeoutMs: ms.default(30_000).meta(about('How long a broker may take to answer.')),

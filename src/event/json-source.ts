@@ -13,26 +13,21 @@ export interface TransactionForm {
   readonly transaction: Transaction;
   /** `,"source":{…,"sequence":"[\"<commit LSN>\",\"`, up to the change's LSN. */
   readonly sourceHead: Buffer;
-  /** `\"]","ts_us":…,"ts_ns":…`, up to schema and table. */
+  /** `\"]","ts_us":…`, up to schema and table. */
   readonly sourceTimes: Buffer;
   /** `,"txId":…,"lsn":`, up to the change's LSN again. */
   readonly sourceTail: Buffer;
-  /** `,"xmin":null},"transaction":{"id":"…","total_order":` */
+  /** `},"transaction":{"id":"…","total_order":` */
   readonly order: Buffer;
-  /** `,"xmin":null},"transaction":null`, for a snapshot and for messages outside transactions. */
+  /** `},"transaction":null`, for a snapshot and for messages outside transactions. */
   readonly noOrder: Buffer;
-  /** `,"ts_ms":…,"ts_us":…,"ts_ns":…`: when the transaction was encoded, as Debezium's processing time. */
+  /** `,"ts_ms":…`: when the transaction was encoded, as Debezium's processing time. */
   readonly times: Buffer;
   /** Sum of the lengths of all fragments. */
   readonly bytes: number;
 }
 
-const NO_ORDER = Buffer.from(',"xmin":null},"transaction":null');
-
-/** A number times 1,000 as digits; zero must not become `0000`. */
-function thousand(value: bigint | number): string {
-  return `${value}` === '0' ? '0' : `${value}000`;
-}
+const NO_ORDER = Buffer.from('},"transaction":null');
 
 /** Milliseconds from microseconds, rounded down also before 1970. */
 function millis(micros: bigint): bigint {
@@ -43,6 +38,8 @@ function millis(micros: bigint): bigint {
  * `source` as Debezium 3 has it. `sequence` is [commit LSN, LSN of the change]. Debezium puts the previous commit
  * first; ours is the own transaction's, so that it does not depend on where capture began and comes out the same
  * after a restart. Compared as a pair it orders events just as Debezium's does. `lsn` alone is no order.
+ * Left out are the optional `xmin`, which is always null, and nanoseconds, which PostgreSQL does not have and a JSON
+ * number could not hold: a hundred bytes of every record.
  */
 export function transactionForm(transaction: Transaction, options: SourceOptions): TransactionForm {
   const { xid, commitLsn, commitTimeUs, snapshot } = transaction;
@@ -54,10 +51,10 @@ export function transactionForm(transaction: Transaction, options: SourceOptions
       `"ts_ms":${millis(commitTimeUs)},"snapshot":"${snapshot}","db":${JSON.stringify(database)},` +
       `"sequence":"[${commit},\\"`,
   );
-  const sourceTimes = Buffer.from(`\\"]","ts_us":${commitTimeUs},"ts_ns":${thousand(commitTimeUs)}`);
+  const sourceTimes = Buffer.from(`\\"]","ts_us":${commitTimeUs}`);
   const sourceTail = Buffer.from(`,"txId":${xid === 0 ? 'null' : xid},"lsn":`);
-  const order = Buffer.from(`,"xmin":null},"transaction":{"id":"${xid}:${commitLsn}","total_order":`);
-  const times = Buffer.from(`,"ts_ms":${now},"ts_us":${thousand(now)},"ts_ns":${thousand(now)}000`);
+  const order = Buffer.from(`},"transaction":{"id":"${xid}:${commitLsn}","total_order":`);
+  const times = Buffer.from(`,"ts_ms":${now}`);
   const bytes =
     sourceHead.length + sourceTimes.length + sourceTail.length + order.length + NO_ORDER.length + times.length;
   return { transaction, sourceHead, sourceTimes, sourceTail, order, noOrder: NO_ORDER, times, bytes };

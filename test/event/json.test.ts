@@ -26,23 +26,16 @@ describe('the envelope', () => {
         db: 'dé"b',
         sequence: `["${TRANSACTION.commitLsn}","${LSN}"]`,
         ts_us: 1_795_318_346_558_123,
-        ts_ns: expect.any(Number),
         schema: 'public',
         table: 'things',
         txId: 777,
         lsn: Number(LSN),
-        xmin: null,
       },
       transaction: { id: `777:${TRANSACTION.commitLsn}`, total_order: 3, data_collection_order: 2 },
       op: 'c',
       ts_ms: expect.any(Number),
-      ts_us: expect.any(Number),
-      ts_ns: expect.any(Number),
     });
     expect(Math.abs(json.ts_ms - Date.now())).toBeLessThan(60_000);
-    expect(valueBytes(event('c', things, null, rowOf(things, AFTER))).toString()).toContain(
-      '"ts_ns":1795318346558123000',
-    );
   });
 
   it('has no transaction for a snapshot', () => {
@@ -50,7 +43,7 @@ describe('the envelope', () => {
     const read = new ChangeEvent('r', transaction, 9, 9, LSN, things, null, rowOf(things, AFTER));
     const json = JSON.parse(valueBytes(read).toString());
     expect(json).toMatchObject({ op: 'r', transaction: null });
-    expect(json.source).toMatchObject({ snapshot: 'true', txId: null, ts_ns: 0, sequence: `[null,"${LSN}"]` });
+    expect(json.source).toMatchObject({ snapshot: 'true', txId: null, sequence: `[null,"${LSN}"]` });
     expect(codec.readEvent(valueBytes(read), metaOf(read))).toMatchObject({ op: 'r', tableSeq: 9, lsn: LSN });
   });
 

@@ -76,8 +76,8 @@ async function runQuery(
   if (running.some(({ status }) => status.role !== 'capture' && status.state === 'starting'))
     throw new WaltideError('NOT_RUNNING', 'the process is still starting', 'Try again in a moment.');
   const asked = config.sinks.find((sink) => sink.name === options.sink)!;
-  const atRest = running.length === 0 && silent.length === 0 ? querySinkAtRest(asked, sql, options) : null;
-  if (atRest) return await atRest;
+  const atRest = running.length === 0 && silent.length === 0 ? await querySinkAtRest(asked, sql, options) : null;
+  if (atRest) return atRest;
   const why = silent.length > 0 ? `; ${silent.join('; ')}` : '';
   const message = `no running process holds sink "${options.sink}" (looked in ${config.stateDir})${why}`;
   throw new WaltideError('NOT_RUNNING', message, 'Start one with `waltide run`, then ask again.');

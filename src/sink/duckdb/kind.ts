@@ -1,0 +1,5 @@
+import { queryAtRest } from './at-rest.ts';
+import { createDuckdbSink } from './duckdb-sink.ts';
+
+/** What the registry needs of this folder. */
+export const duckdbKind = { create: createDuckdbSink, queryAtRest };
