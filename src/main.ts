@@ -4,9 +4,9 @@ import { runCli } from './cli/cli.ts';
 import { CliContext, type StopSignal } from './cli/context.ts';
 import { describeFailure } from './cli/failure.ts';
 
-// A stream makes garbage without end, and V8 would rather let the heap grow than collect it: with this its growth is
-// kept small, at no measurable cost (peak of 2 million rows in one transaction: 325 MB instead of 475).
-v8.setFlagsFromString('--optimize-for-size');
+// A stream makes garbage without end, and V8 would rather let the heap double than collect it. Growing it by half at
+// most costs nothing measurable and saves 50 MB (--optimize-for-size saves more, but spends a quarter of the CPU on it).
+v8.setFlagsFromString('--heap-growing-percent=50');
 
 const context = new CliContext({
   stdout: process.stdout,

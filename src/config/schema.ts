@@ -72,7 +72,7 @@ const source = z.strictObject({
 
 const inProcess = z.strictObject({
   type: z.literal('in-process').meta(about('in-process (nothing but PostgreSQL is needed) or kafka.')),
-  /** Decoded but not yet applied: one batch being applied and one that fills, small against 400 MB of memory. */
+  /** Bytes of WAL, decoded and not yet applied: one batch being applied and one that fills. The slot keeps the rest. */
   inFlightBytesMax: bytes
     .default(32 * 1024 * 1024)
     .meta(about('Memory for events that are read and not yet applied; reading waits beyond it.')),
@@ -157,12 +157,15 @@ const duckdb = z.strictObject({
   name: name.meta(about('Unique; offsets are saved under it.')),
   type: z.literal('duckdb').meta(about('duckdb: one DuckDB database file.')),
   path: z.string().min(1).meta(path('The database file; created when absent.')),
-  /** Next to our own 400 MB; DuckDB spills to disk beyond it. */
+  /**
+   * Keeps the whole process under 400 MB while millions of rows pass; beyond it DuckDB spills to disk. Large random
+   * updates of large tables like several times as much.
+   */
   memoryLimit: z
     .string()
     .regex(/^\d+(\.\d+)?\s*([KMGTkmgt][iI]?[bB]|[bB])$/, 'must be a size such as 512MB')
-    .default('256MB')
-    .meta(about("DuckDB's memory_limit.")),
+    .default('160MB')
+    .meta(about('Memory for DuckDB: what it counts, and about as much that it does not.')),
   threads: z.number().int().min(1).default(2).meta(about("DuckDB's threads.")),
   batch: batch.prefault({}).meta(about('How changes are gathered before they are applied.')),
 });

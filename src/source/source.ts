@@ -4,9 +4,9 @@ import type { Lsn } from '../event/lsn.ts';
 /** Where changes come from. */
 export interface Source {
   /**
-   * Batches in commit order, until `signal` aborts; acknowledging goes on until `close`. Pulling is the backpressure: nothing is read from the server while
-   * the caller holds the last batch. Lost connections are mended inside, with no event lost or repeated; the iteration
-   * throws only what a person must mend.
+   * Batches in commit order, until `signal` aborts; acknowledging goes on until `close`. Pulling is the backpressure:
+   * nothing is read from the server while the caller holds the last batch. Lost connections are mended inside, with
+   * no event lost or repeated; the iteration throws only what a person must mend.
    */
   stream(signal: AbortSignal): AsyncGenerator<Batch>;
   /**

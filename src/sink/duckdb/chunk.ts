@@ -15,7 +15,10 @@ export interface LoadColumn {
   readonly target: Target | null;
 }
 
-/** Rows to load. Only a load of several parts may hold unchanged values: they load as NULL. Every part has as many, and row i of the load is made of row i of each part. */
+/**
+ * Rows to load. Every part has as many, and row i of the load is made of row i of each part. Only a load of several
+ * parts may hold unchanged values: they load as NULL.
+ */
 export interface Load {
   readonly parts: readonly (readonly Row[])[];
   readonly columns: readonly LoadColumn[];
