@@ -2,7 +2,7 @@
  * The library's public face. Everything a program needs to run pipelines and to write its own sinks; what is not
  * exported here may change without notice.
  */
-export { defineConfig } from './config/load.ts';
+export { defineConfig, resolveConfig } from './config/load.ts';
 export type { Config, ConfigInput } from './config/schema.ts';
 export { type ErrorCode, RejectedError, WaltideError } from './errors.ts';
 export type { Batch, Delivery } from './event/batch.ts';

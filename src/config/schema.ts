@@ -143,7 +143,7 @@ const kafka = z.strictObject({
 const batch = z.strictObject({
   /** DuckDB loads 10,000 rows at a time at half, 50,000 at nearly its full speed. */
   rowsMax: z.number().int().positive().default(50_000).meta(about('Most rows applied in one transaction of the sink.')),
-  bytesMax: bytes.default(16 * 1024 * 1024).meta(about('Most bytes applied in one transaction of the sink.')),
+  bytesMax: bytes.default(10 * 1024 * 1024).meta(about('Most bytes applied in one transaction of the sink.')),
   /** Waiting this long for more costs latency and saves transactions; an idle pipeline applies at once after it. */
   lingerMs: z
     .number()
