@@ -102,7 +102,8 @@ export class WalSource implements Source {
       } catch (error) {
         const reason = streamError(error);
         if (signal.aborted) return;
-        if (!reason.retry && !(this.#reconnects >= 0 && HEALS_LATER.has(reason.code))) throw reason;
+        // Before the first connection every error is final: someone is looking, and a wrong setting would be retried for ever.
+        if (this.#reconnects < 0 || !(reason.retry || HEALS_LATER.has(reason.code))) throw reason;
         this.#options.log.warn({ retryInMs: backoffMs }, `${reason.message}; reconnecting`);
       } finally {
         // After an abort the session stays, so that what is still draining can be acknowledged.
@@ -270,10 +271,7 @@ export class WalSource implements Source {
 
 /** What a broken stream means: most of it heals by reconnecting. */
 function streamError(error: unknown): WaltideError {
-  if (error instanceof WaltideError) {
-    // The first connection has succeeded before streaming: whatever is refused later may be a restart or failover.
-    return error;
-  }
+  if (error instanceof WaltideError) return error;
   if (error instanceof PgoutputError)
     return new WaltideError(
       'PROTOCOL',
@@ -318,6 +316,13 @@ function serverRefusal(error: ServerError): WaltideError {
       'SOURCE_QUERY',
       error.message,
       '`waltide doctor` checks the source and says what to change.',
+      options,
+    );
+  if (error.code === '53300')
+    return new WaltideError(
+      'SOURCE_BUSY',
+      `no walsender is free: ${error.message}`,
+      'Raise max_wal_senders, or end what holds them.',
       options,
     );
   return new WaltideError(
