@@ -47,7 +47,10 @@ export class CopySession {
     this.#stream.on('close', () => this.#fail(lost('the server closed the connection')));
   }
 
-  /** Sends `command` (START_REPLICATION or COPY … TO STDOUT) and resolves once the server has switched to COPY. */
+  /**
+   * Sends `command` (START_REPLICATION or COPY … TO STDOUT) and resolves once the server has switched to COPY. Rejects
+   * with the server's refusal; the connection is closed then.
+   */
   static async start(client: pg.Client, command: string): Promise<CopySession> {
     const session = new CopySession(client);
     const text = Buffer.from(`${command}\0`);
@@ -55,8 +58,14 @@ export class CopySession {
     query[0] = 0x51; // Q
     query.writeUInt32BE(text.length + 4, 1);
     session.#stream.write(Buffer.concat([query, text]));
-    await session.#awaitResponse();
-    return session;
+    try {
+      await session.#awaitResponse();
+      return session;
+    } catch (error) {
+      // Not `client.end()`: it would wait for ever for a socket that nobody reads any more.
+      session.destroy();
+      throw error;
+    }
   }
 
   async #awaitResponse(): Promise<void> {

@@ -160,15 +160,10 @@ export class WalSource implements Source {
       .join(',')
       .replaceAll("'", "''");
     const options = [`proto_version '1'`, `publication_names '${names}'`, `messages 'true'`];
-    try {
-      return await CopySession.start(
-        replication,
-        `START_REPLICATION SLOT "${config.slot}" LOGICAL ${formatLsn(this.#acknowledged)} (${options.join(', ')})`,
-      );
-    } catch (error) {
-      await replication.end().catch(() => {});
-      throw error;
-    }
+    return CopySession.start(
+      replication,
+      `START_REPLICATION SLOT "${config.slot}" LOGICAL ${formatLsn(this.#acknowledged)} (${options.join(', ')})`,
+    );
   }
 
   async *#read(
@@ -318,6 +313,8 @@ function serverRefusal(error: ServerError): WaltideError {
       '`waltide doctor` checks the source and says what to change.',
       options,
     );
+  if (error.code === '55006')
+    return new WaltideError('SLOT_IN_USE', error.message, 'Stop the other process that uses the slot.', options);
   if (error.code === '53300')
     return new WaltideError(
       'SOURCE_BUSY',
