@@ -93,6 +93,8 @@ export class Capture {
       this.target = (await walPosition(client)).inserted;
       this.#slot = await this.#findSlot(client, recopy, signal);
       this.#publication = await ensurePublication(client, config.source, log, !this.needsCopy);
+      const { unwanted } = this.#publication;
+      this.#copied = this.#copied.filter((table) => !unwanted.has(table.oid));
       for (const table of this.#publication.uncopied)
         log.warn(
           { table: `${table.schema}.${table.table}` },

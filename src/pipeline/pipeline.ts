@@ -124,6 +124,24 @@ export class Pipeline {
     return found.query(sql, options);
   }
 
+  /** In-process, both ends are one process, and without a sink every change would be acknowledged and thrown away. */
+  #checkRole(): void {
+    const { config, role, sinks = [] } = this.#options;
+    const none = config.sinks.length + sinks.length === 0;
+    if (config.transport.type === 'in-process' && role !== 'all')
+      throw new WaltideError(
+        'CONFIG_INVALID',
+        `role ${role} needs a transport between processes, and this one is in-process`,
+        'Run without --role, or set transport: { type: kafka, … }.',
+      );
+    if (none && (config.transport.type === 'in-process' || role === 'apply'))
+      throw new WaltideError(
+        'CONFIG_INVALID',
+        'there are no sinks, so changes would go nowhere',
+        'Add one: sinks: [{ name: analytics, type: duckdb, path: ./analytics.duckdb }].',
+      );
+  }
+
   async #build(): Promise<Transport> {
     const { config, log, role, recopy = false } = this.#options;
     const transport = await createTransport(config, log);
@@ -140,6 +158,7 @@ export class Pipeline {
   /** Opens everything, and refuses before anything is changed where a sink cannot go on from here. */
   async #open(until: string | null, signal: AbortSignal): Promise<Lsn> {
     const { config, log, role } = this.#options;
+    this.#checkRole();
     const transport = await this.#build();
     const capture = this.#capture;
     const identity = capture ? await capture.prepare(signal) : await transport.identity(signal);

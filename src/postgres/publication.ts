@@ -126,6 +126,8 @@ export interface EnsuredPublication {
   readonly left: TableSelection['left'];
   /** Tables that match and can be published but are not yet: they came after the first copy. */
   readonly uncopied: readonly TableInfo[];
+  /** OIDs of tables that someone else's publication carries and nobody asked for. */
+  readonly unwanted: ReadonlySet<number>;
 }
 
 /**
@@ -145,16 +147,16 @@ export async function ensurePublication(
     const names = [options.publication];
     const row = await readPublication(client, options.publication);
     if (row && !row.ours) return await adopt(client, row, selection, options, frozen, log);
-    const uncopied = await align(client, options.publication, row, selection.tables, '', frozen);
+    const uncopied = await align(client, options.publication, row, selection.tables, '', frozen, log);
     const inserts = `${options.publication}_inserts`;
     const second = await readPublication(client, inserts);
     if (selection.keyless.length > 0 || second?.ours) {
       uncopied.push(
-        ...(await align(client, inserts, second, selection.keyless, "publish = 'insert, truncate', ", frozen)),
+        ...(await align(client, inserts, second, selection.keyless, "publish = 'insert, truncate', ", frozen, log)),
       );
       names.push(inserts);
     }
-    return { names, tables: await publishedTables(client, names), left: selection.left, uncopied };
+    return { names, tables: await publishedTables(client, names), left: selection.left, uncopied, unwanted: new Set() };
   } catch (error) {
     throw queryError(error, `preparing publication "${options.publication}"`);
   }
@@ -168,6 +170,7 @@ async function align(
   wanted: readonly TableInfo[],
   extra: string,
   frozen: boolean,
+  log: Log,
 ): Promise<TableInfo[]> {
   const quoted = client.escapeIdentifier(name);
   const list = (tables: readonly TableInfo[]): string =>
@@ -193,6 +196,11 @@ async function align(
   const want = new Set(wanted.map((table) => table.oid));
   const surplus = members.filter((member) => !want.has(member.oid));
   const missing = wanted.filter((table) => !have.has(table.oid));
+  for (const { schema, table } of surplus)
+    log.warn(
+      { table: `${schema}.${table}` },
+      'table is not asked for any more: taken out of the publication; sinks keep its rows as they are',
+    );
   if (surplus.length > 0)
     await client.query(`ALTER PUBLICATION ${quoted} DROP TABLE ${list(surplus as unknown as TableInfo[])}`);
   if (frozen) return missing;
@@ -232,7 +240,8 @@ async function adopt(
       options.tables.some((pattern) => matchesPattern(pattern, table.schema, table.table)) &&
       !options.exclude.some((pattern) => matchesPattern(pattern, table.schema, table.table)),
   );
-  return { names: [row.name], tables: asked, left: selection.left, uncopied: missing };
+  const unwanted = new Set(published.filter((table) => !asked.includes(table)).map((table) => table.oid));
+  return { names: [row.name], tables: asked, left: selection.left, uncopied: missing, unwanted };
 }
 
 /** What the publications carry, with column lists and row filters where the server has them (15+). */

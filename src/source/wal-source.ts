@@ -181,6 +181,7 @@ export class WalSource implements Source {
         const frames = await session.read();
         if (!frames || signal.aborted) return;
         this.#lastMessageAt = Date.now();
+        this.#lastDataAt = -1;
         let at = 0;
         while (at < frames.length) {
           const relation = this.#consume(session, assembler, frames, at);
@@ -227,7 +228,6 @@ export class WalSource implements Source {
     if (this.#lastDataAt < 0) return;
     const walEnd = frames.readBigUInt64BE(this.#lastDataAt + 14);
     if (walEnd > this.#serverLsn) this.#serverLsn = walEnd;
-    this.#lastDataAt = -1;
   }
 
   #tick(session: CopySession): void {
@@ -275,6 +275,13 @@ function streamError(error: unknown): WaltideError {
       { cause: error },
     );
   if (error instanceof ServerError) return serverRefusal(error);
+  if (error instanceof RangeError || error instanceof TypeError)
+    return new WaltideError(
+      'INTERNAL',
+      `a fault in Waltide itself: ${error.stack ?? error.message}`,
+      'Please report this; nothing was lost.',
+      { cause: error },
+    );
   return new WaltideError(
     'SOURCE_CONNECTION_LOST',
     `the connection to PostgreSQL broke: ${messageOf(error)}`,
@@ -296,7 +303,7 @@ function serverRefusal(error: ServerError): WaltideError {
     return new WaltideError(
       'PUBLICATION',
       error.message,
-      'The publication was dropped. Run `waltide setup`, or create it again with the same tables.',
+      'It was dropped, and PostgreSQL cannot decode what was committed without it. Copy anew with `waltide run --recopy`.',
       options,
     );
   if (error.code === '42501')

@@ -14,6 +14,7 @@ beforeAll(async () => {
   // Port 1 of loopback refuses at once.
   project = await makeProject({
     source: { url: 'postgres://u:p@127.0.0.1:1/db', tables: ['public.*'], connectTimeoutMs: 2000 },
+    sinks: [{ name: 'analytics', type: 'duckdb', path: 'a.duckdb' }],
   });
 });
 afterAll(() => project.remove());
