@@ -67,7 +67,7 @@ describe('wrong usage exits with 2 and says what is wrong', () => {
     [['query'], /missing required argument 'sql'/],
     [['query', 'select 1', '--timeout', '5 parsecs'], /30s or 2m/],
     [['query', 'select 1', '--limit', '99999999'], /at most 1000000/],
-    [['query', 'select 1'], /there are 0 sinks/],
+    [['query', 'select 1', '--sink', 'other'], /there is no sink "other"/],
     [['slot'], /Usage: waltide slot/],
     [['slot', 'drop'], /missing required argument 'name'/],
     [['--log-level', 'loud', 'run'], /Allowed choices/],
