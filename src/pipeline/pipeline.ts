@@ -245,7 +245,10 @@ export class Pipeline {
         this.#appliers.length > 0
           ? this.#appliers.every(({ subscription }) => subscription.appliedLsn() >= target)
           : (this.#capture?.acknowledgedLsn ?? 0n) >= target;
-      if (reached) return;
+      if (reached) {
+        this.#options.log.info({ target: formatLsn(target) }, 'caught up');
+        return;
+      }
       await new Promise((resolve) => setTimeout(resolve, CAUGHT_UP_POLL_MS));
     }
   }

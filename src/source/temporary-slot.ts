@@ -7,17 +7,12 @@ import { type Lsn, parseLsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import { TypeCatalog } from '../postgres/catalog.ts';
 import { connect, queryError, sqlState } from '../postgres/connection.ts';
-import { COPY_DATA, CopySession, ServerError } from '../postgres/copy-session.ts';
+import { ServerError } from '../postgres/copy-session.ts';
 import { Assembler } from './assembler.ts';
-import { PgoutputError, type RelationMessage } from './pgoutput.ts';
+import { PgoutputError } from './pgoutput.ts';
 import { RelationCache } from './relations.ts';
+import { ReplicationStream } from './replication-stream.ts';
 
-const XLOG_DATA = 0x77; // 'w' Int64 start, Int64 end of WAL, Int64 clock, then the message
-const XLOG_DATA_HEADER = 25;
-const KEEPALIVE = 0x6b; // 'k' Int64 end of WAL, Int64 clock, Byte1 reply wanted
-const STANDBY_STATUS = 0x72; // 'r' Int64 written, flushed, applied, clock, Byte1 reply wanted
-const POSTGRES_EPOCH_MS = 946_684_800_000;
-const STATUS_INTERVAL_MS = 1000;
 /** How often one who waits for a slot is told what for. */
 const BLOCKERS_INTERVAL_MS = 2000;
 
@@ -34,20 +29,14 @@ export interface TemporarySlotOptions {
  */
 export class TemporarySlot {
   readonly #catalog: pg.Client;
-  readonly #session: CopySession;
-  readonly #relations: RelationCache;
-  readonly #assembler: Assembler;
+  readonly #stream: ReplicationStream;
   /** Changes committed from here on are seen. */
   readonly startLsn: Lsn;
-  #done: Lsn = 0n;
 
-  private constructor(catalog: pg.Client, session: CopySession, startLsn: Lsn, log: Log) {
+  private constructor(catalog: pg.Client, stream: ReplicationStream, startLsn: Lsn) {
     this.#catalog = catalog;
-    this.#session = session;
-    this.#relations = new RelationCache(catalog, new TypeCatalog(catalog), null, log);
-    this.#assembler = new Assembler(this.#relations);
+    this.#stream = stream;
     this.startLsn = startLsn;
-    this.#done = startLsn;
   }
 
   /**
@@ -63,14 +52,16 @@ export class TemporarySlot {
     try {
       replication = await connect(config.url, { ...application, replication: true });
       const startLsn = await createTemporary(replication, catalog, name, config.slotCreateWaitMs, log);
-      // An E'' string is not known here: names are quoted twice, as identifiers and as a literal.
-      const names = publications
-        .map((publication) => `"${publication.replaceAll('"', '""')}"`)
-        .join(',')
-        .replaceAll("'", "''");
-      const plugin = `proto_version '1', publication_names '${names}', messages 'true'`;
-      const session = await CopySession.start(replication, `START_REPLICATION SLOT "${name}" LOGICAL 0/0 (${plugin})`);
-      return new TemporarySlot(catalog, session, startLsn, log);
+      const relations = new RelationCache(catalog, new TypeCatalog(catalog), null, log);
+      const assembler = new Assembler(relations);
+      const stream = await ReplicationStream.start(replication, {
+        slot: name,
+        from: startLsn,
+        publications,
+        assembler,
+        relations,
+      });
+      return new TemporarySlot(catalog, stream, startLsn);
     } catch (error) {
       await replication?.end().catch(() => {});
       await catalog.end().catch(() => {});
@@ -80,62 +71,21 @@ export class TemporarySlot {
 
   /** Batches in commit order until `signal` aborts. Nothing is read while the caller holds the last one. */
   async *stream(signal: AbortSignal): AsyncGenerator<Batch> {
-    const timer = setInterval(() => this.#sendStatus(), STATUS_INTERVAL_MS);
-    const stop = (): void => this.#session.stopReading();
-    signal.addEventListener('abort', stop, { once: true });
     try {
-      while (!signal.aborted) {
-        const frames = await this.#session.read();
-        if (!frames || signal.aborted) break;
-        for (let at = 0; at < frames.length; ) {
-          const next = this.#consume(frames, at);
-          at = next.at;
-          if (next.message) await this.#relations.describe(next.message);
-        }
-        for (const batch of this.#assembler.take(frames.length)) {
-          yield batch;
-          if (batch.commitEndLsn !== null) this.#done = batch.commitEndLsn;
-        }
+      for await (const batch of this.#stream.batches(signal)) {
+        yield batch;
+        if (batch.commitEndLsn !== null) this.#stream.acknowledged = batch.commitEndLsn;
       }
       if (!signal.aborted) throw new WaltideError('SOURCE_CONNECTION_LOST', 'the server ended the stream', HELP);
     } catch (error) {
       throw streamError(error);
-    } finally {
-      clearInterval(timer);
-      signal.removeEventListener('abort', stop);
     }
   }
 
   /** Hangs up, and with that drops the slot. */
   async close(): Promise<void> {
-    await this.#session.close(1000);
+    await this.#stream.close(1000);
     await this.#catalog.end().catch(() => {});
-  }
-
-  /** Stops early only at a Relation message, which needs a look at the catalog. */
-  #consume(frames: Buffer, from: number): { at: number; message: RelationMessage | null } {
-    let at = from;
-    while (at < frames.length) {
-      const end = at + 1 + frames.readUInt32BE(at + 1);
-      if (frames[at] !== COPY_DATA) this.#session.control(frames, at);
-      else if (frames[at + 5] === XLOG_DATA) {
-        const message = this.#assembler.push(frames, at + 5 + XLOG_DATA_HEADER, end, frames.readBigUInt64BE(at + 6));
-        if (message) return { at: end, message };
-      } else if (frames[at + 5] === KEEPALIVE) {
-        this.#assembler.keepalive(frames.readBigUInt64BE(at + 6));
-        if (frames[at + 22] === 1) this.#sendStatus();
-      }
-      at = end;
-    }
-    return { at, message: null };
-  }
-
-  #sendStatus(): void {
-    const payload = Buffer.alloc(34);
-    payload[0] = STANDBY_STATUS;
-    for (const at of [1, 9, 17]) payload.writeBigUInt64BE(this.#done, at);
-    payload.writeBigInt64BE(BigInt(Date.now() - POSTGRES_EPOCH_MS) * 1000n, 25);
-    this.#session.send(payload);
   }
 }
 

@@ -9,26 +9,15 @@ import type { Log } from '../log.ts';
 import { TypeCatalog } from '../postgres/catalog.ts';
 import { connect } from '../postgres/connection.ts';
 import type { CopiedTable } from '../postgres/control.ts';
-import { COPY_DATA, CopySession, ServerError } from '../postgres/copy-session.ts';
+import { ServerError } from '../postgres/copy-session.ts';
 import { identify } from '../postgres/identity.ts';
 import { checkSlot, readSlot, waitUntilReleased } from '../postgres/slot.ts';
 import { Assembler } from './assembler.ts';
-import { PgoutputError, type RelationMessage } from './pgoutput.ts';
+import { PgoutputError } from './pgoutput.ts';
 import { RelationCache } from './relations.ts';
+import { ReplicationStream } from './replication-stream.ts';
 import type { Source, SourceStatus } from './source.ts';
 
-const XLOG_DATA = 0x77; // 'w' Int64 start, Int64 end of WAL, Int64 clock, then the message
-const XLOG_DATA_HEADER = 25;
-const KEEPALIVE = 0x6b; // 'k' Int64 end of WAL, Int64 clock, Byte1 reply wanted
-const STANDBY_STATUS = 0x72; // 'r' Int64 written, flushed, applied, clock, Byte1 reply wanted
-const POSTGRES_EPOCH_MS = 946_684_800_000;
-
-/** Well below the smallest sensible wal_sender_timeout, and cheap. */
-const STATUS_INTERVAL_MS = 1000;
-/** A server that has been silent for this long is asked for a sign of life… */
-const PROBE_AFTER_MS = 10_000;
-/** … and given up after this: TCP alone would take many minutes to notice a half-open connection. */
-const SILENCE_MAX_MS = 40_000;
 const BACKOFF_FIRST_MS = 200;
 /** A server that restarts is back within seconds; a longer pause would only add lag. */
 const BACKOFF_MAX_MS = 5000;
@@ -53,13 +42,10 @@ export interface WalSourceOptions {
 /** Streams one slot by pgoutput. */
 export class WalSource implements Source {
   readonly #options: WalSourceOptions;
-  #session: CopySession | null = null;
-  #statusTimer: NodeJS.Timeout | null = null;
+  #stream: ReplicationStream | null = null;
   #acknowledged: Lsn = 0n;
   #serverLsn: Lsn = 0n;
   #lastMessageAt = 0;
-  /** Offset of the last XLogData of this read; -1 for none. */
-  #lastDataAt = -1;
   #reconnects = -1;
 
   constructor(options: WalSourceOptions) {
@@ -67,8 +53,9 @@ export class WalSource implements Source {
   }
 
   get status(): SourceStatus {
+    this.#keepStatus();
     return {
-      connected: this.#session !== null,
+      connected: this.#stream !== null,
       serverLsn: this.#serverLsn,
       acknowledgedLsn: this.#acknowledged,
       lastMessageAt: this.#lastMessageAt,
@@ -77,7 +64,9 @@ export class WalSource implements Source {
   }
 
   acknowledge(lsn: Lsn): void {
-    if (lsn > this.#acknowledged) this.#acknowledged = lsn;
+    if (lsn <= this.#acknowledged) return;
+    this.#acknowledged = lsn;
+    if (this.#stream) this.#stream.acknowledged = lsn;
   }
 
   async *stream(signal: AbortSignal): AsyncGenerator<Batch> {
@@ -90,10 +79,11 @@ export class WalSource implements Source {
         const relations = this.#relations(catalog);
         const next: Assembler = new Assembler(relations, assembler?.handedOut);
         assembler = next;
-        this.#session = await this.#start(catalog, signal);
+        const stream = await this.#start(catalog, relations, next, signal);
+        this.#stream = stream;
         this.#reconnects++;
         this.#options.log.info({ slot: this.#options.identity.slot, from: formatLsn(this.#acknowledged) }, 'streaming');
-        for await (const batch of this.#read(this.#session, next, relations, signal)) {
+        for await (const batch of stream.batches(signal)) {
           backoffMs = BACKOFF_FIRST_MS;
           yield batch;
         }
@@ -128,7 +118,12 @@ export class WalSource implements Source {
     });
   }
 
-  async #start(catalog: pg.Client, signal: AbortSignal): Promise<CopySession> {
+  async #start(
+    catalog: pg.Client,
+    relations: RelationCache,
+    assembler: Assembler,
+    signal: AbortSignal,
+  ): Promise<ReplicationStream> {
     const { config, identity, publications, log } = this.#options;
     const found = await identify(catalog, config.slot);
     if (found.systemIdentifier !== identity.systemIdentifier)
@@ -153,114 +148,32 @@ export class WalSource implements Source {
         'Changes are missing. Copy anew with `waltide run --recopy`.',
       );
     this.acknowledge(slot.confirmedFlushLsn ?? 0n);
-    const replication = await this.#connect(true);
-    // E'' strings: publication names may hold quotes.
-    const names = publications
-      .map((name) => `"${name.replaceAll('"', '""')}"`)
-      .join(',')
-      .replaceAll("'", "''");
-    const options = [`proto_version '1'`, `publication_names '${names}'`, `messages 'true'`];
-    return CopySession.start(
-      replication,
-      `START_REPLICATION SLOT "${config.slot}" LOGICAL ${formatLsn(this.#acknowledged)} (${options.join(', ')})`,
-    );
-  }
-
-  async *#read(
-    session: CopySession,
-    assembler: Assembler,
-    relations: RelationCache,
-    signal: AbortSignal,
-  ): AsyncGenerator<Batch> {
-    this.#statusTimer = setInterval(() => this.#tick(session), STATUS_INTERVAL_MS);
-    // Ends a read that waits for an idle server.
-    const stop = (): void => session.stopReading();
-    signal.addEventListener('abort', stop, { once: true });
-    try {
-      for (;;) {
-        const frames = await session.read();
-        if (!frames || signal.aborted) return;
-        this.#lastMessageAt = Date.now();
-        this.#lastDataAt = -1;
-        let at = 0;
-        while (at < frames.length) {
-          const relation = this.#consume(session, assembler, frames, at);
-          at = relation.at;
-          if (relation.message) await relations.describe(relation.message);
-        }
-        this.#noteWalEnd(frames);
-        for (const batch of assembler.take(frames.length)) yield batch;
-      }
-    } finally {
-      signal.removeEventListener('abort', stop);
-    }
-  }
-
-  /** The hot loop: no promise, closure or emitter per message. Stops early only at a Relation message. */
-  #consume(
-    session: CopySession,
-    assembler: Assembler,
-    frames: Buffer,
-    from: number,
-  ): { at: number; message: RelationMessage | null } {
-    let at = from;
-    while (at < frames.length) {
-      const end = at + 1 + frames.readUInt32BE(at + 1);
-      if (frames[at] !== COPY_DATA) session.control(frames, at);
-      else if (frames[at + 5] === XLOG_DATA) {
-        const body = at + 5 + XLOG_DATA_HEADER;
-        const message = assembler.push(frames, body, end, frames.readBigUInt64BE(at + 6));
-        this.#lastDataAt = at;
-        if (message) return { at: end, message };
-      } else if (frames[at + 5] === KEEPALIVE) {
-        const walEnd = frames.readBigUInt64BE(at + 6);
-        if (walEnd > this.#serverLsn) this.#serverLsn = walEnd;
-        assembler.keepalive(walEnd);
-        if (frames[at + 22] === 1) this.#sendStatus(session);
-      }
-      at = end;
-    }
-    return { at, message: null };
-  }
-
-  /** Once per read, not per message: the server repeats its WAL end in each. */
-  #noteWalEnd(frames: Buffer): void {
-    if (this.#lastDataAt < 0) return;
-    const walEnd = frames.readBigUInt64BE(this.#lastDataAt + 14);
-    if (walEnd > this.#serverLsn) this.#serverLsn = walEnd;
-  }
-
-  #tick(session: CopySession): void {
-    const silentMs = session.waiting ? Date.now() - session.receivedAt : 0;
-    if (silentMs > SILENCE_MAX_MS) session.giveUp(`the server has been silent for ${Math.round(silentMs / 1000)} s`);
-    else this.#sendStatus(session, silentMs > PROBE_AFTER_MS);
-  }
-
-  /** Written, flushed and applied are one for us: what is durable downstream. */
-  #sendStatus(session: CopySession, wantReply = false): void {
-    const payload = Buffer.alloc(34);
-    payload[0] = STANDBY_STATUS;
-    payload.writeBigUInt64BE(this.#acknowledged, 1);
-    payload.writeBigUInt64BE(this.#acknowledged, 9);
-    payload.writeBigUInt64BE(this.#acknowledged, 17);
-    payload.writeBigInt64BE(BigInt(Date.now() - POSTGRES_EPOCH_MS) * 1000n, 25);
-    payload[33] = wantReply ? 1 : 0;
-    session.send(payload);
+    const { slot: name } = config;
+    return ReplicationStream.start(await this.#connect(true), {
+      slot: name,
+      from: this.#acknowledged,
+      publications,
+      assembler,
+      relations,
+    });
   }
 
   async close(): Promise<void> {
-    const session = this.#session;
-    if (!session) return;
-    this.#sendStatus(session);
-    this.#session = null;
-    if (this.#statusTimer) clearInterval(this.#statusTimer);
-    await session.close(CLOSE_TIMEOUT_MS);
+    const stream = this.#stream;
+    this.#stream = null;
+    await stream?.close(CLOSE_TIMEOUT_MS);
   }
 
   #hangUp(): void {
-    if (this.#statusTimer) clearInterval(this.#statusTimer);
-    this.#session?.destroy();
-    this.#session = null;
+    this.#keepStatus();
+    this.#stream?.destroy();
+    this.#stream = null;
+  }
+
+  #keepStatus(): void {
+    if (!this.#stream) return;
+    this.#serverLsn = this.#stream.serverLsn;
+    this.#lastMessageAt = this.#stream.lastMessageAt;
   }
 }
 
