@@ -4,7 +4,7 @@ import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import { connect } from '../postgres/connection.ts';
-import { checkOffset, walPosition } from '../postgres/slot.ts';
+import { checkOffset, readSlot, walPosition } from '../postgres/slot.ts';
 import { ApplyLoop } from '../sink/apply-loop.ts';
 import { createSink } from '../sink/registry.ts';
 import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
@@ -178,7 +178,7 @@ export class Pipeline {
         log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);
     }
     if (until !== 'caught-up') return 0n;
-    return capture ? capture.target : await this.#walEnd();
+    return capture ? capture.target : await this.#applyTarget();
   }
 
   async #openSinks(
@@ -234,8 +234,26 @@ export class Pipeline {
     }
   }
 
-  async #walEnd(): Promise<Lsn> {
-    return (await this.#wal()).inserted;
+  /** The end of WAL, or what has been published where no capture runs that could publish more. */
+  async #applyTarget(): Promise<Lsn> {
+    const { url, slot: name, connectTimeoutMs } = this.#options.config.source;
+    const client = await connect(url, { applicationName: `waltide ${name} control`, timeoutMs: connectTimeoutMs });
+    try {
+      const { inserted } = await walPosition(client);
+      if ((await readSlot(client, name))?.active) return inserted;
+    } finally {
+      await client.end().catch(() => {});
+    }
+    let target: Lsn = 0n;
+    for (const { subscription } of this.#appliers) {
+      const published = subscription.publishedLsn();
+      if (published > target) target = published;
+    }
+    this.#options.log.info(
+      { target: formatLsn(target) },
+      'no capture is running: catching up with what it has published',
+    );
+    return target;
   }
 
   async #caughtUp(target: Lsn, signal: AbortSignal): Promise<void> {

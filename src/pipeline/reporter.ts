@@ -96,7 +96,8 @@ export class StatusReporter {
       name: sink.name,
       type,
       appliedLsn: formatLsn(applied),
-      lagBytes: serverLsn === 0n ? 0 : distance(serverLsn, applied),
+      // Without a capture in this process, what is published is the most that is known.
+      lagBytes: distance(serverLsn || subscription.publishedLsn(), applied),
       lagSeconds: capture ? this.#lagSeconds(capture, applied, now) : null,
       events,
       eventsPerSecond: this.#rate(sink.name, events, now),

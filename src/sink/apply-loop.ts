@@ -85,8 +85,13 @@ export class ApplyLoop {
   async run(signal: AbortSignal): Promise<void> {
     const failed = new AbortController();
     const either = AbortSignal.any([signal, failed.signal]);
-    const reading = this.#read(either).finally(() => this.#wake?.());
-    reading.catch(() => failed.abort());
+    const reading = this.#read(either);
+    // Abort first, then wake: an applier woken before would look, find nothing to do, and pause for ever.
+    const stop = (): void => {
+      failed.abort();
+      this.#wake?.();
+    };
+    reading.then(stop, stop);
     try {
       await this.#applyAll(either);
     } finally {

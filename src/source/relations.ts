@@ -15,6 +15,8 @@ export class RelationCache {
   readonly #copied: ReadonlyMap<number, CopiedTable> | null;
   readonly #log: Log;
   readonly #relations = new Map<number, Relation | null>();
+  /** Names of tables left out that nobody was told of yet. */
+  readonly #leftOut = new Map<number, string>();
 
   /** `copied`: the tables whose rows the first copy delivered; null takes every table that comes. */
   constructor(catalog: pg.Client, types: TypeCatalog, copied: readonly CopiedTable[] | null, log: Log) {
@@ -24,9 +26,22 @@ export class RelationCache {
     this.#log = log;
   }
 
-  /** Null for a table that this pipeline leaves out; undefined where the server has not described it. */
+  /** Null for a table that this pipeline leaves out; undefined where the server has not described it. Asked per change. */
   get(oid: number): Relation | null | undefined {
-    return this.#relations.get(oid);
+    const relation = this.#relations.get(oid);
+    if (relation === null) this.#warnLeftOut(oid);
+    return relation;
+  }
+
+  /** Only once a change comes: partitions are described too, though their changes come under the root's name. */
+  #warnLeftOut(oid: number): void {
+    const table = this.#leftOut.get(oid);
+    if (table === undefined) return;
+    this.#leftOut.delete(oid);
+    this.#log.warn(
+      { table },
+      'table is published but its rows were never copied: its changes are left out; `waltide run --recopy` takes it in',
+    );
   }
 
   /** Takes in a Relation message. Resolves once types and key are known, which may need a look at the catalog. */
@@ -72,11 +87,7 @@ export class RelationCache {
     if (!this.#copied) return name;
     const copied = this.#copied.get(message.oid);
     if (!copied) {
-      if (this.#relations.get(message.oid) === undefined)
-        this.#log.warn(
-          { table: `${name.schema}.${name.table}` },
-          'table is published but its rows were never copied: its changes are left out; `waltide run --recopy` takes it in',
-        );
+      if (!this.#relations.has(message.oid)) this.#leftOut.set(message.oid, `${name.schema}.${name.table}`);
       return null;
     }
     if (copied.schema !== name.schema || copied.table !== name.table)

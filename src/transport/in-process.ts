@@ -67,6 +67,7 @@ class InProcessSubscription implements Subscription {
   /** What the sink had when it was opened: a restarted slot may begin before it. Null once the stream has passed it. */
   #from: Position | null;
   #appliedLsn: Lsn = 0n;
+  #publishedLsn: Lsn = 0n;
   #wake: (() => void) | null = null;
 
   constructor(from: Position, onClose: () => void) {
@@ -76,6 +77,7 @@ class InProcessSubscription implements Subscription {
   }
 
   push(published: Published): void {
+    this.#publishedLsn = published.batch.commitEndLsn ?? this.#publishedLsn;
     this.#queue.push(published);
     this.#wake?.();
   }
@@ -122,6 +124,10 @@ class InProcessSubscription implements Subscription {
     const { commitEndLsn } = published.batch;
     if (commitEndLsn !== null && commitEndLsn > this.#appliedLsn) this.#appliedLsn = commitEndLsn;
     if (--published.remaining === 0) published.resolve();
+  }
+
+  publishedLsn(): Lsn {
+    return this.#publishedLsn;
   }
 
   appliedLsn(): Lsn {

@@ -41,7 +41,11 @@ export class DuckdbFile {
       connection = await duckdb.connect(database);
       await removeSpill(path);
       // Last, since afterwards no file but this one can be touched: neither by us nor by a user's query.
-      await duckdb.query(connection, `SET GLOBAL TimeZone = 'UTC'; SET GLOBAL enable_external_access = false`);
+      await duckdb.query(
+        connection,
+        `SET GLOBAL TimeZone = 'UTC'; SET GLOBAL enable_external_access = false;
+         SET GLOBAL memory_limit = '${countedBytes(options.memoryLimit, false)}B'`,
+      );
       const result = await duckdb.query(connection, 'SELECT current_database()');
       const chunk = await duckdb.fetch_chunk(result);
       const catalog = new TextDecoder().decode(firstText(chunk!));
@@ -77,6 +81,7 @@ export class DuckdbFile {
 /** What DuckDB counts is half of what it takes: allocators keep freed memory, and buffers of a load are not counted. */
 const COUNTED = 0.5;
 const COUNTED_BYTES_MIN = 64 * 2 ** 20;
+const OPENING_BYTES_MIN = 2 ** 30;
 
 const UNITS: Readonly<Record<string, number>> = {
   '': 1,
@@ -104,7 +109,8 @@ function configOf(options: DatabaseOptions, path: string): duckdb.Config {
   const config = duckdb.create_config();
   const counted = countedBytes(options.memoryLimit, false);
   const settings = {
-    memory_limit: `${counted}B`,
+    // Opening replays what was not checkpointed, which must never fail for want of memory; narrowed right afterwards.
+    memory_limit: `${Math.max(sizeBytes(options.memoryLimit), OPENING_BYTES_MIN)}B`,
     threads: String(options.threads),
     temp_directory: `${path}.tmp`,
     // Rows of a table have no order; keeping one costs memory.

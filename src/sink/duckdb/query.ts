@@ -68,16 +68,28 @@ async function read(connection: Connection, sql: string, rowsMax: number, deadli
   }
 }
 
+/** A result is held whole, in this process and in the one that asked. */
+const RESULT_BYTES_MAX = 32 * 2 ** 20;
+
 async function fetchRows(result: Result, rowsMax: number, deadline: AbortSignal): Promise<QueryResult> {
   const columns = Array.from({ length: duckdb.column_count(result) }, (_, index) => duckdb.column_name(result, index));
   // The session's zone is UTC; without this the converter would use the one of this process.
   DuckDBTimestampTZValue.timezoneOffsetInMinutes = 0;
   const rows: unknown[][] = [];
+  let bytes = 0;
   while (rows.length <= rowsMax) {
     const chunk = await duckdb.fetch_chunk(result);
     deadline.throwIfAborted();
     if (!chunk || duckdb.data_chunk_get_size(chunk) === 0) break;
-    rows.push(...new DuckDBDataChunk(chunk).convertRows(JsonDuckDBValueConverter));
+    for (const row of new DuckDBDataChunk(chunk).convertRows(JsonDuckDBValueConverter)) {
+      rows.push(row);
+      for (const value of row) bytes += typeof value === 'string' ? value.length : 16;
+    }
+    if (bytes > RESULT_BYTES_MAX)
+      throw queryError(
+        `the result is larger than ${RESULT_BYTES_MAX / 2 ** 20} MB`,
+        'Ask for fewer rows or columns, or for aggregates.',
+      );
   }
   return { columns, rows: rows.slice(0, rowsMax), truncated: rows.length > rowsMax };
 }

@@ -98,10 +98,11 @@ export class Capture {
     for (const info of infos.values()) this.#add(info, ends);
     if (last && confirmed !== null) this.#checkEnds(last);
     const copyStart = last && confirmed !== null ? last.copyStart : this.#dataEnds();
+    const copyLsn = last && confirmed !== null ? last.copyLsn : null;
     this.#schemaLog = this.#add(internal.get(names[0]!)!, ends)[0]!;
     const progressLog = this.#add(internal.get(names[1]!)!, ends)[0]!;
     const lsn = confirmed === null ? 0n : (last?.lsn ?? 0n);
-    this.#progress = new ProgressWriter(this.#producer, progressLog, { identity, lsn, copyStart }, () =>
+    this.#progress = new ProgressWriter(this.#producer, progressLog, { identity, lsn, copyStart, copyLsn }, () =>
       this.#dataEnds(),
     );
     await Promise.race([this.#progress.write(), this.#failure()]);
@@ -132,6 +133,8 @@ export class Capture {
     const ticket = new Ticket(() => this.#durable(publish));
     this.#writing = ticket;
     const { events } = batch;
+    // After a new slot the first event is the copy's.
+    if (this.#progress) this.#progress.copyLsn ??= events[0]?.transaction.commitLsn ?? null;
     try {
       let relation: Relation | null = null;
       let route: Route | null = null;

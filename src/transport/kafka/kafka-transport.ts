@@ -76,12 +76,15 @@ class KafkaTransport implements Transport {
   async identity(signal: AbortSignal): Promise<SourceIdentity> {
     await this.#cluster.connect();
     const tail = new Tail(this.#cluster, progressTopic(this.#config.topicPrefix));
+    let told = false;
     try {
       for (;;) {
         signal.throwIfAborted();
         const last = await tail.readLast();
         const progress = last && decodeProgress(last.value);
         if (progress) return progress.identity;
+        if (!told) this.#deps.log.info(`waiting for a capture to publish under "${this.#config.topicPrefix}"`);
+        told = true;
         await sleep(POLL_MS, undefined, { signal }).catch(() => {});
       }
     } finally {

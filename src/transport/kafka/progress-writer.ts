@@ -10,7 +10,7 @@ const GAP_MS = 50;
 const SMALL_RECORD_BYTES = 16 * 1024;
 
 type Offsets = Progress['ends'];
-type ProgressStart = Pick<Progress, 'identity' | 'lsn' | 'copyStart'>;
+type ProgressStart = Pick<Progress, 'identity' | 'lsn' | 'copyStart' | 'copyLsn'>;
 
 /** Writes how far the topics are, at most every 50 ms while more is coming and at once when nothing is. */
 export class ProgressWriter {
@@ -18,6 +18,8 @@ export class ProgressWriter {
   readonly #log: PartitionLog;
   readonly #identity: SourceIdentity;
   readonly #copyStart: Offsets;
+  /** See Progress. */
+  copyLsn: Lsn | null;
   readonly #ends: () => Offsets;
   #waiting: (() => void)[] = [];
   #lsn: Lsn;
@@ -28,13 +30,14 @@ export class ProgressWriter {
 
   /** Begins at `start.lsn`; `ends` tells the log ends of all data topics at the time of asking. */
   constructor(producer: Producer, log: PartitionLog, start: ProgressStart, ends: () => Offsets) {
-    const { identity, lsn, copyStart } = start;
+    const { identity, lsn, copyStart, copyLsn } = start;
     this.#ends = ends;
     this.#producer = producer;
     this.#log = log;
     this.#identity = identity;
     this.#lsn = lsn;
     this.#copyStart = copyStart;
+    this.copyLsn = copyLsn;
   }
 
   /** Everything up to `lsn` is durable; `written` runs once a record that says so is durable too. */
@@ -50,7 +53,13 @@ export class ProgressWriter {
     this.#waiting = [];
     this.#writing = true;
     this.#writtenMs = Date.now();
-    const progress = { lsn: this.#lsn, identity: this.#identity, ends: this.#ends(), copyStart: this.#copyStart };
+    const progress: Progress = {
+      lsn: this.#lsn,
+      identity: this.#identity,
+      ends: this.#ends(),
+      copyStart: this.#copyStart,
+      copyLsn: this.copyLsn,
+    };
     const text = encodeProgress(progress);
     this.#bytes = text.length;
     await this.#producer.append(this.#log, PROGRESS_KEY, text);

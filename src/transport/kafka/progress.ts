@@ -12,6 +12,11 @@ export interface Progress {
    * belongs to an older slot and is in the copy as far as it still matters.
    */
   readonly copyStart: ReadonlyMap<string, readonly bigint[]>;
+  /**
+   * LSN at which the rows of that copy stand; null until its first record is on the way. A sink whose position lies
+   * before it has not seen the copy, so that its log offsets (of topics deleted since, perhaps) mean nothing.
+   */
+  readonly copyLsn: Lsn | null;
 }
 
 /** All records have this one key, so that compaction keeps the last. */
@@ -23,14 +28,21 @@ export function encodeProgress(progress: Progress): string {
     identity: progress.identity,
     ends: encodeOffsets(progress.ends),
     copyStart: encodeOffsets(progress.copyStart),
+    copyLsn: progress.copyLsn === null ? null : formatLsn(progress.copyLsn),
   });
 }
 
 /** Null on a record that is none of ours. */
 export function decodeProgress(value: Buffer): Progress | null {
   try {
-    const { lsn, identity, ends, copyStart } = JSON.parse(value.toString());
-    return { lsn: parseLsn(lsn), identity, ends: decodeOffsets(ends), copyStart: decodeOffsets(copyStart) };
+    const { lsn, identity, ends, copyStart, copyLsn } = JSON.parse(value.toString());
+    return {
+      lsn: parseLsn(lsn),
+      identity,
+      ends: decodeOffsets(ends),
+      copyStart: decodeOffsets(copyStart),
+      copyLsn: copyLsn ? parseLsn(copyLsn) : null,
+    };
   } catch {
     return null;
   }

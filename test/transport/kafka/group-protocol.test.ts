@@ -79,6 +79,7 @@ describe('applied tracker', () => {
     identity: IDENTITY,
     ends: new Map(Object.entries(ends).map(([topic, list]) => [topic, list.map(BigInt)])),
     copyStart: new Map(),
+    copyLsn: null,
   });
 
   it('stands at the newest progress that every partition has reached', () => {

@@ -84,7 +84,10 @@ export function assignTopics(
   members: ReadonlyMap<string, MemberState>,
   partitionsOf: (topic: string) => number,
 ): Map<string, Assignment> {
-  const topics = [...new Set([...members.values()].flatMap((member) => member.topics))].sort();
+  // A topic that was described but does not exist (yet) is dealt out once it does: progress will mention it.
+  const topics = [...new Set([...members.values()].flatMap((member) => member.topics))]
+    .filter((topic) => partitionsOf(topic) > 0)
+    .sort();
   const offsets = new Map<string, Offset>();
   const owner = new Map<string, string>();
   for (const [id, { owned }] of members) {

@@ -47,6 +47,8 @@ export class KafkaSubscription implements Subscription {
   readonly #wake = new Wake();
   #codec!: EventCodec;
   #copyStart: Progress['copyStart'] = new Map();
+  #copyLsn: Progress['copyLsn'] = null;
+  #publishedLsn: Lsn = 0n;
   #readers = new Map<string, PartitionReader>();
   #assignment: Assignment | null = null;
   #assignedTopics: ReadonlySet<string> | null = null;
@@ -86,7 +88,6 @@ export class KafkaSubscription implements Subscription {
 
   /** Resolves once partitions are assigned and their offsets found to exist. */
   async open(): Promise<void> {
-    for (const { partition, next } of this.#positions.values()) this.#tracker.applied(partition, next ?? 0n);
     await this.#readSchemas();
     const last = await this.#progress.readLast();
     const progress = last && decodeProgress(last.value);
@@ -129,6 +130,10 @@ export class KafkaSubscription implements Subscription {
       this.#tracker.applied(offset.partition, offset.next ?? 0n);
     }
     this.#fetcher.poke();
+  }
+
+  publishedLsn(): Lsn {
+    return this.#publishedLsn;
   }
 
   appliedLsn(): Lsn {
@@ -207,11 +212,13 @@ export class KafkaSubscription implements Subscription {
   /** True where there are topics that are new to us. */
   #learn(progress: Progress): boolean {
     const before = this.#topics.size;
+    this.#publishedLsn = progress.lsn;
     for (const topic of progress.ends.keys()) this.#topics.add(topic);
     this.#copyStart = progress.copyStart;
+    this.#copyLsn = progress.copyLsn;
     this.#tracker.progress(progress);
     if (this.#topics.size > before) return true;
-    return [...this.#topics].some((topic) => this.#assignedTopics?.has(topic) === false);
+    return [...progress.ends.keys()].some((topic) => this.#assignedTopics?.has(topic) === false);
   }
 
   #hasRoom(): boolean {
@@ -282,11 +289,11 @@ export class KafkaSubscription implements Subscription {
     ];
     for (const { topic, partition } of fresh) {
       const key = partitionKey(topic, partition);
-      const from = this.#positions.get(key) ?? {
-        partition: key,
-        position: START,
-        next: this.#copyStart.get(topic)?.[partition] ?? 0n,
-      };
+      const saved = this.#positions.get(key);
+      // A saved offset counts only where the sink has seen the newest copy: otherwise topics may have been made anew.
+      const current = saved && this.#copyLsn !== null && saved.position.commitLsn >= this.#copyLsn;
+      const copyStart = this.#copyStart.get(topic)?.[partition] ?? 0n;
+      const from = current ? saved : { partition: key, position: saved?.position ?? START, next: copyStart };
       const next = from.next ?? 0n;
       const start = starts.get(key)!;
       const end = ends.get(key)!;

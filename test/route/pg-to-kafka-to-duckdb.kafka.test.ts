@@ -1,0 +1,71 @@
+import { Kafka, logLevel } from 'kafkajs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Config } from '../../src/config/schema.ts';
+import { differences, withDuckdb } from '../support/compare.ts';
+import { catchUp, start, testPipeline } from '../support/pipeline.ts';
+import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { ensureSharedKafka } from '../support/shared-kafka.ts';
+import { waltide, writeConfig } from '../support/waltide-process.ts';
+import { runWorkload, SCHEMA, TABLES } from '../support/workload.ts';
+
+let database: TestDatabase;
+let config: Config;
+let path: string;
+let brokers: string[];
+
+beforeEach(async () => {
+  brokers = await ensureSharedKafka();
+  database = await createDatabase();
+  ({ config, path } = testPipeline(database, { transport: { type: 'kafka', brokers, topicPrefix: database.name } }));
+});
+afterEach(() => database.drop());
+
+const compare = (): Promise<string[]> => withDuckdb(path, (query) => differences(database.url, query, TABLES));
+
+describe('PostgreSQL → Kafka → DuckDB', () => {
+  it('copies what is there, then streams every kind of change', async () => {
+    await database.query(SCHEMA);
+    await runWorkload(database.url, 1, AbortSignal.timeout(500));
+    for (let seed = 2; seed < 5; seed++) {
+      expect(await catchUp(config)).toEqual([]);
+      expect(await compare(), `before seed ${seed}`).toEqual([]);
+      await runWorkload(database.url, seed, AbortSignal.timeout(1000));
+    }
+  });
+
+  it('ends both roles of a job that runs now and then, also when there is nothing new', async () => {
+    await database.query('create table t (id int primary key); insert into t values (1), (2)');
+    const { file } = writeConfig({
+      source: { url: database.url, slot: database.name, publication: database.name, tables: ['public.*'] },
+      transport: { type: 'kafka', brokers, topicPrefix: database.name },
+      sinks: [{ name: 'a', type: 'duckdb', path: 'a.duckdb' }],
+    });
+    for (let round = 0; round < 2; round++) {
+      for (const role of ['capture', 'apply']) {
+        const { code, stderr } = await waltide(['run', '--role', role, '--until-caught-up', '--config', file]);
+        expect(code, stderr).toBe(0);
+      }
+    }
+  });
+
+  it('copies anew into a sink whose topic was deleted', async () => {
+    await database.query(SCHEMA);
+    await runWorkload(database.url, 1, AbortSignal.timeout(700));
+    await catchUp(config);
+    await database.query("update account set note = 'changed'; delete from account where id < 100");
+    const admin = new Kafka({ brokers, logLevel: logLevel.NOTHING }).admin();
+    await admin.connect();
+    await admin.deleteTopics({ topics: [`${database.name}.public.account`] });
+    await admin.disconnect();
+    await expect(catchUp(config)).rejects.toMatchObject({ code: 'TOPIC_MISSING' });
+    expect(await catchUp(config, { recopy: true })).toEqual([]);
+    expect(await compare()).toEqual([]);
+    // And once more with capture and sink apart: the topics are longer now than the sink ever saw.
+    await runWorkload(database.url, 2, AbortSignal.timeout(700));
+    expect(await catchUp({ ...config, sinks: [] }, { recopy: true })).toEqual([]);
+    const applying = start(config, { role: 'apply' });
+    await new Promise((resolve) => setTimeout(resolve, 4000));
+    await applying.stop();
+    expect(await compare()).toEqual([]);
+  });
+});
