@@ -1,5 +1,6 @@
 import type { TestProject } from 'vitest/node';
 import { startEmbeddedPostgres } from '../../src/embedded/embedded-postgres.ts';
+import { offerSharedKafka } from './shared-kafka.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -21,5 +22,9 @@ export default async function setup(project: TestProject): Promise<(() => Promis
   const settings = { fsync: 'off', max_wal_senders: '60', max_replication_slots: '60', max_connections: '200' };
   const server = await startEmbeddedPostgres({ settings });
   project.provide('postgresUrl', server.url);
-  return () => server.stop('immediate');
+  // The broker starts when a test first asks for it.
+  const stopKafka = await offerSharedKafka();
+  return async () => {
+    await Promise.all([server.stop('immediate'), stopKafka()]);
+  };
 }

@@ -41,19 +41,24 @@ export interface KafkaServer {
 /** Whether a broker can run here; `why` is empty or names what is missing. */
 export const haveKafka = haveMaven;
 
+const START_ATTEMPTS_MAX = 3;
+
 /** Starts Kafka 4.3.1 from Maven Central (fetched into `.cache` once). It ends with this process, however that ends. */
 export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServer> {
   const { ok, why } = haveKafka();
   if (!ok) throw new Error(`Kafka cannot run here: ${why}.`);
   const libraries = await kafkaLibraries();
-  const home = await mkdtemp(join(tmpdir(), 'waltide-kafka-'));
-  const server = new Server(home, libraries, options);
-  try {
-    await server.first();
-    return server;
-  } catch (error) {
-    await server.stop();
-    throw error;
+  for (let attempt = 1; ; attempt++) {
+    const home = await mkdtemp(join(tmpdir(), 'waltide-kafka-'));
+    const server = new Server(home, libraries, options);
+    try {
+      await server.first();
+      return server;
+    } catch (error) {
+      await server.stop();
+      // A port that was free a moment ago may be taken by the time the broker binds it.
+      if (attempt === START_ATTEMPTS_MAX) throw error;
+    }
   }
 }
 
