@@ -21,10 +21,6 @@ export function comparePosition(a: Position, b: Position): number {
   return a.seq - b.seq;
 }
 
-export function maxPosition(a: Position, b: Position): Position {
-  return comparePosition(a, b) >= 0 ? a : b;
-}
-
 export function formatPosition(position: Position): string {
   return `${formatLsn(position.commitLsn)}#${position.seq}`;
 }

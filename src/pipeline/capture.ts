@@ -50,8 +50,8 @@ export class Capture {
   #failure: unknown = null;
   events = 0;
   bytes = 0;
-  /** The end of WAL when this capture began: what "caught up" means. */
-  target: Lsn = 0n;
+  /** Where WAL ended when this capture began; `inserted` is what "caught up" means. */
+  wal: { readonly inserted: Lsn; readonly flushed: Lsn } = { inserted: 0n, flushed: 0n };
 
   constructor(options: CaptureOptions) {
     this.#options = options;
@@ -90,7 +90,7 @@ export class Capture {
       checkServer(await readServer(client));
       this.#identity = await identify(client, config.source.slot);
       await migrate(client);
-      this.target = (await walPosition(client)).inserted;
+      this.wal = await walPosition(client);
       this.#slot = await this.#findSlot(client, recopy, signal);
       this.#publication = await ensurePublication(client, config.source, log, !this.needsCopy);
       const { unwanted } = this.#publication;

@@ -163,7 +163,7 @@ export class Pipeline {
     const capture = this.#capture;
     const identity = capture ? await capture.prepare(signal) : await transport.identity(signal);
     const sinks = role === 'capture' ? [] : await this.#openSinks(identity);
-    if (capture && config.transport.type === 'in-process') await this.#checkSinks(capture, sinks);
+    if (capture && config.transport.type === 'in-process') this.#checkSinks(capture, sinks);
     if (capture)
       await transport.openCapture(identity, capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null));
     for (const { sink, type, batch, state } of sinks) {
@@ -178,7 +178,7 @@ export class Pipeline {
         log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);
     }
     if (until !== 'caught-up') return 0n;
-    return capture ? capture.target : await this.#applyTarget();
+    return capture ? capture.wal.inserted : await this.#applyTarget();
   }
 
   async #openSinks(
@@ -200,10 +200,10 @@ export class Pipeline {
   readonly #opened: Sink[] = [];
 
   /** In-process the slot is the only log there is, so each sink must stand within what it still holds. */
-  async #checkSinks(capture: Capture, sinks: { sink: Sink; state: SinkState }[]): Promise<void> {
+  #checkSinks(capture: Capture, sinks: { sink: Sink; state: SinkState }[]): void {
     const slot = capture.confirmed;
     if (!slot) return;
-    const { flushed } = await this.#wal();
+    const { flushed } = capture.wal;
     for (const { sink, state } of sinks) {
       const offset = state.offsets[0];
       if (!offset)
@@ -222,16 +222,6 @@ export class Pipeline {
       ...batch,
       bytesMax: Math.min(batch.bytesMax, Math.floor(this.#options.config.transport.inFlightBytesMax / 2)),
     };
-  }
-
-  async #wal(): Promise<{ inserted: Lsn; flushed: Lsn }> {
-    const { url, slot, connectTimeoutMs } = this.#options.config.source;
-    const client = await connect(url, { applicationName: `waltide ${slot} control`, timeoutMs: connectTimeoutMs });
-    try {
-      return await walPosition(client);
-    } finally {
-      await client.end().catch(() => {});
-    }
   }
 
   /** The end of WAL, or what has been published where no capture runs that could publish more. */
