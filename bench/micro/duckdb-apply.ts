@@ -56,7 +56,7 @@ function writeTuple(at: number, values: readonly (string | null)[]): number {
 
 function delivery(op: Op, ids: readonly number[], perBuffer = 400): Delivery {
   commitLsn += 100n;
-  const transaction: Transaction = { xid: 1, commitLsn, commitTimeUs: 0n, snapshot: false, origin: null };
+  const transaction: Transaction = { xid: 1, commitLsn, commitTimeUs: 0n, snapshot: null, origin: null };
   const events: ChangeEvent[] = [];
   let at = 0;
   for (let from = 0; from < ids.length; from += perBuffer) {

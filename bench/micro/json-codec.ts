@@ -50,7 +50,7 @@ for (let i = 0; i < EVENTS; i++) {
       xid: 700 + i,
       commitLsn: 30_000_000n + BigInt(i) * 400n,
       commitTimeUs,
-      snapshot: false,
+      snapshot: null,
       origin: null,
     };
   }

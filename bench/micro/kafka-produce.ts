@@ -48,7 +48,7 @@ function makeBatch(first: number): Batch {
     xid: 7,
     commitLsn,
     commitTimeUs: 1_700_000_000_000_000n,
-    snapshot: false,
+    snapshot: null,
     origin: null,
   };
   const events: ChangeEvent[] = [];

@@ -4,7 +4,7 @@ import { ANY, type ConfigKey, configKeys, formatPath, type Path, PREFIX, variabl
 import { convertText } from './text.ts';
 
 /** Variables that are ours and set no key. */
-const OTHER_VARIABLES = ['WALTIDE_CONFIG'];
+const OTHER_VARIABLES = ['WALTIDE_CONFIG', 'WALTIDE_FAILPOINT'];
 const OTHER_PREFIXES = ['WALTIDE_TEST_', 'WALTIDE_BENCH_'];
 
 const LIST = 'sinks';

@@ -6,14 +6,31 @@ import type { Row } from './row.ts';
 /** c = insert, u = update, d = delete, r = read by a snapshot, t = truncate, m = logical message. Debezium's letters. */
 export type Op = 'c' | 'u' | 'd' | 'r' | 't' | 'm';
 
-/** One source transaction, shared by its events. A snapshot is one transaction just before its consistent point. */
+/**
+ * A run that reads existing rows of a table again. Its events are op t (it begins; a partial one has none), op r
+ * (rows) and op m with prefix `waltide.snapshot` (it ends). What came before its beginning is replaced at its end.
+ */
+export interface Snapshot {
+  readonly id: string;
+  /**
+   * initial: rows as of the slot's consistent point, each once, before anything is streamed. incremental: rows woven
+   * into the stream, each as it is at that point of the stream; one may come twice. partial: as incremental, but the
+   * rows refresh the table in place: without a beginning and an end, and nothing is removed.
+   */
+  readonly kind: 'initial' | 'incremental' | 'partial';
+  /** Names of the sinks that it is for; null for all. */
+  readonly sinks: readonly string[] | null;
+}
+
+/** One source transaction, shared by its events. Rows of a snapshot have one that PostgreSQL never made. */
 export interface Transaction {
   /** Unsigned 32-bit; 0 for a snapshot and for non-transactional messages. */
   readonly xid: number;
   readonly commitLsn: Lsn;
   /** Commit time in microseconds since the Unix epoch. */
   readonly commitTimeUs: bigint;
-  readonly snapshot: boolean;
+  /** Null for what was streamed. */
+  readonly snapshot: Snapshot | null;
   /** Name of the replication origin, where the transaction was itself replicated; null otherwise. */
   readonly origin: string | null;
 }
@@ -23,6 +40,16 @@ export interface LogicalMessage {
   readonly prefix: string;
   readonly content: Buffer;
   readonly transactional: boolean;
+}
+
+/** Prefix of the message that ends a snapshot of its relation; content: a SnapshotEnd as JSON. */
+export const SNAPSHOT_MESSAGE = 'waltide.snapshot';
+/** Prefix of the message that tells of a schema change of its relation, which is the table as it is from here on. */
+export const SCHEMA_MESSAGE = 'waltide.schema';
+
+/** completed: the rows that came since the beginning are the table. cancelled: they are void, and what was before stays. */
+export interface SnapshotEnd {
+  readonly phase: 'completed' | 'cancelled';
 }
 
 /** One change of one row, or of one table (truncate), or of none (message). Immutable once built. */
@@ -35,7 +62,7 @@ export class ChangeEvent {
   readonly tableSeq: number;
   /** LSN of the change itself: informative only, never an order. */
   readonly lsn: Lsn;
-  /** Null exactly for op m. */
+  /** Null exactly for op m about no table: what `pg_logical_emit_message` wrote. Our own messages are about one. */
   readonly relation: Relation | null;
   /**
    * The old row where the WAL has it: whole under REPLICA IDENTITY FULL, else only the key's columns (others

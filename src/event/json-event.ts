@@ -70,7 +70,7 @@ export class JsonReader {
     if (lsn === null) return scanner.fail('"source" with "lsn" before');
     if (!OPS.includes(op)) scanner.fail('"op" before');
     if ((op === 'm') !== (this.#message !== null)) scanner.fail('"message" for op m, and for no other, before');
-    if ((op === 'm') !== (meta.relation === null)) scanner.fail('an event of the relation in the headers before');
+    if (op !== 'm' && meta.relation === null) scanner.fail('a relation in the headers before');
     if ((op === 'c' || op === 'u' || op === 'r') !== (this.#after !== null)) {
       scanner.fail(`the rows that op ${op} has before`);
     }

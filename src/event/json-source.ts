@@ -44,11 +44,13 @@ function millis(micros: bigint): bigint {
 export function transactionForm(transaction: Transaction, options: SourceOptions): TransactionForm {
   const { xid, commitLsn, commitTimeUs, snapshot } = transaction;
   const { name, database, version } = options;
+  // Debezium's words: "true" for the first copy.
+  const kind = snapshot === null ? 'false' : snapshot.kind === 'initial' ? 'true' : 'incremental';
   const commit = snapshot ? 'null' : `\\"${commitLsn}\\"`;
   const now = Date.now();
   const sourceHead = Buffer.from(
     `,"source":{"version":${JSON.stringify(version)},"connector":"postgresql","name":${JSON.stringify(name)},` +
-      `"ts_ms":${millis(commitTimeUs)},"snapshot":"${snapshot}","db":${JSON.stringify(database)},` +
+      `"ts_ms":${millis(commitTimeUs)},"snapshot":"${kind}","db":${JSON.stringify(database)},` +
       `"sequence":"[${commit},\\"`,
   );
   const sourceTimes = Buffer.from(`\\"]","ts_us":${commitTimeUs}`);

@@ -68,7 +68,7 @@ class JsonCodec implements EventCodec {
   writeValue(out: ByteWriter, event: ChangeEvent, as?: 'c' | 'd'): void {
     const { relation } = event;
     const transaction = this.#transactionOf(event);
-    if (!relation) {
+    if (event.op === 'm' || !relation) {
       this.#writeMessage(out, event, transaction);
       return;
     }
@@ -155,10 +155,11 @@ class JsonCodec implements EventCodec {
     const body = Buffer.from(
       `,"message":{"prefix":${JSON.stringify(prefix)},"content":"${content.toString('base64')}"}}`,
     );
-    const buf = out.reserve(transaction.bytes + body.length + FRAME_BYTES_MAX);
+    const table = event.relation ? this.#formOf(event.relation).source : NO_TABLE;
+    const buf = out.reserve(transaction.bytes + table.length + body.length + FRAME_BYTES_MAX);
     let at = writeBytes(buf, out.length, MESSAGE);
     at = writeBytes(buf, at, transaction.times);
-    at = writeSource(buf, at, transaction, NO_TABLE, event);
+    at = writeSource(buf, at, transaction, table, event);
     at = writeTransaction(buf, at, transaction, event);
     out.length = writeBytes(buf, at, body);
   }

@@ -4,6 +4,7 @@ import { WaltideError } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
+import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
 import { connect } from '../postgres/connection.ts';
 import { type CopiedTable, markCopying, markStreaming, migrate, readSlotRecord } from '../postgres/control.ts';
@@ -155,7 +156,9 @@ export class Capture {
     try {
       await markCopying(control, slot);
       if (this.#staleSlot) await dropSlot(control, slot);
+      failpoint('before-slot');
       const { consistentPoint, snapshotName } = await createSlot(replication, control, slot, slotCreateWaitMs, log);
+      failpoint('after-slot');
       log.info(
         { slot, consistentPoint: formatLsn(consistentPoint), tables: tables.length },
         'slot created; copying existing rows',
@@ -216,6 +219,7 @@ export class Capture {
     this.#options.transport
       .publish(batch)
       .then(() => {
+        failpoint('before-acknowledge');
         const lsn = durable();
         this.#source?.acknowledge(lsn);
       })

@@ -9,10 +9,22 @@ export interface StoppedTable {
   readonly reason: string;
 }
 
+/** What a sink holds of a table. It may be live and being filled again at once. */
+export interface FollowedTable {
+  readonly schema: string;
+  readonly table: string;
+  /** A snapshot of it was completed: it holds every row of the source as of the sink's offset. */
+  readonly live: boolean;
+  /** Id of the snapshot whose rows are being gathered beside what is live; null where there is none. */
+  readonly filling: string | null;
+}
+
 export interface SinkState {
   /** Where to go on, one per partition; empty for a sink that has never applied anything. */
   readonly offsets: readonly Offset[];
   readonly stopped: readonly StoppedTable[];
+  /** Null for a sink that does not remember tables: it is given every event. */
+  readonly tables: readonly FollowedTable[] | null;
 }
 
 export interface QueryResult {
@@ -30,11 +42,13 @@ export interface Sink {
   /** Opens or creates the target. Rejects where its offsets belong to another cluster or slot. */
   open(identity: SourceIdentity): Promise<SinkState>;
   /**
-   * Resolves = events and offsets are durable. Events already seen and those of stopped tables have been removed.
+   * Resolves with true = events and offsets are durable, and those of all deliveries before. With false = the delivery
+   * ended inside a source transaction, and waits in an open transaction of the sink until the rest of it has come.
+   * Events already seen, those of stopped tables and of tables that the sink does not follow have been removed.
    * Rejects with a RejectedError where one table's data cannot be held (nothing of the delivery is applied then),
    * with a WaltideError of retryable code where trying again may help.
    */
-  apply(delivery: Delivery): Promise<void>;
+  apply(delivery: Delivery): Promise<boolean>;
   /** Resolves = the table is durably marked as stopped. */
   stopTable(relation: Relation, reason: string): Promise<void>;
   /** Read-only SQL for `waltide query`, where the store speaks SQL. Rejects after `timeoutMs`. */

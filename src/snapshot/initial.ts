@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { messageOf, WaltideError } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
 import { ByteWriter } from '../event/byte-writer.ts';
@@ -40,7 +41,7 @@ export async function* initialSnapshot(options: InitialSnapshotOptions, signal: 
     // WAL records begin at multiples of 8, so no commit can have this LSN: the copy comes before all that is streamed.
     commitLsn: options.consistentPoint - 1n,
     commitTimeUs: BigInt(Date.now()) * 1000n,
-    snapshot: true,
+    snapshot: { id: randomBytes(6).toString('hex'), kind: 'initial', sinks: null },
     origin: null,
   };
   let seq = 0;

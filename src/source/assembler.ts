@@ -75,7 +75,7 @@ export class Assembler {
           xid: message.xid,
           commitLsn: message.finalLsn,
           commitTimeUs: message.commitTime + POSTGRES_EPOCH_US,
-          snapshot: false,
+          snapshot: null,
           origin: null,
         };
         this.#seq = 0;
@@ -180,7 +180,7 @@ export class Assembler {
     if (prefix !== HEARTBEAT_PREFIX) {
       const transaction = transactional
         ? this.#current()
-        : { xid: 0, commitLsn: message.lsn, commitTimeUs: BigInt(Date.now()) * 1000n, snapshot: false, origin: null };
+        : { xid: 0, commitLsn: message.lsn, commitTimeUs: BigInt(Date.now()) * 1000n, snapshot: null, origin: null };
       const logical = { prefix, content, transactional };
       this.#append(new ChangeEvent('m', transaction, transactional ? this.#seq : 0, 0, lsn, null, null, null, logical));
     }

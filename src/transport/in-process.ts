@@ -117,6 +117,8 @@ class InProcessSubscription implements Subscription {
     return { events, bytes: batch.bytes, offsets: [offset], complete: batch.commitEndLsn !== null };
   }
 
+  taken(): void {}
+
   applied(delivery: Delivery): void {
     const published = this.#inFlight.get(delivery);
     if (!published) return;

@@ -23,6 +23,8 @@ export interface Transport {
 export interface Subscription {
   /** Resolves with the next events, at least one event or one offset; rejects with the signal's reason when aborted. */
   receive(signal: AbortSignal): Promise<Delivery>;
+  /** The sink keeps nothing of the delivery in memory any more, though it may not be durable: frees the budget. */
+  taken(delivery: Delivery): void;
   /** The sink has `offsets` durably; frees the budget and, in-process, lets the slot be acknowledged. */
   applied(delivery: Delivery): void;
   /** Everything committed before this LSN is in the sink, as far as `applied` has been told; 0 when unknown. */

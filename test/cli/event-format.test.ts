@@ -8,7 +8,7 @@ const transaction: Transaction = {
   xid: 4_000_000_000,
   commitLsn: 0x1_0000_0010n,
   commitTimeUs: 1_700_000_000_123_456n,
-  snapshot: false,
+  snapshot: null,
   origin: null,
 };
 

@@ -77,6 +77,6 @@ export const TRANSACTION: Transaction = {
   xid: 777,
   commitLsn: 0x16_b374d848n,
   commitTimeUs: 1_795_318_346_558_123n,
-  snapshot: false,
+  snapshot: null,
   origin: null,
 };

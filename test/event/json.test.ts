@@ -39,7 +39,12 @@ describe('the envelope', () => {
   });
 
   it('has no transaction for a snapshot', () => {
-    const transaction: Transaction = { ...TRANSACTION, xid: 0, commitTimeUs: 0n, snapshot: true };
+    const transaction: Transaction = {
+      ...TRANSACTION,
+      xid: 0,
+      commitTimeUs: 0n,
+      snapshot: { id: 'x', kind: 'initial', sinks: null },
+    };
     const read = new ChangeEvent('r', transaction, 9, 9, LSN, things, null, rowOf(things, AFTER));
     const json = JSON.parse(valueBytes(read).toString());
     expect(json).toMatchObject({ op: 'r', transaction: null });

@@ -10,6 +10,7 @@ describe('ApplyLoop', () => {
     const gone = new WaltideError('TOPIC_MISSING', 'the topic is gone', 'Copy anew.');
     const subscription: Subscription = {
       receive: () => new Promise((_resolve, reject) => setTimeout(reject, 100, gone)),
+      taken: () => {},
       applied: () => {},
       appliedLsn: () => 0n,
       publishedLsn: () => 0n,

@@ -6,7 +6,7 @@ import { encodeTuple, Row } from '../../src/event/row.ts';
 import { BagCompactor, KeyedCompactor, KeylessError } from '../../src/sink/compact.ts';
 import { relation, type Values } from './duckdb/support.ts';
 
-const transaction: Transaction = { xid: 1, commitLsn: 1n, commitTimeUs: 0n, snapshot: false, origin: null };
+const transaction: Transaction = { xid: 1, commitLsn: 1n, commitTimeUs: 0n, snapshot: null, origin: null };
 
 /** key, a TOASTable column, and a plain one. */
 type Stored = readonly [key: string, toast: string | null, plain: string];

@@ -18,10 +18,10 @@ export class MemorySink implements Sink {
   }
 
   async open(): Promise<SinkState> {
-    return { offsets: [...this.#offsets.values()], stopped: this.#stopped };
+    return { offsets: [...this.#offsets.values()], stopped: this.#stopped, tables: null };
   }
 
-  async apply(delivery: Delivery): Promise<void> {
+  async apply(delivery: Delivery): Promise<boolean> {
     await this.before(delivery);
     for (const event of delivery.events) {
       const row = event.after ?? event.before;
@@ -33,6 +33,7 @@ export class MemorySink implements Sink {
       });
     }
     for (const offset of delivery.offsets) this.#offsets.set(offset.partition, offset);
+    return true;
   }
 
   async stopTable(relation: Relation, reason: string): Promise<void> {

@@ -59,11 +59,11 @@ class DuckdbSink implements Sink {
       const stopped = state
         .tables()
         .flatMap(({ schema, table, stopped: reason }) => (reason === null ? [] : [{ schema, table, reason }]));
-      return { offsets: state.offsets(), stopped };
+      return { offsets: state.offsets(), stopped, tables: null };
     });
   }
 
-  apply(delivery: Delivery): Promise<void> {
+  apply(delivery: Delivery): Promise<boolean> {
     return this.#exclusive(async () => {
       const opened = await this.#ensureOpen();
       try {
@@ -78,6 +78,7 @@ class DuckdbSink implements Sink {
           await opened.file.allowMemory(false).catch(() => undefined);
         }
       }
+      return true;
     });
   }
 

@@ -5,7 +5,7 @@ import type { EventCodec } from '../../event/codec.ts';
 import { formatLsn } from '../../event/lsn.ts';
 import { formatPosition } from '../../event/position.ts';
 import type { Row } from '../../event/row.ts';
-import { HEADER } from './header.ts';
+import { formatSnapshot, HEADER } from './header.ts';
 import { partitionOf } from './murmur2.ts';
 import type { PartitionLog, Ticket } from './partition-log.ts';
 import type { Producer } from './producer.ts';
@@ -30,8 +30,8 @@ export type OnOversize = (event: ChangeEvent, topic: string, key: string | null,
  *   r, c, u              one record under the row's key
  *   u that changed the key   delete of the old key, tombstone, create of the new key
  *   d                    one record and a tombstone
- *   t                    one record without a key in every partition of the topic
- *   m                    one record under the codec's key, in partition 0
+ *   t, m about a table   one record without a key in every partition of the topic
+ *   other m              one record under the codec's key, in partition 0
  * A row without a key goes to partition 0, which keeps such tables in order.
  */
 export class EventWriter {
@@ -63,7 +63,7 @@ export class EventWriter {
     const { logs } = route;
     const keys = this.#keys;
     keys.length = 0;
-    if (event.op === 't') {
+    if (event.op === 't' || (event.op === 'm' && event.relation !== null)) {
       const end = this.#noKey(event);
       for (const log of logs) this.#record(log, route, 0, end, event);
       return;
@@ -184,7 +184,7 @@ export class EventWriter {
     this.#transaction = transaction;
     this.#transactionHeaders = Buffer.concat([
       encodeHeader(HEADER.lsn, formatLsn(commitLsn)),
-      encodeHeader(HEADER.transaction, `${xid},${commitTimeUs},${snapshot ? 1 : 0},${origin ?? ''}`),
+      encodeHeader(HEADER.transaction, `${xid},${commitTimeUs},${formatSnapshot(snapshot)},${origin ?? ''}`),
     ]);
   }
 }

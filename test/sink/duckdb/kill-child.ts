@@ -36,7 +36,7 @@ const sink = createDuckdbSink(
 const state = await sink.open({ systemIdentifier: '7311', timeline: 1, slot: 'waltide', database: 'shop' });
 process.stdout.write('open\n');
 for (let n = (state.offsets[0]?.position.commitLsn ?? 0n) + 1n; ; n++) {
-  const transaction: Transaction = { xid: 1, commitLsn: n, commitTimeUs: 0n, snapshot: false, origin: null };
+  const transaction: Transaction = { xid: 1, commitLsn: n, commitTimeUs: 0n, snapshot: null, origin: null };
   const events: ChangeEvent[] = [];
   const add = (op: 'c' | 'u', id: number) => {
     const row = new Row(item, encodeTuple([String(id), `tx ${n}`]), 0);

@@ -55,7 +55,13 @@ export type Change = readonly [op: Op, relation: Relation, after?: Values | null
 
 export function events(changes: readonly Change[], snapshot = false): ChangeEvent[] {
   clock += 100n;
-  const transaction: Transaction = { xid: 7, commitLsn: clock, commitTimeUs: 0n, snapshot, origin: null };
+  const transaction: Transaction = {
+    xid: 7,
+    commitLsn: clock,
+    commitTimeUs: 0n,
+    snapshot: snapshot ? { id: `s${clock}`, kind: 'initial', sinks: null } : null,
+    origin: null,
+  };
   return changes.map(([op, of, after, before], i) => {
     const row = (values: Values | null | undefined): Row | null =>
       values ? new Row(of, encodeTuple(values), 0) : null;

@@ -69,7 +69,7 @@ export class Tx {
       xid: snapshot ? 0 : 700,
       commitLsn,
       commitTimeUs: 1_700_000_000_123_456n,
-      snapshot,
+      snapshot: snapshot ? { id: 's1', kind: 'initial', sinks: null } : null,
       origin: null,
     };
     this.#end = commitLsn + 0x20n;

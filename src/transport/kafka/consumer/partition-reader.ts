@@ -154,7 +154,7 @@ export class PartitionReader {
       this.#release(into);
       this.#savedBeforeHeld = this.#position;
       this.#held = { event, offset: cursor.offset };
-    } else if (event.op === 't' && this.truncateIsBarrier) {
+    } else if ((event.op === 't' || event.op === 'm') && this.truncateIsBarrier) {
       this.#release(into);
       this.barrier = { event, next };
       return null;

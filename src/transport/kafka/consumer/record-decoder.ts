@@ -3,7 +3,7 @@ import type { Transaction } from '../../../event/change-event.ts';
 import type { RecordMeta } from '../../../event/codec.ts';
 import { parseLsn } from '../../../event/lsn.ts';
 import type { Relation } from '../../../event/relation.ts';
-import { HEADER } from '../header.ts';
+import { HEADER, parseSnapshot } from '../header.ts';
 import type { RecordCursor } from '../record-reader.ts';
 
 const NONE: readonly number[] = [];
@@ -99,7 +99,7 @@ export class HeaderDecoder {
         xid: Number(xid),
         commitLsn: parseLsn(this.#lsnBytes.toString()),
         commitTimeUs: BigInt(time!),
-        snapshot: snapshot === '1',
+        snapshot: parseSnapshot(snapshot ?? ''),
         origin: origin.join(',') || null,
       };
     } catch (cause) {

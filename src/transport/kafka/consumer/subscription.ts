@@ -122,6 +122,8 @@ export class KafkaSubscription implements Subscription {
     }
   }
 
+  taken(): void {}
+
   applied(delivery: Delivery): void {
     if (this.#outstanding.delete(delivery)) this.#outstandingBytes -= delivery.bytes;
     for (const offset of delivery.offsets) {

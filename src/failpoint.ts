@@ -1,0 +1,29 @@
+/*
+ * Places where the process may die, for the crash tests. `WALTIDE_FAILPOINT=after-sink-commit` kills it as -9 does when
+ * it comes there first, `after-sink-commit@3` the third time. Without the variable a point costs one comparison.
+ */
+
+/** Every point there is, so that a misspelt one cannot pass for a test that never crashed. */
+export type Failpoint =
+  | 'before-slot'
+  | 'after-slot'
+  | 'during-copy'
+  | 'after-table-copied'
+  | 'before-chunk'
+  | 'after-chunk-before-save'
+  | 'after-chunk-saved'
+  | 'before-snapshot-end'
+  | 'after-produce'
+  | 'before-sink-commit'
+  | 'after-sink-commit'
+  | 'during-ddl'
+  | 'during-spill'
+  | 'before-acknowledge';
+
+const [name, times] = (process.env.WALTIDE_FAILPOINT ?? '').split('@');
+let left = Number(times ?? 1);
+
+/** Dies here, at once and without a word, where the environment says so. */
+export function failpoint(point: Failpoint): void {
+  if (point === name && --left <= 0) process.kill(process.pid, 'SIGKILL');
+}
