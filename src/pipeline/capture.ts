@@ -12,14 +12,15 @@ import { identify } from '../postgres/identity.ts';
 import { type EnsuredPublication, ensurePublication } from '../postgres/publication.ts';
 import { checkServer, readServer } from '../postgres/server.ts';
 import {
+  checkOwner,
   checkSlot,
-  createSlot,
   dropSlot,
   readSlot,
   type SlotInfo,
   waitUntilReleased,
   walPosition,
 } from '../postgres/slot.ts';
+import { createSlot } from '../postgres/slot-creation.ts';
 import { type CopyProgress, initialSnapshot } from '../snapshot/initial.ts';
 import { Heartbeat } from '../source/heartbeat.ts';
 import { WalSource } from '../source/wal-source.ts';
@@ -113,6 +114,8 @@ export class Capture {
     const name = config.source.slot;
     const record = await readSlotRecord(client, name);
     const slot = await readSlot(client, name);
+    // Even on request, a slot of another plugin or database is not ours to drop.
+    if (slot) checkOwner(slot, this.#identity!.database);
     if (!slot && record?.state === 'streaming' && !recopy)
       throw new WaltideError(
         'SLOT_MISSING',
@@ -132,8 +135,6 @@ export class Capture {
       this.#copied = record.tables;
       return (await readSlot(client, name)) ?? null;
     }
-    // Even on request, a slot of another plugin or database is not ours to drop.
-    checkSlot({ ...slot, walStatus: null }, this.#identity!.database);
     this.#staleSlot = true;
     log.warn(
       { slot: name },
@@ -157,14 +158,27 @@ export class Capture {
       await markCopying(control, slot);
       if (this.#staleSlot) await dropSlot(control, slot);
       failpoint('before-slot');
-      const { consistentPoint, snapshotName } = await createSlot(replication, control, slot, slotCreateWaitMs, log);
+      const { consistentPoint, snapshotName } = await createSlot(
+        replication,
+        control,
+        { name: slot, waitMs: slotCreateWaitMs, snapshot: 'export' },
+        log,
+      );
       failpoint('after-slot');
       log.info(
         { slot, consistentPoint: formatLsn(consistentPoint), tables: tables.length },
         'slot created; copying existing rows',
       );
       const snapshot = initialSnapshot(
-        { url, slot, connectTimeoutMs, tables, consistentPoint, snapshotName, onProgress: onCopyProgress },
+        {
+          url,
+          slot,
+          connectTimeoutMs,
+          tables,
+          consistentPoint,
+          snapshotName: snapshotName!,
+          onProgress: onCopyProgress,
+        },
         signal,
       );
       for await (const batch of snapshot) {

@@ -17,15 +17,25 @@ export interface SlotInfo {
   readonly restartLsn: Lsn | null;
   /** reserved, extended, unreserved or lost (`wal_status`). */
   readonly walStatus: string | null;
+  /** Lives no longer than the session that made it. */
+  readonly temporary: boolean;
+  /** Why the slot can never be used again: wal_removed, rows_removed, wal_level_insufficient or idle_timeout; null where it can. */
+  readonly invalidation: string | null;
+  /** Since when no process has used it; null while one does, and before PostgreSQL 17. */
+  readonly inactiveSince: Date | null;
   readonly retainedBytes: number | null;
   readonly safeWalBytes: number | null;
 }
 
 const SLOTS = `
 SELECT slot_name AS name, plugin, database, active, active_pid AS pid, confirmed_flush_lsn::text AS confirmed, restart_lsn::text AS restart,
-       wal_status AS status, safe_wal_size::float8 AS safe,
+       wal_status AS status, safe_wal_size::float8 AS safe, temporary,
+       -- By way of JSON, since a server knows only the columns of its version: conflicting is of 16, the others of 17.
+       COALESCE(pg_catalog.to_jsonb(s) ->> 'invalidation_reason',
+                CASE WHEN wal_status = 'lost' THEN 'wal_removed' WHEN (pg_catalog.to_jsonb(s) ->> 'conflicting')::bool THEN 'rows_removed' END) AS invalidation,
+       (pg_catalog.to_jsonb(s) ->> 'inactive_since')::timestamptz AS inactive,
        pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::float8 AS retained
-FROM pg_catalog.pg_replication_slots
+FROM pg_catalog.pg_replication_slots s
 WHERE slot_type = 'logical' AND ($1::text IS NULL OR slot_name = $1) ORDER BY slot_name`;
 
 interface SlotRow {
@@ -37,6 +47,9 @@ interface SlotRow {
   confirmed: string | null;
   restart: string | null;
   status: string | null;
+  temporary: boolean;
+  invalidation: string | null;
+  inactive: Date | null;
   safe: number | null;
   retained: number | null;
 }
@@ -53,6 +66,9 @@ async function select(client: pg.Client, slot: string | null): Promise<SlotInfo[
       confirmedFlushLsn: row.confirmed === null ? null : parseLsn(row.confirmed),
       restartLsn: row.restart === null ? null : parseLsn(row.restart),
       walStatus: row.status,
+      temporary: row.temporary,
+      invalidation: row.invalidation,
+      inactiveSince: row.inactive,
       retainedBytes: row.retained,
       safeWalBytes: row.safe,
     }));
@@ -71,20 +87,56 @@ export async function readSlot(client: pg.Client, slot: string): Promise<SlotInf
   return (await select(client, slot))[0] ?? null;
 }
 
-/** Throws SLOT_FOREIGN or SLOT_LOST where the slot can never serve this pipeline. */
-export function checkSlot(slot: SlotInfo, database: string): void {
-  if (slot.plugin !== 'pgoutput' || slot.database !== database)
+/** Throws SLOT_FOREIGN where the slot belongs to something else: it may then not even be dropped on request. */
+export function checkOwner(slot: SlotInfo, database: string): void {
+  if (slot.plugin !== 'pgoutput')
     throw new WaltideError(
       'SLOT_FOREIGN',
-      `slot "${slot.name}" belongs to plugin ${slot.plugin} and database "${slot.database}", not to pgoutput and "${database}"`,
-      'Choose another name in source.slot.',
+      `slot "${slot.name}" belongs to the plugin ${slot.plugin}, not to pgoutput`,
+      'Another program made it. Choose another name in source.slot.',
     );
-  if (slot.walStatus === 'lost')
+  if (slot.database !== database)
     throw new WaltideError(
-      'SLOT_LOST',
-      `slot "${slot.name}" is lost: PostgreSQL has removed WAL that it needed (max_slot_wal_keep_size, or the slot was invalidated)`,
-      'Changes are missing for good, so the copy must be made anew: `waltide run --recopy`. Raise max_slot_wal_keep_size if it happens again.',
+      'SLOT_FOREIGN',
+      `slot "${slot.name}" belongs to database "${slot.database}" of this server, not to "${database}"`,
+      "A slot's name is unique in the whole server: choose another one in source.slot for this database.",
     );
+}
+
+/** What took the slot away, by `invalidation_reason`, and how to keep the next one. */
+const INVALIDATIONS: Record<string, readonly [what: string, prevention: string]> = {
+  wal_removed: [
+    'PostgreSQL has removed WAL that it needed, since it retained more than max_slot_wal_keep_size',
+    'To keep the next one: raise max_slot_wal_keep_size, and watch the level of `waltide status`.',
+  ],
+  idle_timeout: [
+    'no process used it for longer than idle_replication_slot_timeout',
+    'To keep the next one: leave `waltide run` running, or raise idle_replication_slot_timeout.',
+  ],
+  rows_removed: [
+    'the standby had to remove catalog rows that it needed',
+    'To keep the next one: set hot_standby_feedback = on, and give the standby a physical slot on the primary.',
+  ],
+  wal_level_insufficient: [
+    'wal_level of the primary was lowered below logical',
+    'Set wal_level = logical again and restart the primary first.',
+  ],
+};
+
+/** Throws SLOT_FOREIGN or SLOT_LOST where the slot can never serve this pipeline. */
+export function checkSlot(slot: SlotInfo, database: string): void {
+  checkOwner(slot, database);
+  if (slot.invalidation !== null) throw slotLost(slot.name, slot.invalidation);
+}
+
+/** `reason` is PostgreSQL's `invalidation_reason`. */
+export function slotLost(slot: string, reason: string): WaltideError {
+  const [what, prevention] = INVALIDATIONS[reason] ?? [`PostgreSQL has invalidated it (${reason})`, ''];
+  return new WaltideError(
+    'SLOT_LOST',
+    `slot "${slot}" is lost: ${what}; changes are missing for good`,
+    `Copy anew with \`waltide run --recopy\`: sinks keep the rows they have until each table is replaced. ${prevention}`.trim(),
+  );
 }
 
 /**
@@ -111,87 +163,6 @@ export async function waitUntilReleased(
     if (!told) log.warn({ slot: name, pid: slot.activePid, waitMs }, 'slot is in use; waiting for it to be released');
     await sleep(Math.min(500, waitMs), undefined, { signal });
   }
-}
-
-export interface CreatedSlot {
-  readonly consistentPoint: Lsn;
-  /** For SET TRANSACTION SNAPSHOT; lives as long as the walsender session runs no other command. */
-  readonly snapshotName: string;
-}
-
-/**
- * Makes the slot and exports its snapshot. PostgreSQL first waits for every transaction older than the slot to end;
- * `watcher` (an ordinary session) says meanwhile which pids those are. After `waitMs` rejects with SLOT_BLOCKED.
- */
-export async function createSlot(
-  replication: pg.Client,
-  watcher: pg.Client,
-  name: string,
-  waitMs: number,
-  log: Log,
-): Promise<CreatedSlot> {
-  const deadline = Date.now() + waitMs;
-  let blockers = '';
-  let timedOut = false;
-  const watch = setInterval(async () => {
-    try {
-      blockers = await blockingTransactions(watcher);
-      if (blockers) log.warn({ slot: name, blockers }, 'creating the slot waits for older transactions to end');
-      if (Date.now() < deadline || timedOut) return;
-      timedOut = true;
-      // The watcher may cancel what belongs to the same role; failing that, hanging up does.
-      await watcher.query('SELECT pg_catalog.pg_cancel_backend($1)', [
-        (replication as unknown as { processID: number }).processID,
-      ]);
-    } catch {
-      // The statement below reports what went wrong.
-    }
-  }, 2000);
-  try {
-    const { rows } = await replication.query<{ consistent_point: string; snapshot_name: string }>(
-      `CREATE_REPLICATION_SLOT "${name}" LOGICAL pgoutput EXPORT_SNAPSHOT`,
-    );
-    return { consistentPoint: parseLsn(rows[0]!.consistent_point), snapshotName: rows[0]!.snapshot_name };
-  } catch (error) {
-    if (timedOut)
-      throw new WaltideError(
-        'SLOT_BLOCKED',
-        `slot "${name}" could not be created within ${Math.round(waitMs / 1000)} s: older transactions are still open (${blockers || 'none seen any more'})`,
-        'End those transactions (SELECT pg_terminate_backend(pid)), or raise source.slotCreateWaitMs.',
-        { cause: error },
-      );
-    throw createError(error, name);
-  } finally {
-    clearInterval(watch);
-  }
-}
-
-function createError(error: unknown, name: string): WaltideError {
-  const options = { cause: error };
-  if (sqlState(error) === '53400')
-    return new WaltideError(
-      'SOURCE_SETTINGS',
-      `slot "${name}" cannot be created: ${messageOf(error)}`,
-      'Drop an unused slot (`waltide slot list`), or raise max_replication_slots and restart the server.',
-      options,
-    );
-  if (sqlState(error) === '55000')
-    return new WaltideError(
-      'SOURCE_SETTINGS',
-      `slot "${name}" cannot be created: ${messageOf(error)}`,
-      'Set wal_level = logical and restart the server.',
-      options,
-    );
-  return queryError(error, `creating slot "${name}"`);
-}
-
-/** Transactions with an assigned xid (or prepared ones): what a new slot must outwait. */
-async function blockingTransactions(client: pg.Client): Promise<string> {
-  const { rows } = await client.query<{ who: string }>(`
-    SELECT format('pid %s, %s, open for %s s', pid, COALESCE(NULLIF(application_name, ''), usename), extract(epoch FROM now() - xact_start)::int) AS who
-    FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid()
-    UNION ALL SELECT format('prepared transaction %L', gid) FROM pg_catalog.pg_prepared_xacts LIMIT 10`);
-  return rows.map((row) => row.who).join('; ');
 }
 
 /** No error where it is not there. Rejects with SLOT_IN_USE where a process still uses it. */

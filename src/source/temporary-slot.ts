@@ -3,18 +3,16 @@ import type pg from 'pg';
 import type { SourceConfig } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
-import { type Lsn, parseLsn } from '../event/lsn.ts';
+import type { Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import { TypeCatalog } from '../postgres/catalog.ts';
-import { connect, queryError, sqlState } from '../postgres/connection.ts';
+import { connect } from '../postgres/connection.ts';
 import { ServerError } from '../postgres/copy-session.ts';
+import { createSlot } from '../postgres/slot-creation.ts';
 import { Assembler } from './assembler.ts';
 import { PgoutputError } from './pgoutput.ts';
 import { RelationCache } from './relations.ts';
 import { ReplicationStream } from './replication-stream.ts';
-
-/** How often one who waits for a slot is told what for. */
-const BLOCKERS_INTERVAL_MS = 2000;
 
 export interface TemporarySlotOptions {
   readonly config: SourceConfig;
@@ -51,7 +49,8 @@ export class TemporarySlot {
     let replication: pg.Client | null = null;
     try {
       replication = await connect(config.url, { ...application, replication: true });
-      const startLsn = await createTemporary(replication, catalog, name, config.slotCreateWaitMs, log);
+      const creation = { name, waitMs: config.slotCreateWaitMs, snapshot: 'none', temporary: true } as const;
+      const { consistentPoint: startLsn } = await createSlot(replication, catalog, creation, log);
       const relations = new RelationCache(catalog, new TypeCatalog(catalog), null, log);
       const assembler = new Assembler(relations);
       const stream = await ReplicationStream.start(replication, {
@@ -90,57 +89,6 @@ export class TemporarySlot {
 }
 
 const HELP = 'A temporary slot ends with its connection, and what was committed meanwhile is not shown. Start again.';
-
-async function createTemporary(
-  replication: pg.Client,
-  watcher: pg.Client,
-  name: string,
-  waitMs: number,
-  log: Log,
-): Promise<Lsn> {
-  const deadline = Date.now() + waitMs;
-  let late = false;
-  const watch = setInterval(async () => {
-    log.warn('waiting for older transactions to end, as every new slot must; `waltide doctor` names them');
-    if (Date.now() < deadline) return;
-    late = true;
-    const { processID } = replication as unknown as { processID: number };
-    await watcher.query('SELECT pg_catalog.pg_cancel_backend($1)', [processID]).catch(() => {});
-  }, BLOCKERS_INTERVAL_MS);
-  try {
-    // The options of before 15, which later servers take as well.
-    const command = `CREATE_REPLICATION_SLOT "${name}" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT`;
-    const { rows } = await replication.query<{ consistent_point: string }>(command);
-    return parseLsn(rows[0]!.consistent_point);
-  } catch (error) {
-    const options = { cause: error };
-    const state = sqlState(error);
-    if (late)
-      throw new WaltideError(
-        'SLOT_BLOCKED',
-        `no slot within ${Math.round(waitMs / 1000)} s: older transactions are still open`,
-        'End them (`waltide doctor` names them), or raise source.slotCreateWaitMs.',
-        options,
-      );
-    if (state === '53400')
-      throw new WaltideError(
-        'SOURCE_SETTINGS',
-        `no temporary slot can be made: ${messageOf(error)}`,
-        'Drop an unused slot (`waltide slot list`), or raise max_replication_slots and restart the server.',
-        options,
-      );
-    if (state === '55000')
-      throw new WaltideError(
-        'SOURCE_SETTINGS',
-        `no temporary slot can be made: ${messageOf(error)}`,
-        'Set wal_level = logical and restart the server.',
-        options,
-      );
-    throw queryError(error, 'making a temporary slot');
-  } finally {
-    clearInterval(watch);
-  }
-}
 
 function streamError(error: unknown): WaltideError {
   if (error instanceof WaltideError) return error;

@@ -1,5 +1,6 @@
 import { readSlotRecord } from '../../postgres/control.ts';
 import { checkSlot, readSlot } from '../../postgres/slot.ts';
+import { blockingTransactions } from '../../postgres/slot-creation.ts';
 import { formatBytes } from '../output.ts';
 import { type Check, type DatabaseSubject, type Finding, fail, failureOf, ok, skip, warn } from './check.ts';
 
@@ -65,12 +66,7 @@ async function slotUse({ client, config, found }: DatabaseSubject): Promise<Find
 
 async function longTransactions({ client, config }: DatabaseSubject): Promise<Finding | Finding[]> {
   if (await readSlot(client, config.source.slot)) return ok('the slot exists already, so none can hold it up');
-  const { rows } = await client.query<{ who: string; pid: number | null; gid: string | null }>(
-    `SELECT format('pid %s, %s, open for %s s', pid, COALESCE(NULLIF(application_name, ''), usename), extract(epoch FROM now() - xact_start)::int) AS who, pid, NULL AS gid
-     FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() AND xact_start < now() - make_interval(secs => $1)
-     UNION ALL SELECT format('prepared transaction %L of %s', gid, prepared::timestamp(0)), NULL, gid FROM pg_catalog.pg_prepared_xacts LIMIT 10`,
-    [LONG_TRANSACTION_S],
-  );
+  const rows = await blockingTransactions(client, LONG_TRANSACTION_S);
   if (rows.length > 0)
     return rows.map(({ who, pid, gid }) =>
       warn(
