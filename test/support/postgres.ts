@@ -1,10 +1,18 @@
 import pg from 'pg';
 import { inject } from 'vitest';
 import { type EmbeddedPostgres, type Settings, startEmbeddedPostgres } from '../../src/embedded/embedded-postgres.ts';
+import { type PostgresVersion, postgresPackage } from './postgres-package.ts';
 
-/** A server of the test's own, for tests that restart, kill or configure it. Stop it in afterAll. fsync is off. */
-export function startPostgres(settings: Settings = {}): Promise<EmbeddedPostgres> {
-  return startEmbeddedPostgres({ settings: { fsync: 'off', ...settings } });
+/**
+ * A server of the test's own, for tests that restart, kill or configure it. Stop it in afterAll. fsync is off.
+ * A test that only needs another version shares one: `createDatabase(await ensureSharedPostgres(14))`.
+ */
+export async function startPostgres(
+  settings: Settings = {},
+  { version = 18 }: { version?: PostgresVersion } = {},
+): Promise<EmbeddedPostgres> {
+  const older = version === 18 ? {} : { packageFolder: await postgresPackage(version) };
+  return startEmbeddedPostgres({ settings: { fsync: 'off', ...settings }, ...older });
 }
 
 /** The server that the whole run shares. Files that use it are named `*.pg.test.ts` or `*.kafka.test.ts`. */

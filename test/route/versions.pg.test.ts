@@ -1,0 +1,57 @@
+import { describe, expect, it } from 'vitest';
+import { differences, withDuckdb } from '../support/compare.ts';
+import { catchUp, start, testPipeline } from '../support/pipeline.ts';
+import { createDatabase, query, type TestDatabase } from '../support/postgres.ts';
+import { OLDER_VERSIONS } from '../support/postgres-package.ts';
+import { ensureSharedPostgres } from '../support/shared-postgres.ts';
+import { runWorkload, SCHEMA, TABLES } from '../support/workload.ts';
+
+/** The newest version is what every other test runs on. */
+describe.each(OLDER_VERSIONS)('PostgreSQL %i → DuckDB', (version) => {
+  async function withDatabase(work: (database: TestDatabase) => Promise<void>): Promise<void> {
+    const database = await createDatabase(await ensureSharedPostgres(version));
+    try {
+      await work(database);
+    } finally {
+      await database.drop();
+    }
+  }
+
+  it('is that version', async () => {
+    const [row] = await query(await ensureSharedPostgres(version), 'show server_version_num');
+    expect(Math.floor(Number(row?.server_version_num) / 10_000)).toBe(version);
+  });
+
+  it('copies what is there, then streams every kind of change', () =>
+    withDatabase(async (database) => {
+      const { config, path } = testPipeline(database);
+      await database.query(SCHEMA);
+      await runWorkload(database.url, 1, AbortSignal.timeout(300));
+      for (let seed = 2; seed < 4; seed++) {
+        expect(await catchUp(config)).toEqual([]);
+        expect(await withDuckdb(path, (run) => differences(database.url, run, TABLES))).toEqual([]);
+        await runWorkload(database.url, seed, AbortSignal.timeout(700));
+      }
+    }));
+
+  it('goes on after its session was ended, with changes under way', () =>
+    withDatabase(async (database) => {
+      const { config, path } = testPipeline(database);
+      await database.query(SCHEMA);
+      const running = start(config);
+      const writing = new AbortController();
+      const workload = runWorkload(database.url, 4, writing.signal);
+      for (let i = 0; i < 3; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        await database.query(
+          'select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active_pid is not null',
+          [database.name],
+        );
+      }
+      writing.abort();
+      await workload;
+      await running.stop();
+      expect(await catchUp(config)).toEqual([]);
+      expect(await withDuckdb(path, (run) => differences(database.url, run, TABLES))).toEqual([]);
+    }));
+});
