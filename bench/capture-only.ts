@@ -17,7 +17,7 @@ const log = createLog({ level: 'info', format: 'json' });
 const client = await connect(url, { applicationName: 'bench', replication: false, timeoutMs: 10_000 });
 const identity = await identify(client, slot);
 await client.end();
-const source = new WalSource({ config, identity, publications: [publication], copied: null, log });
+const source = new WalSource({ config, identity, publications: [publication], copied: null, from: 0n, log });
 const stop = new AbortController();
 let inserts = 0;
 let updates = 0;
@@ -28,7 +28,7 @@ for await (const batch of source.stream(stop.signal)) {
     else if (op === 'u') updates++;
   }
   if (batch.commitEndLsn === null) continue;
-  source.acknowledge(batch.commitEndLsn);
+  source.acknowledge(batch.commitEndLsn, batch.commitEndLsn);
   if (batch.commitEndLsn >= endLsn) {
     doneAt = Date.now();
     stop.abort();

@@ -5,6 +5,25 @@ import { originOf } from './issues.ts';
 
 /** What one key alone cannot tell. Reads the values as written, so that it speaks together with the schema. */
 export function crossFaults(document: Document, baseDir: string): Fault[] {
+  return [...sinkFaults(document, baseDir), ...retentionFaults(document)];
+}
+
+function retentionFaults(document: Document): Fault[] {
+  const { source, transport } = (document.value ?? {}) as Record<string, Record<string, unknown> | undefined>;
+  const faults: Fault[] = [];
+  const fault = (at: string[], message: string) => faults.push(faultAt(originOf(document, at), at, message));
+  const { warnAt = 0.6, criticalAt = 0.85 } = (source?.walBudget ?? {}) as Record<string, unknown>;
+  if (typeof warnAt === 'number' && typeof criticalAt === 'number' && warnAt >= criticalAt)
+    fault(['source', 'walBudget', 'warnAt'], `must be less than criticalAt (${criticalAt})`);
+  if (source?.retain && transport?.type === 'kafka')
+    fault(
+      ['source', 'retain'],
+      'is for the in-process transport; Kafka keeps the log itself, by retention.ms of the topics',
+    );
+  return faults;
+}
+
+function sinkFaults(document: Document, baseDir: string): Fault[] {
   const sinks = (document.value as { sinks?: unknown } | null)?.sinks;
   if (!Array.isArray(sinks)) return [];
   const faults: Fault[] = [];

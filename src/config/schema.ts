@@ -31,6 +31,32 @@ const postgresUrl = z
     'cannot be read as a URL; write "@", "/", "#", "?" and ":" in a password as %40, %2F, %23, %3F and %3A',
   );
 
+const share = z.number().gt(0).max(1);
+const walBudget = z.strictObject({
+  /** A slot that nobody reads fills the disk of the source. What that disk can spare, only its owner knows. */
+  bytes: bytes
+    .optional()
+    .meta(about('Most WAL the source may keep for the slot; max_slot_wal_keep_size counts too, the smaller wins.')),
+  warnAt: share.default(0.6).meta(about('Share of the budget from which the level is warning; notice at half of it.')),
+  criticalAt: share.default(0.85).meta(about('Share of the budget from which the level is critical.')),
+  /** Nothing but a warning happens unasked: both other ways cost someone something. */
+  onBudget: z
+    .enum(['alert', 'pause-snapshot', 'drop-and-resnapshot'])
+    .default('alert')
+    .meta(
+      about(
+        'alert: log, status, metrics. pause-snapshot: from warning on, running snapshots wait. drop-and-resnapshot: when critical, the slot is dropped and every table filled anew.',
+      ),
+    ),
+  /** WAL grows by gigabytes in minutes, not in seconds. */
+  intervalMs: ms.default(5000).meta(about('How often the slot is looked at.')),
+});
+
+const retain = z.strictObject({
+  bytes: bytes.meta(about('Most WAL that is held back; bounded too by what leaves the WAL budget at ease.')),
+  hours: z.number().positive().optional().meta(about('Longest that WAL is held back.')),
+});
+
 const source = z.strictObject({
   url: postgresUrl.meta(
     about('postgres:// URL of the database; sslmode, sslrootcert and other libpq parameters are honoured.'),
@@ -68,6 +94,11 @@ const source = z.strictObject({
   connectTimeoutMs: ms
     .default(20_000)
     .meta(about('How long one attempt to connect may take; errors before the first connection are final.')),
+  walBudget: walBudget.prefault({}).meta(about('How much WAL the source may keep for the slot, and what then.')),
+  /** Nothing is held back unasked: it costs the source disk. */
+  retain: retain
+    .optional()
+    .meta(about('In-process: WAL that the slot keeps although it is applied, so that `waltide replay` can go back.')),
 });
 
 const inProcess = z.strictObject({

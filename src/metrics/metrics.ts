@@ -1,5 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
-import type { PipelineStatus } from '../pipeline/status.ts';
+import { BUDGET_LEVELS, type BudgetStatus, type PipelineStatus } from '../pipeline/status.ts';
 
 type Labels = Record<string, string>;
 
@@ -65,9 +65,46 @@ const FAMILIES: readonly Family[] = [
   sourceFamily(
     'waltide_slot_lag_bytes',
     'gauge',
-    'WAL between the end of the server and what is acknowledged.',
+    'WAL between the end of the server and what is durable downstream.',
     (source) => source.lagBytes,
   ),
+  sourceFamily(
+    'waltide_slot_held_bytes',
+    'gauge',
+    'WAL that is durable downstream and held back on purpose (source.retain).',
+    (source) => source.heldBytes,
+  ),
+  budgetFamily(
+    'waltide_slot_retained_bytes',
+    'WAL that the server keeps for the slot.',
+    (budget) => budget.retainedBytes,
+  ),
+  budgetFamily(
+    'waltide_wal_budget_bytes',
+    'Most WAL that the server may keep for the slot; absent where nothing bounds it.',
+    (budget) => budget.budgetBytes,
+  ),
+  budgetFamily(
+    'waltide_wal_budget_safe_bytes',
+    'WAL that can still be written before the budget is used up.',
+    (budget) => budget.safeBytes,
+  ),
+  budgetFamily(
+    'waltide_wal_budget_seconds_left',
+    'Until the budget is used up at the present rate; absent where what is retained does not grow.',
+    (budget) => budget.secondsLeft,
+  ),
+  budgetFamily('waltide_wal_bytes_per_second', 'WAL that the server writes.', (budget) => budget.walBytesPerSecond),
+  {
+    name: 'waltide_wal_budget_level',
+    help: '1 for the level of the WAL budget.',
+    type: 'gauge',
+    labels: ['slot', 'level'],
+    sample: ({ source }, add) => {
+      if (source?.budget)
+        for (const level of BUDGET_LEVELS) add(source.budget.level === level ? 1 : 0, { slot: source.slot, level });
+    },
+  },
   sourceFamily(
     'waltide_source_last_message_timestamp_seconds',
     'gauge',
@@ -150,6 +187,10 @@ function sourceFamily(
       if (source && sampled !== null) add(sampled, { slot: source.slot });
     },
   };
+}
+
+function budgetFamily(name: string, help: string, value: (budget: BudgetStatus) => number | null): Family {
+  return sourceFamily(name, 'gauge', help, ({ budget }) => budget && value(budget));
 }
 
 function sinkFamily(

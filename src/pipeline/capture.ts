@@ -9,6 +9,7 @@ import type { Log } from '../log.ts';
 import { connect } from '../postgres/connection.ts';
 import { type CopiedTable, markCopying, markStreaming, migrate, readSlotRecord } from '../postgres/control.ts';
 import { identify } from '../postgres/identity.ts';
+import { DURABLE, forgetMarks, type Marks, momentsSince, readMarks } from '../postgres/positions.ts';
 import { type EnsuredPublication, ensurePublication } from '../postgres/publication.ts';
 import { checkServer, readServer } from '../postgres/server.ts';
 import {
@@ -27,6 +28,7 @@ import { WalSource } from '../source/wal-source.ts';
 import type { Transport } from '../transport/transport.ts';
 import { Acknowledger } from './acknowledger.ts';
 import { LagClock } from './lag.ts';
+import { RetainWindow } from './retain.ts';
 
 export interface CaptureOptions {
   readonly config: Config;
@@ -41,6 +43,9 @@ export class Capture {
   readonly #options: CaptureOptions;
   readonly lag = new LagClock();
   readonly #acknowledger = new Acknowledger();
+  readonly retain: RetainWindow;
+  /** How far slot and sinks were when the last run ended, or nearly. */
+  marks: Marks = new Map();
   readonly #heartbeat: Heartbeat;
   #identity: SourceIdentity | null = null;
   #publication: EnsuredPublication | null = null;
@@ -52,11 +57,17 @@ export class Capture {
   #failure: unknown = null;
   events = 0;
   bytes = 0;
+  /** Sinks want everything that committed from here on; 0 = from where the slot is. */
+  needFrom: Lsn = 0n;
   /** Where WAL ended when this capture began; `inserted` is what "caught up" means. */
   wal: { readonly inserted: Lsn; readonly flushed: Lsn } = { inserted: 0n, flushed: 0n };
 
   constructor(options: CaptureOptions) {
     this.#options = options;
+    const { retain } = options.config.source;
+    this.retain = new RetainWindow(
+      retain ? { bytes: retain.bytes, ms: retain.hours === undefined ? null : retain.hours * 3_600_000 } : null,
+    );
     const { url, slot, heartbeatIntervalMs, connectTimeoutMs } = options.config.source;
     this.#heartbeat = new Heartbeat({ url, slot, intervalMs: heartbeatIntervalMs, connectTimeoutMs, log: options.log });
   }
@@ -66,8 +77,8 @@ export class Capture {
     return this.#identity;
   }
 
-  /** Everything before this LSN is durable downstream. */
-  get acknowledgedLsn(): Lsn {
+  /** Everything before this LSN is durable downstream. The slot is acknowledged up to here, or less under `source.retain`. */
+  get durableLsn(): Lsn {
     return this.#acknowledger.lsn;
   }
 
@@ -95,6 +106,7 @@ export class Capture {
       this.wal = await walPosition(client);
       this.#slot = await this.#findSlot(client, recopy, signal);
       this.#publication = await ensurePublication(client, config.source, log, !this.needsCopy);
+      if (this.#slot) await this.#readRetained(client, this.#slot);
       const { unwanted } = this.#publication;
       this.#copied = this.#copied.filter((table) => !unwanted.has(table.oid));
       for (const table of this.#publication.uncopied)
@@ -106,6 +118,12 @@ export class Capture {
     } finally {
       await client.end().catch(() => {});
     }
+  }
+
+  async #readRetained(client: pg.Client, slot: SlotInfo): Promise<void> {
+    this.marks = await readMarks(client, slot.name);
+    for (const { lsn, at } of await momentsSince(client, slot.confirmedFlushLsn ?? 0n))
+      this.retain.note(lsn, at.getTime());
   }
 
   /** The slot to go on with; null when one must be made. */
@@ -156,6 +174,7 @@ export class Capture {
     });
     try {
       await markCopying(control, slot);
+      await forgetMarks(control, slot);
       if (this.#staleSlot) await dropSlot(control, slot);
       failpoint('before-slot');
       const { consistentPoint, snapshotName } = await createSlot(
@@ -209,6 +228,7 @@ export class Capture {
       identity: this.#identity!,
       publications: this.#publication!.names,
       copied: this.#copied,
+      from: this.#from(),
       log,
     });
     this.#heartbeat.start();
@@ -222,20 +242,31 @@ export class Capture {
     this.#throwFailure();
   }
 
+  /** Where WAL is retained on purpose, what every sink has need not be streamed again. */
+  #from(): Lsn {
+    const confirmed = this.#slot?.confirmedFlushLsn ?? 0n;
+    const durable = this.marks.get(DURABLE)?.lsn ?? 0n;
+    if (this.#options.config.source.retain === undefined || durable <= confirmed) return confirmed;
+    return durable < this.needFrom ? durable : this.needFrom;
+  }
+
   #publish(batch: Batch): void {
     const last = batch.events.at(-1);
     this.events += batch.events.length;
     this.bytes += batch.bytes;
     const commitTimeMs =
       last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();
-    if (batch.commitEndLsn !== null) this.lag.note(batch.commitEndLsn, commitTimeMs);
+    if (batch.commitEndLsn !== null) {
+      this.lag.note(batch.commitEndLsn, commitTimeMs);
+      this.retain.note(batch.commitEndLsn, commitTimeMs);
+    }
     const durable = this.#acknowledger.track(batch.commitEndLsn);
     this.#options.transport
       .publish(batch)
       .then(() => {
         failpoint('before-acknowledge');
         const lsn = durable();
-        this.#source?.acknowledge(lsn);
+        this.#source?.acknowledge(this.retain.release(lsn, Date.now()), lsn);
       })
       .catch((error: unknown) => (this.#failure ??= error))
       .finally(() => this.#wake?.());

@@ -4,6 +4,7 @@ import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import { connect } from '../postgres/connection.ts';
+import { DURABLE } from '../postgres/positions.ts';
 import { checkOffset, readSlot, walPosition } from '../postgres/slot.ts';
 import { ApplyLoop } from '../sink/apply-loop.ts';
 import { createSink } from '../sink/registry.ts';
@@ -13,6 +14,7 @@ import type { Transport } from '../transport/transport.ts';
 import { Capture } from './capture.ts';
 import { createTransport } from './create-transport.ts';
 import { type Applier, StatusReporter } from './reporter.ts';
+import { SlotWatch } from './slot-watch.ts';
 import type { PipelineState, PipelineStatus, Role } from './status.ts';
 
 export interface PipelineOptions {
@@ -43,6 +45,7 @@ export class Pipeline {
   readonly #reporter: StatusReporter;
   #transport: Transport | null = null;
   #capture: Capture | null = null;
+  #watch: SlotWatch | null = null;
   #state: PipelineState = 'starting';
 
   constructor(options: PipelineOptions) {
@@ -76,6 +79,7 @@ export class Pipeline {
       }
       if (until !== 'copied' && !outer.aborted) {
         this.#state = 'streaming';
+        this.#watch?.start();
         const streaming =
           this.#capture?.stream(reading.signal, until === 'caught-up').catch(fail) ?? waitForAbort(reading.signal);
         if (until === 'caught-up') await this.#caughtUp(target, outer);
@@ -99,7 +103,13 @@ export class Pipeline {
   }
 
   status(): PipelineStatus {
-    return this.#reporter.report(this.#state, this.#transport, this.#capture, this.#appliers);
+    return this.#reporter.report(
+      this.#state,
+      this.#transport,
+      this.#capture,
+      this.#watch?.status ?? null,
+      this.#appliers,
+    );
   }
 
   /** Read-only SQL on a sink that speaks it; the only such sink when `sink` is left out. */
@@ -151,7 +161,19 @@ export class Pipeline {
       this.#reporter.noteCopy(progress);
       this.#options.onCopyProgress?.(progress);
     };
-    this.#capture = new Capture({ config, transport, log, recopy, onCopyProgress });
+    const capture = new Capture({ config, transport, log, recopy, onCopyProgress });
+    this.#capture = capture;
+    this.#watch = new SlotWatch({
+      config: config.source,
+      retain: capture.retain,
+      marks: () =>
+        new Map([
+          [DURABLE, capture.durableLsn],
+          ...this.#appliers.map(({ sink, subscription }) => [sink.name, subscription.appliedLsn()] as const),
+        ]),
+      log,
+      onLevel: async () => {},
+    });
     return transport;
   }
 
@@ -204,6 +226,8 @@ export class Pipeline {
     const slot = capture.confirmed;
     if (!slot) return;
     const { flushed } = capture.wal;
+    const wanted = sinks.flatMap(({ state }) => state.offsets.map(({ position }) => position.commitLsn));
+    for (const lsn of wanted) if (capture.needFrom === 0n || lsn < capture.needFrom) capture.needFrom = lsn;
     for (const { sink, state } of sinks) {
       const offset = state.offsets[0];
       if (!offset)
@@ -212,7 +236,18 @@ export class Pipeline {
           `sink "${sink.name}" is empty, but slot "${slot.name}" has already delivered rows that it would never see`,
           'A sink that is new, or whose file was deleted, needs every row: copy anew with `waltide run --recopy` (all sinks are filled again).',
         );
-      checkOffset(sink.name, offset.position.commitLsn, slot, flushed);
+      checkOffset(sink.name, offset.position.commitLsn, slot, flushed, capture.marks.get(sink.name));
+      const mark = capture.marks.get(sink.name);
+      if (mark && offset.position.commitLsn < mark.lsn)
+        this.#options.log.warn(
+          {
+            sink: sink.name,
+            at: formatLsn(offset.position.commitLsn),
+            was: formatLsn(mark.lsn),
+            when: mark.at.toISOString(),
+          },
+          'the sink stands before where it was: restored from an older backup? The slot still holds what it lacks; it goes on from there',
+        );
     }
   }
 
@@ -252,7 +287,7 @@ export class Pipeline {
       const reached =
         this.#appliers.length > 0
           ? this.#appliers.every(({ subscription }) => subscription.appliedLsn() >= target)
-          : (this.#capture?.acknowledgedLsn ?? 0n) >= target;
+          : (this.#capture?.durableLsn ?? 0n) >= target;
       if (reached) {
         this.#options.log.info({ target: formatLsn(target) }, 'caught up');
         return;
@@ -274,6 +309,7 @@ export class Pipeline {
       (work ?? Promise.resolve()).catch((error: unknown) => log.warn(`closing ${what}: ${messageOf(error)}`));
     for (const { subscription, sink } of this.#appliers)
       await quietly(`subscription of ${sink.name}`, subscription.close());
+    await quietly('watch', this.#watch?.stop());
     await quietly('source', this.#capture?.close());
     await quietly('transport', this.#transport?.close());
     for (const sink of this.#opened) await quietly(`sink ${sink.name}`, sink.close());

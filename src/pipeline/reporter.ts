@@ -7,7 +7,7 @@ import type { Subscription, Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
 import type { Capture } from './capture.ts';
 import { Rate } from './lag.ts';
-import type { CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './status.ts';
+import type { BudgetStatus, CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './status.ts';
 
 /** A batch takes seconds; a stage that has had one in hand for this long is stuck, whatever it may say. */
 const STUCK_AFTER_MS = 120_000;
@@ -43,10 +43,11 @@ export class StatusReporter {
     state: PipelineState,
     transport: Transport | null,
     capture: Capture | null,
+    budget: BudgetStatus | null,
     appliers: readonly Applier[],
   ): PipelineStatus {
     const now = Date.now();
-    const source = capture ? this.#source(capture, now) : null;
+    const source = capture ? this.#source(capture, budget, now) : null;
     const serverLsn = capture?.source?.status.serverLsn ?? 0n;
     const sinks = appliers.map((applier) => this.#sink(applier, capture, serverLsn, now));
     const stuck = this.#stuck(capture, appliers, now);
@@ -68,10 +69,11 @@ export class StatusReporter {
     };
   }
 
-  #source(capture: Capture, now: number): CaptureStatus {
+  #source(capture: Capture, budget: BudgetStatus | null, now: number): CaptureStatus {
     const { slot, publication } = this.#config.source;
     const status = capture.source?.status;
-    const acknowledged = capture.acknowledgedLsn;
+    const durable = capture.durableLsn;
+    const acknowledged = status?.acknowledgedLsn ?? 0n;
     return {
       slot,
       publication,
@@ -80,7 +82,11 @@ export class StatusReporter {
       connected: status?.connected ?? false,
       serverLsn: formatLsn(status?.serverLsn ?? 0n),
       acknowledgedLsn: formatLsn(acknowledged),
-      lagBytes: distance(status?.serverLsn ?? 0n, acknowledged),
+      durableLsn: formatLsn(durable),
+      // Until something is durable, what was acknowledged before is.
+      lagBytes: distance(status?.serverLsn ?? 0n, durable > acknowledged ? durable : acknowledged),
+      heldBytes: distance(durable, acknowledged),
+      budget,
       events: capture.events,
       eventsPerSecond: this.#rate('source', capture.events, now),
       bytes: capture.bytes,

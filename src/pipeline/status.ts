@@ -30,14 +30,44 @@ export interface CaptureStatus {
   readonly database: string;
   readonly connected: boolean;
   readonly serverLsn: string;
+  /** What the server has been told it may forget. */
   readonly acknowledgedLsn: string;
-  /** WAL between the server's end and what is acknowledged, in bytes. */
+  /** Everything before it is durable downstream. */
+  readonly durableLsn: string;
+  /** WAL between the server's end and what is durable downstream, in bytes. */
   readonly lagBytes: number;
+  /** WAL that is durable downstream and held back on purpose (`source.retain`), in bytes. */
+  readonly heldBytes: number;
+  /** Null until the slot has been looked at. */
+  readonly budget: BudgetStatus | null;
   readonly events: number;
   readonly eventsPerSecond: number;
   readonly bytes: number;
   readonly reconnects: number;
   readonly lastMessageAt: string | null;
+}
+
+/** lost = the slot can never be used again. The others are shares of the budget, `notice` at half of `warnAt`. */
+export type BudgetLevel = 'ok' | 'notice' | 'warning' | 'critical' | 'lost';
+export const BUDGET_LEVELS: readonly BudgetLevel[] = ['ok', 'notice', 'warning', 'critical', 'lost'];
+
+/** How long the source can still keep WAL for the slot. */
+export interface BudgetStatus {
+  readonly level: BudgetLevel;
+  /** `reserved`, `extended`, `unreserved` or `lost`, as PostgreSQL has it. */
+  readonly walStatus: string | null;
+  /** PostgreSQL's `invalidation_reason` of a lost slot. */
+  readonly invalidation: string | null;
+  /** WAL that the server keeps for the slot. */
+  readonly retainedBytes: number;
+  /** The smaller of max_slot_wal_keep_size and `walBudget.bytes`; null where neither is set. */
+  readonly budgetBytes: number | null;
+  /** WAL that can still be written before the budget is used up; null where there is none. */
+  readonly safeBytes: number | null;
+  /** WAL that the server writes, by whomever; 0 until known. */
+  readonly walBytesPerSecond: number;
+  /** At the rate at which what is retained grows now; null where it does not grow, or there is no budget. */
+  readonly secondsLeft: number | null;
 }
 
 export interface SinkStatus {

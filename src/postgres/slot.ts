@@ -165,6 +165,26 @@ export async function waitUntilReleased(
   }
 }
 
+/** How far the server's WAL reaches, and what it may keep for a slot. */
+export interface WalUse {
+  readonly lsn: Lsn;
+  /** max_slot_wal_keep_size; null where it is unlimited. */
+  readonly keepBytes: number | null;
+}
+
+export async function readWalUse(client: pg.Client): Promise<WalUse> {
+  try {
+    const { rows } = await client.query<{ lsn: string; keep: number }>(
+      `SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END::text AS lsn,
+              (SELECT setting::float8 FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size') AS keep`,
+    );
+    const { lsn, keep } = rows[0]!;
+    return { lsn: parseLsn(lsn), keepBytes: keep < 0 ? null : keep * 1024 * 1024 };
+  } catch (error) {
+    throw queryError(error, 'reading the WAL position');
+  }
+}
+
 /** No error where it is not there. Rejects with SLOT_IN_USE where a process still uses it. */
 export async function dropSlot(client: pg.Client, name: string): Promise<boolean> {
   try {
@@ -198,14 +218,23 @@ export async function walPosition(client: pg.Client): Promise<{ inserted: Lsn; f
 
 /**
  * Throws where a sink that stands at `offset` cannot go on from this slot. A slot that went back a little after a
- * server crash is normal: what comes again is skipped by position.
+ * server crash is normal: what comes again is skipped by position. `mark` is where the sink was when last seen.
  */
-export function checkOffset(sink: string, offset: Lsn, slot: SlotInfo, flushed: Lsn): void {
+export function checkOffset(
+  sink: string,
+  offset: Lsn,
+  slot: SlotInfo,
+  flushed: Lsn,
+  mark?: { lsn: Lsn; at: Date },
+): void {
+  const restored = mark !== undefined && offset < mark.lsn;
   if (slot.confirmedFlushLsn !== null && slot.confirmedFlushLsn > offset)
     throw new WaltideError(
       'SLOT_AHEAD',
       `slot "${slot.name}" has been acknowledged up to ${formatLsn(slot.confirmedFlushLsn)}, but "${sink}" stands at ${formatLsn(offset)}: what lies between is gone from the slot`,
-      'Someone recreated or advanced the slot, or the sink was restored from an older backup. Copy anew with `waltide run --recopy`.',
+      restored
+        ? `The sink was at ${formatLsn(mark.lsn)} on ${mark.at.toISOString()}, so it was restored from an older backup. Bring the newer file back, or copy anew with \`waltide run --recopy\`. source.retain keeps WAL for such a case.`
+        : 'Someone recreated or advanced the slot, or the sink was restored from an older backup. Copy anew with `waltide run --recopy`.',
     );
   if (offset > flushed)
     throw new WaltideError(

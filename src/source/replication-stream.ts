@@ -24,8 +24,10 @@ const SILENCE_MAX_MS = 40_000;
 
 export interface ReplicationStreamOptions {
   readonly slot: string;
-  /** Everything before it is durable downstream already. */
+  /** Transactions that committed before it are not sent. */
   readonly from: Lsn;
+  /** What the server has been told it may forget; at most `from`. */
+  readonly acknowledged: Lsn;
   readonly publications: readonly string[];
   readonly assembler: Assembler;
   readonly relations: RelationCache;
@@ -50,7 +52,7 @@ export class ReplicationStream {
     this.#session = session;
     this.#assembler = options.assembler;
     this.#relations = options.relations;
-    this.acknowledged = options.from;
+    this.acknowledged = options.acknowledged;
     // On a timer, never behind a paused read: a slow sink must not look like a dead client.
     this.#timer = setInterval(() => this.#tick(), STATUS_INTERVAL_MS);
   }

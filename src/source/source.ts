@@ -10,9 +10,10 @@ export interface Source {
    */
   stream(signal: AbortSignal): AsyncGenerator<Batch>;
   /**
-   * Everything before `lsn` is durable downstream: the server may forget it. Never goes back. Sent on a timer.
+   * Everything before `durable` is durable downstream, and need not be streamed again; the server may forget what is
+   * before `lsn`, which is less where WAL is retained on purpose. Neither goes back. Sent on a timer.
    */
-  acknowledge(lsn: Lsn): void;
+  acknowledge(lsn: Lsn, durable: Lsn): void;
   /** Resolves once the last acknowledgement is on its way and the slot released, within a few seconds. */
   close(): Promise<void>;
 }

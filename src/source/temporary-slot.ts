@@ -56,6 +56,7 @@ export class TemporarySlot {
       const stream = await ReplicationStream.start(replication, {
         slot: name,
         from: startLsn,
+        acknowledged: startLsn,
         publications,
         assembler,
         relations,

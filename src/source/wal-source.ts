@@ -36,6 +36,8 @@ export interface WalSourceOptions {
   readonly publications: readonly string[];
   /** The tables that were copied; null lets every published table through. */
   readonly copied: readonly CopiedTable[] | null;
+  /** Everything before it is durable downstream, though the slot may retain more; 0 for the slot's own position. */
+  readonly from: Lsn;
   readonly log: Log;
 }
 
@@ -44,12 +46,14 @@ export class WalSource implements Source {
   readonly #options: WalSourceOptions;
   #stream: ReplicationStream | null = null;
   #acknowledged: Lsn = 0n;
+  #durable: Lsn;
   #serverLsn: Lsn = 0n;
   #lastMessageAt = 0;
   #reconnects = -1;
 
   constructor(options: WalSourceOptions) {
     this.#options = options;
+    this.#durable = options.from;
   }
 
   get status(): SourceStatus {
@@ -63,7 +67,8 @@ export class WalSource implements Source {
     };
   }
 
-  acknowledge(lsn: Lsn): void {
+  acknowledge(lsn: Lsn, durable: Lsn): void {
+    if (durable > this.#durable) this.#durable = durable;
     if (lsn <= this.#acknowledged) return;
     this.#acknowledged = lsn;
     if (this.#stream) this.#stream.acknowledged = lsn;
@@ -82,7 +87,7 @@ export class WalSource implements Source {
         const stream = await this.#start(catalog, relations, next, signal);
         this.#stream = stream;
         this.#reconnects++;
-        this.#options.log.info({ slot: this.#options.identity.slot, from: formatLsn(this.#acknowledged) }, 'streaming');
+        this.#options.log.info({ slot: this.#options.identity.slot, from: formatLsn(this.#durable) }, 'streaming');
         for await (const batch of stream.batches(signal)) {
           backoffMs = BACKOFF_FIRST_MS;
           yield batch;
@@ -141,17 +146,18 @@ export class WalSource implements Source {
         'Someone dropped it, so changes are missing. Copy anew with `waltide run --recopy`.',
       );
     checkSlot(slot, identity.database);
-    if (slot.confirmedFlushLsn !== null && this.#acknowledged > 0n && slot.confirmedFlushLsn > this.#acknowledged)
+    if (slot.confirmedFlushLsn !== null && this.#durable > 0n && slot.confirmedFlushLsn > this.#durable)
       throw new WaltideError(
         'SLOT_AHEAD',
         `slot "${config.slot}" was advanced by someone else to ${formatLsn(slot.confirmedFlushLsn)}`,
         'Changes are missing. Copy anew with `waltide run --recopy`.',
       );
-    this.acknowledge(slot.confirmedFlushLsn ?? 0n);
+    this.acknowledge(slot.confirmedFlushLsn ?? 0n, slot.confirmedFlushLsn ?? 0n);
     const { slot: name } = config;
     return ReplicationStream.start(await this.#connect(true), {
       slot: name,
-      from: this.#acknowledged,
+      from: this.#durable,
+      acknowledged: this.#acknowledged,
       publications,
       assembler,
       relations,

@@ -4,15 +4,18 @@ import { toJson } from '../../api/json.ts';
 import type { Config } from '../../config/schema.ts';
 import { messageOf } from '../../errors.ts';
 import { formatLsn } from '../../event/lsn.ts';
-import type { PipelineStatus, SinkStatus } from '../../pipeline/status.ts';
+import { WalBudget } from '../../pipeline/budget.ts';
+import type { BudgetStatus, PipelineStatus, SinkStatus } from '../../pipeline/status.ts';
 import { connect } from '../../postgres/connection.ts';
-import { readSlot, type SlotInfo } from '../../postgres/slot.ts';
+import { readSlot, readWalUse, type SlotInfo, slotLost } from '../../postgres/slot.ts';
 import { type CliContext, EXIT } from '../context.ts';
 import { formatBytes, formatCount, formatDuration, formatTable, type Paint, paintFor, printable } from '../output.ts';
 
 /** What PostgreSQL itself says of the slot; `error` where it could not be asked. */
 interface ServerView {
   readonly slot: SlotInfo | null;
+  /** One look tells no rates; a running process knows them. */
+  readonly budget: BudgetStatus | null;
   readonly error: string | null;
 }
 
@@ -58,7 +61,8 @@ Examples:
           `${paint('yellow', 'not running')}: no process of slot "${config.source.slot}" is found through ${config.stateDir}; start one with \`waltide run\``,
         );
       for (const reason of found.silent) parts.push(`${paint('yellow', 'unreachable')}: ${printable(reason)}`);
-      parts.push(describeSlot(config.source.slot, server, paint));
+      const running = processes.find((status) => status.source?.budget)?.source?.budget ?? null;
+      parts.push(describeSlot(config.source.slot, server, running, paint));
       context.print(parts.join('\n\n'));
     });
 }
@@ -75,33 +79,53 @@ async function askServer({ source }: Config): Promise<ServerView> {
       timeoutMs: Math.min(source.connectTimeoutMs, 5000),
     });
     try {
-      return { slot: await readSlot(client, source.slot), error: null };
+      const slot = await readSlot(client, source.slot);
+      const reading = slot && { atMs: Date.now(), slot, wal: await readWalUse(client) };
+      return { slot, budget: reading && new WalBudget(source.walBudget).assess(reading), error: null };
     } finally {
       await client.end().catch(() => {});
     }
   } catch (error) {
-    return { slot: null, error: messageOf(error) };
+    return { slot: null, budget: null, error: messageOf(error) };
   }
 }
 
-function slotJson({ slot }: ServerView): unknown {
+function slotJson({ slot, budget }: ServerView): unknown {
   if (!slot) return null;
   const lsn = (value: bigint | null): string | null => (value === null ? null : formatLsn(value));
-  return { ...slot, confirmedFlushLsn: lsn(slot.confirmedFlushLsn), restartLsn: lsn(slot.restartLsn) };
+  return { ...slot, confirmedFlushLsn: lsn(slot.confirmedFlushLsn), restartLsn: lsn(slot.restartLsn), budget };
 }
 
-function describeSlot(name: string, { slot, error }: ServerView, paint: Paint): string {
+function describeSlot(
+  name: string,
+  { slot, budget, error }: ServerView,
+  running: BudgetStatus | null,
+  paint: Paint,
+): string {
   if (error !== null) return `slot ${name}: ${paint('red', 'PostgreSQL cannot be asked')}: ${printable(error)}`;
   if (!slot)
     return `slot ${name}: ${paint('yellow', 'does not exist')}; \`waltide run\` or \`waltide setup\` creates it and copies existing rows`;
   const use = slot.active ? `in use by server process ${slot.activePid}` : 'not in use';
-  const lag = slot.retainedBytes === null ? '' : `, retains ${formatBytes(slot.retainedBytes)} of WAL`;
-  const safe = slot.safeWalBytes === null ? '' : `, ${formatBytes(slot.safeWalBytes)} more until it is lost`;
-  const state =
-    slot.walStatus === 'lost' || slot.walStatus === 'unreserved'
-      ? paint('red', slot.walStatus)
-      : (slot.walStatus ?? 'unknown');
-  return `slot ${name}: ${use}, acknowledged ${slot.confirmedFlushLsn === null ? 'nothing' : formatLsn(slot.confirmedFlushLsn)}${lag}${safe}, WAL ${state}`;
+  const at = `acknowledged ${slot.confirmedFlushLsn === null ? 'nothing' : formatLsn(slot.confirmedFlushLsn)}`;
+  if (slot.invalidation !== null) {
+    const { message, help } = slotLost(name, slot.invalidation);
+    return `slot ${name}: ${paint('red', 'lost')}: ${message}\n  ${help}`;
+  }
+  return `slot ${name}: ${use}, ${at}, WAL ${slot.walStatus ?? 'unknown'}\n${describeBudget(running ?? budget!, paint)}`;
+}
+
+const LEVEL_COLOURS = { ok: 'green', notice: 'cyan', warning: 'yellow', critical: 'red', lost: 'red' } as const;
+
+function describeBudget(budget: BudgetStatus, paint: Paint): string {
+  const { level, retainedBytes, budgetBytes, safeBytes, walBytesPerSecond, secondsLeft } = budget;
+  const parts = [`retains ${formatBytes(retainedBytes)}`];
+  if (budgetBytes === null)
+    parts.push('of as much as the disk holds (neither max_slot_wal_keep_size nor walBudget.bytes is set)');
+  else parts.push(`of ${formatBytes(budgetBytes)}, ${formatBytes(safeBytes ?? 0)} more until it is used up`);
+  if (walBytesPerSecond > 0) parts.push(`; WAL grows by ${formatBytes(walBytesPerSecond)}/s`);
+  if (secondsLeft !== null)
+    parts.push(`; ${paint('yellow', `used up in ${formatDuration(secondsLeft)}`)} at this rate`);
+  return `WAL budget ${paint(LEVEL_COLOURS[level], level)}: ${parts.join(' ').replaceAll(' ;', ';')}`;
 }
 
 function describeProcess(status: PipelineStatus, paint: Paint): string {
@@ -119,8 +143,9 @@ function describeProcess(status: PipelineStatus, paint: Paint): string {
   for (const reason of status.stuck) lines.push(`  ${paint('red', 'stuck')}: ${printable(reason)}`);
   if (source) {
     const connected = source.connected ? 'connected' : paint('yellow', 'not connected');
+    const held = source.heldBytes > 0 ? `; ${formatBytes(source.heldBytes)} held back on purpose` : '';
     lines.push(
-      `source     ${printable(source.database)} by slot ${source.slot}, ${connected}; ${formatCount(source.events)} events, ${formatCount(source.eventsPerSecond)}/s; lag ${formatBytes(source.lagBytes)} (${source.acknowledgedLsn} of ${source.serverLsn}); ${source.reconnects} reconnects`,
+      `source     ${printable(source.database)} by slot ${source.slot}, ${connected}; ${formatCount(source.events)} events, ${formatCount(source.eventsPerSecond)}/s; lag ${formatBytes(source.lagBytes)} (${source.durableLsn} of ${source.serverLsn})${held}; ${source.reconnects} reconnects`,
     );
   }
   lines.push(`transport  ${transport.type}, ${formatBytes(transport.bytesInFlight)} in flight`);

@@ -1,0 +1,95 @@
+import type pg from 'pg';
+import { formatLsn, type Lsn, parseLsn } from '../event/lsn.ts';
+import { queryError, sqlState } from './connection.ts';
+
+/** Longer than anyone retains WAL in a slot on purpose. */
+const KEEP = '8 days';
+
+/** Where the WAL was at a time: whatever committed after `at` lies at or after `lsn`. */
+export interface WalMoment {
+  readonly lsn: Lsn;
+  readonly at: Date;
+}
+
+/** Notes where the WAL is now, for `momentBefore`, and forgets what is too old to be of use. */
+export async function notePosition(client: pg.Client): Promise<void> {
+  await run(
+    client,
+    `INSERT INTO waltide.positions (lsn, at) SELECT lsn, pg_catalog.clock_timestamp() FROM (SELECT pg_catalog.pg_current_wal_insert_lsn() AS lsn OFFSET 0) now
+     ON CONFLICT DO NOTHING`,
+    [],
+  );
+  await run(client, `DELETE FROM waltide.positions WHERE at < now() - interval '${KEEP}'`, []);
+}
+
+/** The latest position known from before `time`; null where none is known. */
+export function momentBefore(client: pg.Client, time: Date): Promise<WalMoment | null> {
+  return moment(client, 'WHERE at <= $1 ORDER BY at DESC', [time]);
+}
+
+/** The first position known from after `time`: nothing that committed by then lies after it. Null where none is known. */
+export function momentAfter(client: pg.Client, time: Date): Promise<WalMoment | null> {
+  return moment(client, 'WHERE at >= $1 ORDER BY at', [time]);
+}
+
+/** The first position known at or after `lsn`. */
+export function momentOf(client: pg.Client, lsn: Lsn): Promise<WalMoment | null> {
+  return moment(client, 'WHERE lsn >= $1 ORDER BY lsn', [formatLsn(lsn)]);
+}
+
+async function moment(client: pg.Client, where: string, values: unknown[]): Promise<WalMoment | null> {
+  const [row] = await run<{ lsn: string; at: Date }>(
+    client,
+    `SELECT lsn::text, at FROM waltide.positions ${where} LIMIT 1`,
+    values,
+  );
+  return row ? { lsn: parseLsn(row.lsn), at: row.at } : null;
+}
+
+/** Every position known from after `lsn` on, oldest first. */
+export async function momentsSince(client: pg.Client, lsn: Lsn): Promise<WalMoment[]> {
+  const rows = await run<{ lsn: string; at: Date }>(
+    client,
+    'SELECT lsn::text, at FROM waltide.positions WHERE lsn > $1 ORDER BY lsn',
+    [formatLsn(lsn)],
+  );
+  return rows.map((row) => ({ lsn: parseLsn(row.lsn), at: row.at }));
+}
+
+/** How far a slot and its sinks were; `durable` under no name, sinks under theirs. */
+export type Marks = ReadonlyMap<string, WalMoment>;
+/** Everything before it had been durable downstream. */
+export const DURABLE = '';
+
+export async function readMarks(client: pg.Client, slot: string): Promise<Marks> {
+  const rows = await run<{ name: string; lsn: string; at: Date }>(
+    client,
+    'SELECT name, lsn::text, at FROM waltide.marks WHERE slot_name = $1',
+    [slot],
+  );
+  return new Map(rows.map(({ name, lsn, at }) => [name, { lsn: parseLsn(lsn), at }]));
+}
+
+export async function saveMarks(client: pg.Client, slot: string, marks: ReadonlyMap<string, Lsn>): Promise<void> {
+  await run(
+    client,
+    `INSERT INTO waltide.marks (slot_name, name, lsn) SELECT $1, * FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::pg_lsn[])) m
+     ON CONFLICT (slot_name, name) DO UPDATE SET lsn = excluded.lsn, at = now() WHERE marks.lsn <> excluded.lsn`,
+    [slot, [...marks.keys()], [...marks.values()].map(formatLsn)],
+  );
+}
+
+/** A new slot begins without a past. */
+export async function forgetMarks(client: pg.Client, slot: string): Promise<void> {
+  await run(client, 'DELETE FROM waltide.marks WHERE slot_name = $1', [slot]);
+}
+
+async function run<T extends object>(client: pg.Client, sql: string, values: unknown[]): Promise<T[]> {
+  try {
+    return (await client.query<T>(sql, values)).rows;
+  } catch (error) {
+    // No schema of ours yet, or one of before these tables.
+    if (['42P01', '3F000'].includes(sqlState(error) ?? '')) return [];
+    throw queryError(error, 'waltide.positions');
+  }
+}
