@@ -3,7 +3,7 @@ import { isAfter } from '../event/change-event.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import { comparePosition, type Position, START } from '../event/position.ts';
-import type { Subscription, Transport } from './transport.ts';
+import type { Located, StartOf, Subscription, Transport } from './transport.ts';
 
 /** The only partition there is. */
 const PARTITION = '';
@@ -20,13 +20,16 @@ export class InProcessTransport implements Transport {
   #identity: SourceIdentity | null = null;
   readonly #subscriptions = new Set<InProcessSubscription>();
   #bytesInFlight = 0;
+  /** The slot gives nothing before it. */
+  #confirmed: Lsn = 0n;
 
   get bytesInFlight(): number {
     return this.#bytesInFlight;
   }
 
-  async openCapture(identity: SourceIdentity): Promise<void> {
+  async openCapture(identity: SourceIdentity, confirmed: Lsn | null): Promise<void> {
     this.#identity = identity;
+    this.#confirmed = confirmed ?? 0n;
   }
 
   async identity(): Promise<SourceIdentity> {
@@ -55,12 +58,22 @@ export class InProcessTransport implements Transport {
     return subscription;
   }
 
+  /** The slot is the only log: it goes back to what it has acknowledged. It knows no times. */
+  async locate(_tables: unknown, from: StartOf, _saved: readonly Offset[]): Promise<Located> {
+    if (!('lsn' in from)) throw new Error('the WAL is searched by LSN');
+    const position = { commitLsn: from.lsn, seq: 0 };
+    const first = { commitLsn: this.#confirmed, seq: 0 };
+    const removed = from.lsn < this.#confirmed ? [{ partition: PARTITION, first }] : [];
+    return { offsets: [{ partition: PARTITION, position, next: null }], removed };
+  }
+
   async close(): Promise<void> {
     for (const subscription of this.#subscriptions) await subscription.close();
   }
 }
 
 class InProcessSubscription implements Subscription {
+  readonly startsEmpty = false;
   readonly #queue: Published[] = [];
   readonly #inFlight = new Map<Delivery, Published>();
   readonly #onClose: () => void;

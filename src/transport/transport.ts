@@ -1,8 +1,26 @@
 import type { Batch, Delivery } from '../event/batch.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
+import type { Position } from '../event/position.ts';
 
-/** Between source and sinks. Two kinds, one engine: what a sink sees does not depend on which. */
+export interface SubscribeOptions {
+  /** transaction: whole source transactions in commit order; table (default): order within a table only. */
+  readonly consistency?: 'table' | 'transaction';
+  /** The store that the sink writes to: a second store under one sink's name is refused with SINK_LOCKED. */
+  readonly instance?: string | null;
+}
+
+export type TableName = { readonly schema: string; readonly table: string };
+export type StartOf = { readonly lsn: Lsn } | { readonly time: Date };
+/** Where events from some point on are. */
+export interface Located {
+  /** What to rewind to, one per partition that has any of it. */
+  readonly offsets: readonly Offset[];
+  /** Partitions that may lack some of it, with the first position that they do hold (null for none). */
+  readonly removed: readonly { readonly partition: string; readonly first: Position | null }[];
+}
+
+/** Between source and sinks. Two kinds, one engine. */
 export interface Transport {
   /**
    * Capture side: prepares topics and producer. `confirmed` is the LSN that the slot has acknowledged (null for a
@@ -16,11 +34,18 @@ export interface Transport {
   /** Apply side: the identity of what flows here; waits until a capture has opened the transport once. */
   identity(signal: AbortSignal): Promise<SourceIdentity>;
   /** Starts after the offsets that the *sink* saved, never from a consumer group's. */
-  subscribe(sink: string, from: readonly Offset[]): Promise<Subscription>;
+  subscribe(sink: string, from: readonly Offset[], options?: SubscribeOptions): Promise<Subscription>;
+  /**
+   * Finds what was committed at or after `from`, of these tables or (null) of everything; `saved` is how far the sink
+   * is. To be called after `identity` or `openCapture`. Rejects with TOPIC_MISSING for a table never published.
+   */
+  locate(tables: readonly TableName[] | null, from: StartOf, saved: readonly Offset[]): Promise<Located>;
   close(): Promise<void>;
 }
 
 export interface Subscription {
+  /** The sink had no offsets and the copy is no longer in the log: it starts now, and needs snapshots of everything. */
+  readonly startsEmpty: boolean;
   /** Resolves with the next events, at least one event or one offset; rejects with the signal's reason when aborted. */
   receive(signal: AbortSignal): Promise<Delivery>;
   /** The sink keeps nothing of the delivery in memory any more, though it may not be durable: frees the budget. */

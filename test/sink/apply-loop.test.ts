@@ -9,6 +9,7 @@ describe('ApplyLoop', () => {
   it('ends with the final error of its subscription, also while it is idle', { timeout: 5000 }, async () => {
     const gone = new WaltideError('TOPIC_MISSING', 'the topic is gone', 'Copy anew.');
     const subscription: Subscription = {
+      startsEmpty: false,
       receive: () => new Promise((_resolve, reject) => setTimeout(reject, 100, gone)),
       taken: () => {},
       applied: () => {},

@@ -23,6 +23,8 @@ const LATE = new Error('no answer in time');
 
 export const EARLIEST = -2n;
 export const LATEST = -1n;
+/** 1 counts only what a reader of committed records can reach; the client silently ignores anything but the number. */
+export type Isolation = 0 | 1;
 
 export interface TopicInfo {
   readonly name: string;
@@ -170,8 +172,15 @@ export class Cluster {
     return created;
   }
 
-  /** Log offsets of partitions that exist: EARLIEST = where the log starts, LATEST = where the next record goes. */
-  async listOffsets(partitions: readonly TopicPartition[], timestamp: bigint): Promise<Map<string, bigint>> {
+  /**
+   * Log offsets of partitions that exist: EARLIEST = where the log starts, LATEST = where the next record goes, or with
+   * isolation 1 where the oldest Kafka transaction begins that is still open.
+   */
+  async listOffsets(
+    partitions: readonly TopicPartition[],
+    timestamp: bigint,
+    isolation: Isolation = 0,
+  ): Promise<Map<string, bigint>> {
     const offsets = new Map<string, bigint>();
     let left = partitions;
     for (let attempt = 0; left.length > 0; attempt++) {
@@ -182,7 +191,7 @@ export class Cluster {
       if (gone !== undefined && attempt > 20) throw topicError(gone, KafkaError.UNKNOWN_TOPIC_OR_PARTITION, null);
       for (const [leader, group] of byLeader(left, topics)) {
         const broker = this.broker(leader);
-        if (broker) await this.#listFrom(broker, group, timestamp, offsets);
+        if (broker) await this.#listFrom(broker, group, timestamp, isolation, offsets);
       }
       left = left.filter((item) => !offsets.has(partitionKey(item.topic, item.partition)));
     }
@@ -193,6 +202,7 @@ export class Cluster {
     broker: BrokerAddress,
     group: readonly TopicPartition[],
     timestamp: bigint,
+    isolation: Isolation,
     into: Map<string, bigint>,
   ): Promise<void> {
     const topics = new Map<string, { partitionIndex: number; currentLeaderEpoch: number; timestamp: bigint }[]>();
@@ -203,7 +213,7 @@ export class Cluster {
     }
     const request = [...topics].map(([name, list]) => ({ name, partitions: list }));
     try {
-      const response = await this.#control.call(broker, listOffsetsV6.api, -1, 0, request);
+      const response = await this.#control.call(broker, listOffsetsV6.api, -1, isolation, request);
       for (const { name, partitions } of response.topics) {
         for (const { partitionIndex, errorCode, offset } of partitions) {
           if (errorCode === 0) into.set(partitionKey(name, partitionIndex), offset);

@@ -3,6 +3,8 @@ import { type Connection, type Reader, Writer } from '@platformatic/kafka';
 const FETCH = 1;
 /** Version 12 names topics; it is the newest that every broker from 2.7 to 4.x speaks. */
 const VERSION = 12;
+/** Nothing beyond the last stable offset: what a Kafka transaction that is still open has written stays unseen. */
+const READ_COMMITTED = 1;
 
 export interface FetchPosition {
   readonly topic: string;
@@ -11,12 +13,19 @@ export interface FetchPosition {
   readonly bytesMax: number;
 }
 
+export interface AbortedTransaction {
+  readonly producerId: bigint;
+  readonly firstOffset: bigint;
+}
+
 export interface FetchedPartition {
   readonly topic: string;
   readonly partition: number;
   readonly errorCode: number;
   readonly highWatermark: bigint;
   readonly logStart: bigint;
+  /** Kafka transactions that ended in vain: their records are to be left out (`readBatches`). */
+  readonly aborted: readonly AbortedTransaction[];
   /** Record batches as they lie in the log, to be split by `readBatches`. */
   readonly records: Buffer;
 }
@@ -60,7 +69,7 @@ function encodeRequest(positions: readonly FetchPosition[], waitMsMax: number, b
     .appendInt32(waitMsMax)
     .appendInt32(1)
     .appendInt32(bytesMax)
-    .appendInt8(0)
+    .appendInt8(READ_COMMITTED)
     .appendInt32(0)
     .appendInt32(-1)
     .appendArray([...topics], (w, [topic, list]) => {
@@ -106,14 +115,15 @@ function parsePartition(topic: string, parser: Parser): FetchedPartition {
   const highWatermark = parser.int64();
   parser.at += 8;
   const logStart = parser.int64();
-  for (let aborted = parser.compactLength(); aborted > 0; aborted--) {
-    parser.at += 16;
+  const aborted: AbortedTransaction[] = [];
+  for (let count = parser.compactLength(); count > 0; count--) {
+    aborted.push({ producerId: parser.int64(), firstOffset: parser.int64() });
     parser.skipTags();
   }
   parser.at += 4;
   const records = parser.compactBytes();
   parser.skipTags();
-  return { topic, partition, errorCode, highWatermark, logStart, records };
+  return { topic, partition, errorCode, highWatermark, logStart, aborted, records };
 }
 
 class Parser {

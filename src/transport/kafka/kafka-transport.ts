@@ -6,10 +6,11 @@ import type { EventCodec } from '../../event/codec.ts';
 import type { Lsn } from '../../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../../event/offset.ts';
 import type { Log } from '../../log.ts';
-import type { Subscription, Transport } from '../transport.ts';
+import type { Located, StartOf, SubscribeOptions, Subscription, TableName, Transport } from '../transport.ts';
 import { Capture } from './capture.ts';
 import { Cluster } from './cluster.ts';
 import { KafkaSubscription } from './consumer/subscription.ts';
+import { locate } from './locate.ts';
 import { decodeProgress } from './progress.ts';
 import { Tail } from './tail.ts';
 import { progressTopic } from './topic.ts';
@@ -92,9 +93,15 @@ class KafkaTransport implements Transport {
     }
   }
 
-  async subscribe(sink: string, from: readonly Offset[]): Promise<Subscription> {
+  async locate(tables: readonly TableName[] | null, from: StartOf, saved: readonly Offset[]): Promise<Located> {
     await this.#cluster.connect();
-    const subscription = new KafkaSubscription(this.#cluster, sink, from, (database) => this.#codec(database));
+    return locate(this.#cluster, tables, from, saved);
+  }
+
+  async subscribe(sink: string, from: readonly Offset[], options: SubscribeOptions = {}): Promise<Subscription> {
+    await this.#cluster.connect();
+    const subscriber = { name: sink, instance: options.instance ?? null, consistency: options.consistency ?? 'table' };
+    const subscription = new KafkaSubscription(this.#cluster, subscriber, from, (database) => this.#codec(database));
     this.#subscriptions.add(subscription);
     try {
       await subscription.open();

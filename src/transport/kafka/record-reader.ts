@@ -1,9 +1,11 @@
 import { compressionsAlgorithmsByBitmask } from '@platformatic/kafka';
 import { WaltideError } from '../../errors.ts';
 import { crc32c } from './crc32c.ts';
+import type { AbortedTransaction } from './fetch.ts';
 import { HEADER_BYTES } from './record-batch.ts';
 
 const COMPRESSION = 0b111;
+const TRANSACTIONAL = 0b10000;
 const CONTROL = 0b100000;
 
 /** One record batch as fetched. `bytes` is a slice of the fetch response and keeps all of it alive. */
@@ -18,11 +20,12 @@ export interface FetchedBatch {
 
 /**
  * Splits the records of one partition in a fetch response into its batches. A batch cut off at the end (the broker
- * sends whole bytes up to a limit) is left out. Control batches come with no records, so that offsets pass them.
- * Throws TRANSPORT where a checksum or the format is wrong.
+ * sends whole bytes up to a limit) is left out. Control batches and those of aborted Kafka transactions come with no
+ * records, so that offsets pass them. Throws TRANSPORT where a checksum or the format is wrong.
  */
-export function readBatches(records: Buffer): FetchedBatch[] {
+export function readBatches(records: Buffer, aborted: readonly AbortedTransaction[] = []): FetchedBatch[] {
   const batches: FetchedBatch[] = [];
+  const filter = aborted.length > 0 ? new AbortedFilter(aborted) : null;
   let at = 0;
   while (at + HEADER_BYTES <= records.length) {
     const end = at + 12 + records.readInt32BE(at + 8);
@@ -32,15 +35,40 @@ export function readBatches(records: Buffer): FetchedBatch[] {
     const attributes = records.readInt16BE(at + 21);
     const baseOffset = records.readBigInt64BE(at);
     const control = (attributes & CONTROL) !== 0;
+    const producerId = records.readBigInt64BE(at + 43);
+    const transactional = (attributes & TRANSACTIONAL) !== 0;
+    const hidden = control || (transactional && filter?.hides(producerId, baseOffset) === true);
+    if (control) filter?.ended(producerId, baseOffset);
     batches.push({
       baseOffset,
       nextOffset: baseOffset + BigInt(records.readInt32BE(at + 23)) + 1n,
-      count: control ? 0 : records.readInt32BE(at + 57),
-      bytes: control ? Buffer.alloc(0) : decompress(records.subarray(at + HEADER_BYTES, end), attributes & COMPRESSION),
+      count: hidden ? 0 : records.readInt32BE(at + 57),
+      bytes: hidden ? Buffer.alloc(0) : decompress(records.subarray(at + HEADER_BYTES, end), attributes & COMPRESSION),
     });
     at = end;
   }
   return batches;
+}
+
+/**
+ * Which transactional batches are void: those of a producer from the first offset of an aborted transaction up to the
+ * control record that ends it. A control record of a producer always ends its one open transaction.
+ */
+class AbortedFilter {
+  readonly #waiting: AbortedTransaction[];
+
+  constructor(aborted: readonly AbortedTransaction[]) {
+    this.#waiting = [...aborted].sort((a, b) => (a.firstOffset < b.firstOffset ? -1 : 1));
+  }
+
+  hides(producerId: bigint, offset: bigint): boolean {
+    return this.#waiting.some((item) => item.producerId === producerId && item.firstOffset <= offset);
+  }
+
+  ended(producerId: bigint, offset: bigint): void {
+    const index = this.#waiting.findIndex((item) => item.producerId === producerId && item.firstOffset <= offset);
+    if (index >= 0) this.#waiting.splice(index, 1);
+  }
 }
 
 /** We write uncompressed, but a topic's `compression.type` can make the broker compress. */

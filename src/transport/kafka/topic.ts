@@ -29,6 +29,11 @@ export function messageTopic(prefix: string): string {
   return `${prefix}.message`;
 }
 
+/** Beginnings and ends of source transactions, as in Debezium. */
+export function transactionTopic(prefix: string): string {
+  return `${prefix}.transaction`;
+}
+
 export function schemaTopic(prefix: string): string {
   return `${prefix}.__waltide_schema`;
 }

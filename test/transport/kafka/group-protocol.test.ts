@@ -17,17 +17,24 @@ const offset = (partition: string, next: number) => ({
   position: { commitLsn: BigInt(next) * 16n, seq: 3 },
   next: BigInt(next),
 });
-const none: MemberState = { topics: [], previous: [], owned: [] };
+const none: MemberState = { topics: [], previous: [], owned: [], instance: null, whole: false };
 
 describe('group protocol', () => {
   it('reads back what it wrote, and bears members of another kind', () => {
-    const state: MemberState = { topics: ['p.a', 'p.ü'], previous: ['p.a'], owned: [offset('p.a:0', 12)] };
+    const state: MemberState = {
+      topics: ['p.a', 'p.ü'],
+      previous: ['p.a'],
+      owned: [offset('p.a:0', 12)],
+      instance: 'i1',
+      whole: true,
+    };
     expect(decodeSubscription(encodeSubscription(state))).toEqual(state);
     const assignment = {
       partitions: new Map([['p.a', [0, 1]]]),
       offsets: [offset('p.a:1', 7)],
       orphans: ['p.b'],
       topics: ['p.a', 'p.b'],
+      refused: false,
     };
     expect(decodeAssignment(encodeAssignment(assignment))).toEqual(assignment);
     expect(decodeAssignment(Buffer.alloc(0)).partitions.size).toBe(0);
@@ -42,7 +49,7 @@ describe('group protocol', () => {
         const members = new Map(
           list.map(({ topics, owns }, i): [string, MemberState] => [
             `m${i}`,
-            { topics, previous: owns, owned: owns.map((topic) => offset(`${topic}:0`, i + 1)) },
+            { ...none, topics, previous: owns, owned: owns.map((topic) => offset(`${topic}:0`, i + 1)) },
           ]),
         );
         const assigned = assignTopics(members, () => 2);
@@ -60,16 +67,31 @@ describe('group protocol', () => {
   });
 
   it('leaves a topic with its owner, hands on the furthest offset, and names topics whose owner is gone', () => {
+    const abc = ['a', 'b', 'c'];
     const members = new Map<string, MemberState>([
       ['new', { ...none, topics: ['a', 'b', 'c', 'd'] }],
-      ['old', { topics: ['a', 'b', 'c'], previous: ['a', 'b', 'c'], owned: [offset('a:0', 5), offset('b:0', 6)] }],
-      ['older', { topics: [], previous: ['a', 'b', 'c'], owned: [offset('a:0', 4)] }],
+      ['old', { ...none, topics: abc, previous: abc, owned: [offset('a:0', 5), offset('b:0', 6)] }],
+      ['older', { ...none, previous: abc, owned: [offset('a:0', 4)] }],
     ]);
     const assigned = assignTopics(members, () => 1);
     expect([...assigned.get('old')!.partitions.keys()]).toEqual(['a', 'b']);
     expect(assigned.get('old')!.offsets).toEqual([offset('a:0', 5), offset('b:0', 6)]);
     const orphans = [...assigned.values()].flatMap((assignment) => assignment.orphans);
     expect(orphans).toEqual(['c']);
+  });
+
+  it('refuses a second store under one name, whoever leads, and gives everything to one member that needs it', () => {
+    const members = new Map<string, MemberState>([
+      ['a-new', { ...none, topics: ['a', 'b'], instance: 'copy' }],
+      ['b-old', { ...none, topics: ['a', 'b'], previous: ['a', 'b'], instance: 'first' }],
+      ['c-same', { ...none, topics: ['a', 'b'], instance: 'first', whole: true }],
+    ]);
+    const assigned = assignTopics(members, () => 1, 'a-new');
+    expect(assigned.get('a-new')).toMatchObject({ refused: true, partitions: new Map() });
+    const sizes = ['b-old', 'c-same'].map((id) => assigned.get(id)!.partitions.size);
+    expect(sizes.sort()).toEqual([0, 2]);
+    const fresh = new Map([...members].map(([id, state]): [string, MemberState] => [id, { ...state, previous: [] }]));
+    expect(assignTopics(fresh, () => 1, 'a-new').get('b-old')!.refused).toBe(true);
   });
 });
 

@@ -64,13 +64,15 @@ export class Tx {
   readonly #tables = new Map<Relation, number>();
   readonly #end: Lsn;
 
-  constructor(commitLsn: Lsn, snapshot = false) {
+  constructor(commitLsn: Lsn, more: boolean | Partial<Transaction> = false) {
+    const snapshot = more === true;
     this.transaction = {
       xid: snapshot ? 0 : 700,
       commitLsn,
       commitTimeUs: 1_700_000_000_123_456n,
       snapshot: snapshot ? { id: 's1', kind: 'initial', sinks: null } : null,
       origin: null,
+      ...(typeof more === 'object' ? more : {}),
     };
     this.#end = commitLsn + 0x20n;
   }

@@ -230,7 +230,7 @@ describe('offsets that the log does not have', () => {
     await admin.disconnect();
   };
 
-  it('are an error where retention passed the sink, or a new sink cannot begin at the beginning', async () => {
+  it('are an error where retention passed the sink; a new sink begins at the end, and says so', async () => {
     const prefix = newPrefix();
     const transport = await capture(prefix);
     await transport.publish(new Tx(100n).insert(orders, 1).batch());
@@ -240,7 +240,16 @@ describe('offsets that the log does not have', () => {
     await transport.publish(new Tx(200n).insert(orders, 2).insert(orders, 3).batch());
     await remove(`${prefix}.public.orders`, '2');
     await expect(transport.subscribe('sink', collector.saved)).rejects.toMatchObject({ code: 'OFFSET_OUT_OF_RANGE' });
-    await expect(transport.subscribe('new', [])).rejects.toMatchObject({ code: 'OFFSET_OUT_OF_RANGE' });
+    const empty = new Collector(await transport.subscribe('new', []));
+    expect(empty.subscription.startsEmpty).toBe(true);
+    await empty.until(() => empty.saved.length > 0);
+    expect(empty.lines).toEqual([]);
+    await transport.publish(new Tx(300n).insert(orders, 4).batch());
+    await empty.until(() => empty.events.length === 1);
+    expect(empty.lines).toEqual(['c 4:x']);
+    await empty.subscription.close();
+    const again = await transport.subscribe('new', empty.saved);
+    expect(again.startsEmpty).toBe(false);
   });
 
   it('are an error where the topic was created again', async () => {
@@ -287,6 +296,20 @@ describe('a topic that is deleted while it is read', () => {
 });
 
 describe('a group', () => {
+  it('refuses a second store under the same name, and leaves the first one alone', async () => {
+    const prefix = newPrefix();
+    const transport = await capture(prefix);
+    await transport.publish(new Tx(100n).insert(orders, 1).batch());
+    const first = new Collector(await transportOf(prefix).subscribe('sink', [], { instance: 'one' }));
+    await first.until(() => first.events.length === 1);
+    await expect(transportOf(prefix).subscribe('sink', [], { instance: 'two' })).rejects.toMatchObject({
+      code: 'SINK_LOCKED',
+      message: expect.stringContaining('"sink"'),
+    });
+    await transport.publish(new Tx(200n).insert(orders, 2).batch());
+    await first.until(() => first.events.length === 2);
+  });
+
   it('shares tables among its members, and nothing is repeated or lost when they come and go', async () => {
     const prefix = newPrefix();
     const transport = await capture(prefix);

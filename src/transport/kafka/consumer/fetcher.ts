@@ -139,7 +139,7 @@ export class Fetcher {
     }
     this.#missingSinceMs.delete(reader.topic);
     if (item.records.length === 0) return;
-    const batches = readBatches(item.records);
+    const batches = readBatches(item.records, item.aborted);
     reader.accept(batches);
     if (batches.length > 0) this.#onRecords();
   }

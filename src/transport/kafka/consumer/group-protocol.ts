@@ -17,6 +17,10 @@ export interface MemberState {
   readonly previous: readonly string[];
   /** How far it is on every partition it owned. */
   readonly owned: readonly Offset[];
+  /** The store that its sink writes to, where it has a name. */
+  readonly instance: string | null;
+  /** It needs all topics or none. */
+  readonly whole: boolean;
 }
 
 /** What one member gets. */
@@ -28,29 +32,32 @@ export interface Assignment {
   readonly orphans: readonly string[];
   /** All topics of this generation. */
   readonly topics: readonly string[];
+  /** Another store has the sink's name, and was there before: this member is to leave. */
+  readonly refused: boolean;
 }
 
 type OffsetText = [partition: string, lsn: string, seq: number, next: string];
 
 export function encodeSubscription(state: MemberState): Buffer {
-  const { topics, previous, owned } = state;
+  const { topics, previous, owned, instance, whole } = state;
   return Buffer.concat([
     int16(0),
     int32(topics.length),
     ...topics.map(text),
-    bytes({ previous, owned: owned.map(toText) }),
+    bytes({ previous, owned: owned.map(toText), instance, whole }),
   ]);
 }
 
 export function decodeSubscription(buffer: Buffer): MemberState {
   const reader = new Reader(buffer);
   const topics = reader.list(() => reader.text());
-  const { previous, owned } = reader.json() as { previous?: string[]; owned?: OffsetText[] };
-  return { topics, previous: previous ?? [], owned: (owned ?? []).map(fromText) };
+  const data = reader.json() as { previous?: string[]; owned?: OffsetText[]; instance?: string; whole?: boolean };
+  const { previous = [], owned = [], instance = null, whole = false } = data;
+  return { topics, previous, owned: owned.map(fromText), instance, whole };
 }
 
 export function encodeAssignment(assignment: Assignment): Buffer {
-  const { partitions, offsets, orphans, topics } = assignment;
+  const { partitions, offsets, orphans, topics, refused } = assignment;
   const list = [...partitions].flatMap(([topic, numbers]) => [
     text(topic),
     int32(numbers.length),
@@ -60,20 +67,28 @@ export function encodeAssignment(assignment: Assignment): Buffer {
     int16(0),
     int32(partitions.size),
     ...list,
-    bytes({ offsets: offsets.map(toText), orphans, topics }),
+    bytes({ offsets: offsets.map(toText), orphans, topics, refused }),
   ]);
 }
 
 export function decodeAssignment(buffer: Buffer): Assignment {
-  if (buffer.length === 0) return { partitions: new Map(), offsets: [], orphans: [], topics: [] };
+  if (buffer.length === 0) return { partitions: new Map(), offsets: [], orphans: [], topics: [], refused: false };
   const reader = new Reader(buffer);
   const partitions = new Map(reader.list(() => [reader.text(), reader.list(() => reader.int32())] as const));
-  const { offsets, orphans, topics } = reader.json() as {
-    offsets?: OffsetText[];
-    orphans?: string[];
-    topics?: string[];
-  };
-  return { partitions, offsets: (offsets ?? []).map(fromText), orphans: orphans ?? [], topics: topics ?? [] };
+  const data = reader.json() as { offsets?: OffsetText[]; orphans?: string[]; topics?: string[]; refused?: boolean };
+  const { offsets = [], orphans = [], topics = [], refused = false } = data;
+  return { partitions, offsets: offsets.map(fromText), orphans, topics, refused };
+}
+
+/**
+ * The members that may have topics. Two stores under one sink's name would each get a part of the tables: the one that
+ * was there first stays, or `leader` where all are new.
+ */
+function admitted(members: ReadonlyMap<string, MemberState>, leader: string): ReadonlyMap<string, MemberState> {
+  const first = [...members.values()].find(({ previous }) => previous.length > 0) ?? members.get(leader);
+  const store = first?.instance ?? null;
+  if (store === null) return members;
+  return new Map([...members].filter(([, { instance }]) => instance === null || instance === store));
 }
 
 /**
@@ -81,9 +96,11 @@ export function decodeAssignment(buffer: Buffer): Assignment {
  * while no member has more than its share.
  */
 export function assignTopics(
-  members: ReadonlyMap<string, MemberState>,
+  all: ReadonlyMap<string, MemberState>,
   partitionsOf: (topic: string) => number,
+  leader = '',
 ): Map<string, Assignment> {
+  const members = admitted(all, leader);
   // A topic that was described but does not exist (yet) is dealt out once it does: progress will mention it.
   const topics = [...new Set([...members.values()].flatMap((member) => member.topics))]
     .filter((topic) => partitionsOf(topic) > 0)
@@ -100,7 +117,8 @@ export function assignTopics(
     }
   }
   const previous = new Set([...members.values()].flatMap((member) => member.previous));
-  const share = Math.ceil(topics.length / members.size);
+  const whole = [...members.values()].some((member) => member.whole);
+  const share = whole ? topics.length : Math.ceil(topics.length / members.size);
   const dealt = new Map<string, string[]>([...members.keys()].sort().map((id) => [id, []]));
   const left = topics.filter((topic) => {
     const list = dealt.get(owner.get(topic) ?? '');
@@ -109,7 +127,8 @@ export function assignTopics(
     return false;
   });
   for (const topic of left) {
-    const [, list] = [...dealt].reduce((least, entry) => (entry[1].length < least[1].length ? entry : least));
+    const better = (a: number, b: number) => (whole ? a > b : a < b);
+    const [, list] = [...dealt].reduce((best, entry) => (better(entry[1].length, best[1].length) ? entry : best));
     list.push(topic);
   }
   const assignments = new Map<string, Assignment>();
@@ -119,8 +138,11 @@ export function assignTopics(
       offsets: [...offsets.values()].filter(({ partition }) => list.includes(topicOf(partition))),
       orphans: list.filter((topic) => previous.has(topic) && !owner.has(topic)),
       topics,
+      refused: false,
     });
   }
+  const none = { partitions: new Map(), offsets: [], orphans: [], topics: [], refused: true };
+  for (const id of all.keys()) if (!members.has(id)) assignments.set(id, none);
   return assignments;
 }
 

@@ -208,7 +208,7 @@ export class GroupMember {
     );
     const names = [...new Set([...states.values()].flatMap(({ topics }) => topics))];
     const topics = names.length > 0 ? await this.#cluster.settledMetadata(names) : new Map();
-    const assigned = assignTopics(states, (topic) => topics.get(topic)?.leaders.length ?? 0);
+    const assigned = assignTopics(states, (topic) => topics.get(topic)?.leaders.length ?? 0, this.#memberId);
     return [...assigned].map(([memberId, assignment]) => ({ memberId, assignment: encodeAssignment(assignment) }));
   }
 

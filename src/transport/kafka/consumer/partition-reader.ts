@@ -53,13 +53,14 @@ export class PartitionReader {
   #next: bigint;
   #told: bigint;
 
-  constructor(topic: string, partition: number, from: Offset) {
+  /** `unsaved`: the sink does not know where it begins, and is told with the first offsets. */
+  constructor(topic: string, partition: number, from: Offset, unsaved = false) {
     this.topic = topic;
     this.partition = partition;
     this.key = partitionKey(topic, partition);
     this.#position = from.position;
     this.#next = from.next ?? 0n;
-    this.#told = this.#next;
+    this.#told = unsaved ? -1n : this.#next;
     this.fetchNext = this.#next;
   }
 

@@ -4,33 +4,35 @@ import type { Delivery } from '../../../event/batch.ts';
 import type { EventCodec } from '../../../event/codec.ts';
 import type { Lsn } from '../../../event/lsn.ts';
 import type { Offset } from '../../../event/offset.ts';
-import { START } from '../../../event/position.ts';
-import type { Relation } from '../../../event/relation.ts';
 import type { Subscription } from '../../transport.ts';
-import { type Cluster, EARLIEST, LATEST, partitionKey } from '../cluster.ts';
+import { type Cluster, partitionKey, type TopicPartition } from '../cluster.ts';
 import { decodeProgress, type Progress } from '../progress.ts';
-import { decodeSchema } from '../schema.ts';
 import { Tail } from '../tail.ts';
 import { progressTopic, schemaTopic } from '../topic.ts';
 import { AppliedTracker } from './applied.ts';
-import { openBarrier } from './barrier.ts';
-import { Fetcher, outOfRange } from './fetcher.ts';
+import { Decoding } from './decoding.ts';
+import { Fetcher } from './fetcher.ts';
 import { GroupMember } from './group.ts';
 import type { Assignment, MemberState } from './group-protocol.ts';
-import { type Collected, PartitionReader } from './partition-reader.ts';
-import { HeaderDecoder } from './record-decoder.ts';
+import { PartitionReader } from './partition-reader.ts';
+import { startingOffsets } from './start.ts';
+import { type Collector, TableCollector } from './table-collector.ts';
 import { Wake } from './wake.ts';
 
-/** Decoded at once: a few thousand events, some ten milliseconds. */
-const DELIVERY_BYTES_MAX = 4 * 1024 * 1024;
 const IDLE_MS = 1_000;
 const COMMIT_INTERVAL_MS = 5_000;
 /** A rebalance waits this long for what was handed out to be applied; below what the group waits for us. */
 const PAUSE_MS = 20_000;
-const RELATION_WAIT_MS = 10_000;
+
+export interface Subscriber {
+  readonly name: string;
+  readonly instance: string | null;
+  readonly consistency: 'table' | 'transaction';
+}
 
 /** One sink's view of the topics. See Transport.subscribe. */
 export class KafkaSubscription implements Subscription {
+  readonly #sink: Subscriber;
   readonly #cluster: Cluster;
   readonly #schemas: Tail;
   readonly #progress: Tail;
@@ -38,22 +40,22 @@ export class KafkaSubscription implements Subscription {
   readonly #group: GroupMember;
   readonly #tracker: AppliedTracker;
   readonly #makeCodec: (database: string) => EventCodec;
-  readonly #relations = new Map<string, Relation>();
-  readonly #headers = new HeaderDecoder(this.#relations);
+  readonly #decoding: Decoding;
+  readonly #collector: Collector;
   readonly #topics = new Set<string>();
   /** How far the sink is, as it told us: from its own store at first, then by `applied`. */
   readonly #positions: Map<string, Offset>;
-  readonly #outstanding = new Set<Delivery>();
+  /** What is handed out and not yet durable in the sink; true where it is in memory, too. */
+  readonly #outstanding = new Map<Delivery, boolean>();
   readonly #wake = new Wake();
   #codec!: EventCodec;
-  #copyStart: Progress['copyStart'] = new Map();
-  #copyLsn: Progress['copyLsn'] = null;
-  #publishedLsn: Lsn = 0n;
+  /** The newest there is. */
+  #latest: Progress | null = null;
+  startsEmpty = false;
   #readers = new Map<string, PartitionReader>();
   #assignment: Assignment | null = null;
   #assignedTopics: ReadonlySet<string> | null = null;
   #outstandingBytes = 0;
-  #turn = 0;
   #paused = true;
   #collecting = false;
   #closed = false;
@@ -63,12 +65,19 @@ export class KafkaSubscription implements Subscription {
   #commitTimer: NodeJS.Timeout | null = null;
   readonly #uncommitted = new Map<string, Offset>();
 
-  constructor(cluster: Cluster, sink: string, from: readonly Offset[], codec: (database: string) => EventCodec) {
+  constructor(cluster: Cluster, sink: Subscriber, from: readonly Offset[], codec: (database: string) => EventCodec) {
     const { clientId, topicPrefix } = cluster.config;
+    this.#sink = sink;
     this.#cluster = cluster;
     this.#makeCodec = codec;
     this.#positions = new Map(from.map((offset) => [offset.partition, offset]));
     this.#schemas = new Tail(cluster, schemaTopic(topicPrefix));
+    this.#decoding = new Decoding(
+      this.#schemas,
+      (topic) => this.#topics.add(topic),
+      () => this.#codec,
+    );
+    this.#collector = new TableCollector(this.#decoding);
     this.#progress = new Tail(cluster, progressTopic(topicPrefix));
     const failed = (error: Error) => this.#failed(error);
     this.#fetcher = new Fetcher(
@@ -78,7 +87,7 @@ export class KafkaSubscription implements Subscription {
       failed,
     );
     this.#tracker = new AppliedTracker((topic) => this.#isElsewhere(topic));
-    this.#group = new GroupMember(cluster, `${clientId}.${topicPrefix}.${sink}`, {
+    this.#group = new GroupMember(cluster, `${clientId}.${topicPrefix}.${sink.name}`, {
       state: () => this.#state(),
       pause: () => this.#pause(),
       assigned: (assignment) => this.#assigned(assignment),
@@ -88,7 +97,7 @@ export class KafkaSubscription implements Subscription {
 
   /** Resolves once partitions are assigned and their offsets found to exist. */
   async open(): Promise<void> {
-    await this.#readSchemas();
+    await this.#decoding.learn();
     const last = await this.#progress.readLast();
     const progress = last && decodeProgress(last.value);
     if (progress) this.#learn(progress);
@@ -114,7 +123,7 @@ export class KafkaSubscription implements Subscription {
         );
       const delivery = await this.#collect();
       if (delivery) {
-        this.#outstanding.add(delivery);
+        this.#outstanding.set(delivery, true);
         this.#outstandingBytes += delivery.bytes;
         return delivery;
       }
@@ -122,10 +131,16 @@ export class KafkaSubscription implements Subscription {
     }
   }
 
-  taken(): void {}
+  taken(delivery: Delivery): void {
+    if (this.#outstanding.get(delivery) !== true) return;
+    this.#outstanding.set(delivery, false);
+    this.#outstandingBytes -= delivery.bytes;
+    this.#fetcher.poke();
+  }
 
   applied(delivery: Delivery): void {
-    if (this.#outstanding.delete(delivery)) this.#outstandingBytes -= delivery.bytes;
+    this.taken(delivery);
+    this.#outstanding.delete(delivery);
     for (const offset of delivery.offsets) {
       this.#positions.set(offset.partition, offset);
       this.#uncommitted.set(offset.partition, offset);
@@ -135,7 +150,7 @@ export class KafkaSubscription implements Subscription {
   }
 
   publishedLsn(): Lsn {
-    return this.#publishedLsn;
+    return this.#latest?.lsn ?? 0n;
   }
 
   appliedLsn(): Lsn {
@@ -157,47 +172,11 @@ export class KafkaSubscription implements Subscription {
     if (this.#paused) return null;
     this.#collecting = true;
     try {
-      const into: Collected = { events: [], bytes: 0, bytesMax: DELIVERY_BYTES_MAX };
-      const readers = [...this.#readers.values()];
-      // Begin with another one each time, so that a busy table does not starve the others.
-      const start = this.#turn++ % Math.max(1, readers.length);
-      for (let i = 0; i < readers.length && into.bytes < into.bytesMax; i++) {
-        const reader = readers[(start + i) % readers.length]!;
-        if (reader.ready) await this.#decode(reader, into);
-      }
-      const offsets = readers.map((reader) => reader.takeOffset()).filter((offset) => offset !== null);
-      if (into.events.length === 0 && offsets.length === 0) return null;
-      this.#fetcher.poke();
-      return { events: into.events, bytes: into.bytes, offsets, complete: true };
+      const delivery = await this.#collector.collect([...this.#readers.values()]);
+      if (delivery) this.#fetcher.poke();
+      return delivery;
     } finally {
       this.#collecting = false;
-    }
-  }
-
-  async #decode(reader: PartitionReader, into: Collected): Promise<void> {
-    const deadline = Date.now() + RELATION_WAIT_MS;
-    for (;;) {
-      const stop = reader.decode(into, this.#headers, this.#codec);
-      if (stop === 'barrier') {
-        const truncate = openBarrier([...this.#readers.values()].filter(({ topic }) => topic === reader.topic));
-        if (!truncate) return;
-        into.events.push(truncate);
-      } else if (stop !== 'relation') return;
-      else {
-        await this.#readSchemas();
-        if (this.#relations.has(this.#headers.relationId)) continue;
-        if (Date.now() > deadline) throw unknownRelation(reader.key, this.#headers.relationId);
-        await sleep(100);
-      }
-    }
-  }
-
-  async #readSchemas(): Promise<void> {
-    for (const { value } of await this.#schemas.readToEnd()) {
-      const record = decodeSchema(value);
-      if (!record) continue;
-      this.#relations.set(record.id, record.relation);
-      this.#topics.add(record.topic);
     }
   }
 
@@ -214,17 +193,15 @@ export class KafkaSubscription implements Subscription {
   /** True where there are topics that are new to us. */
   #learn(progress: Progress): boolean {
     const before = this.#topics.size;
-    this.#publishedLsn = progress.lsn;
+    this.#latest = progress;
     for (const topic of progress.ends.keys()) this.#topics.add(topic);
-    this.#copyStart = progress.copyStart;
-    this.#copyLsn = progress.copyLsn;
     this.#tracker.progress(progress);
     if (this.#topics.size > before) return true;
     return [...progress.ends.keys()].some((topic) => this.#assignedTopics?.has(topic) === false);
   }
 
   #hasRoom(): boolean {
-    let bytes = this.#outstandingBytes;
+    let bytes = this.#outstandingBytes + this.#collector.heldBytes;
     // What waits behind a barrier does not count: the barrier may need more of the other partitions to end.
     for (const reader of this.#readers.values()) if (!reader.barrier) bytes += reader.queuedBytes;
     return bytes < this.#cluster.config.inFlightBytesMax;
@@ -238,7 +215,9 @@ export class KafkaSubscription implements Subscription {
     const owned = [...this.#readers.values()]
       .map(({ key }) => this.#positions.get(key))
       .filter((offset) => offset !== undefined);
-    return { topics: [...this.#topics], previous: this.#assignment?.topics ?? [], owned };
+    const { instance, consistency } = this.#sink;
+    const previous = this.#assignment?.topics ?? [];
+    return { topics: [...this.#topics], previous, owned, instance, whole: consistency === 'transaction' };
   }
 
   async #pause(): Promise<void> {
@@ -249,6 +228,7 @@ export class KafkaSubscription implements Subscription {
   }
 
   async #assigned(assignment: Assignment): Promise<void> {
+    if (assignment.refused) throw secondStore(this.#sink.name);
     if (this.#assignment && assignment.orphans.length > 0) throw orphaned(assignment.orphans);
     for (const offset of assignment.offsets) {
       const known = this.#positions.get(offset.partition);
@@ -259,7 +239,7 @@ export class KafkaSubscription implements Subscription {
       this.#readers.delete(offset.partition);
     }
     const readers = new Map<string, PartitionReader>();
-    const fresh: { topic: string; partition: number }[] = [];
+    const fresh: TopicPartition[] = [];
     for (const [topic, partitions] of assignment.partitions) {
       for (const partition of partitions) {
         const key = partitionKey(topic, partition);
@@ -280,29 +260,16 @@ export class KafkaSubscription implements Subscription {
     this.#wake.ring();
   }
 
-  async #openReaders(
-    fresh: readonly { topic: string; partition: number }[],
-    into: Map<string, PartitionReader>,
-  ): Promise<void> {
+  async #openReaders(fresh: readonly TopicPartition[], into: Map<string, PartitionReader>): Promise<void> {
     if (fresh.length === 0) return;
-    const [starts, ends] = [
-      await this.#cluster.listOffsets(fresh, EARLIEST),
-      await this.#cluster.listOffsets(fresh, LATEST),
-    ];
+    const { starts, empty } = await startingOffsets(this.#cluster, fresh, this.#positions, this.#latest);
+    this.startsEmpty ||= empty;
     for (const { topic, partition } of fresh) {
       const key = partitionKey(topic, partition);
-      const saved = this.#positions.get(key);
-      // A saved offset counts only where the sink has seen the newest copy: otherwise topics may have been made anew.
-      const current = saved && this.#copyLsn !== null && saved.position.commitLsn >= this.#copyLsn;
-      const copyStart = this.#copyStart.get(topic)?.[partition] ?? 0n;
-      const from = current ? saved : { partition: key, position: saved?.position ?? START, next: copyStart };
-      const next = from.next ?? 0n;
-      const start = starts.get(key)!;
-      const end = ends.get(key)!;
-      if (next < start || next > end) throw outOfRange(key, next, start, end);
-      this.#positions.set(key, from);
-      this.#tracker.applied(key, next);
-      into.set(key, new PartitionReader(topic, partition, from));
+      const { offset, unsaved } = starts.get(key)!;
+      this.#positions.set(key, offset);
+      this.#tracker.applied(key, offset.next ?? 0n);
+      into.set(key, new PartitionReader(topic, partition, offset, unsaved));
     }
   }
 
@@ -320,18 +287,18 @@ export class KafkaSubscription implements Subscription {
   }
 }
 
+function secondStore(sink: string): WaltideError {
+  return new WaltideError(
+    'SINK_LOCKED',
+    `Another process applies sink "${sink}" already, to another store: each of them would get a part of the tables`,
+    'Stop one of the two, or give this sink a name of its own; a copy of a database file counts as another store once both are in use.',
+  );
+}
+
 function orphaned(topics: readonly string[]): WaltideError {
   return new WaltideError(
     'TRANSPORT_UNREACHABLE',
     `Another process of this sink went away while it owned ${topics.join(', ')}; only the sink knows how far it was`,
     "Nothing to do: the sink's offsets are read again.",
-  );
-}
-
-function unknownRelation(partition: string, id: string): WaltideError {
-  return new WaltideError(
-    'PROTOCOL',
-    `${partition} refers to the table description ${id}, which is not in the schema topic`,
-    'The schema topic was deleted, or its cleanup.policy is not compact; copy everything again with `waltide run --recopy`.',
   );
 }
