@@ -64,8 +64,8 @@ export class Tail implements TopicPartition {
     const { start, end } = range;
     // Usually where the log ends, or before the marker of a Kafka transaction; further back past aborted ones.
     for (let back = 1n; ; back *= 4n) {
-      this.next = end - back > start ? end - back : start;
-      const whole = this.next === start;
+      const whole = end - back <= start;
+      this.next = whole ? start : end - back;
       const last = (await this.readToEnd()).at(-1);
       if (last || whole) return last ?? null;
     }
