@@ -12,9 +12,8 @@ export interface SubscribeOptions {
 
 export type TableName = { readonly schema: string; readonly table: string };
 export type StartOf = { readonly lsn: Lsn } | { readonly time: Date };
-/** Where events from some point on are. */
+/** What to rewind to, one per partition that has any of it. */
 export interface Located {
-  /** What to rewind to, one per partition that has any of it. */
   readonly offsets: readonly Offset[];
   /** Partitions that may lack some of it, with the first position that they do hold (null for none). */
   readonly removed: readonly { readonly partition: string; readonly first: Position | null }[];
@@ -36,8 +35,8 @@ export interface Transport {
   /** Starts after the offsets that the *sink* saved, never from a consumer group's. */
   subscribe(sink: string, from: readonly Offset[], options?: SubscribeOptions): Promise<Subscription>;
   /**
-   * Finds what was committed at or after `from`, of these tables or (null) of everything; `saved` is how far the sink
-   * is. To be called after `identity` or `openCapture`. Rejects with TOPIC_MISSING for a table never published.
+   * Finds what was committed at or after `from`, of these tables or (null) of all; `saved` is how far the sink is.
+   * To be called after `identity` or `openCapture`. Rejects with TOPIC_MISSING for a table never published.
    */
   locate(tables: readonly TableName[] | null, from: StartOf, saved: readonly Offset[]): Promise<Located>;
   close(): Promise<void>;
