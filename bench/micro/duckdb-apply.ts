@@ -93,6 +93,7 @@ const sink = createDuckdbSink(
     path,
     memoryLimit: '256MB',
     threads: 2,
+    onUnrepresentable: 'text',
     batch: { rowsMax: perDelivery, bytesMax: 24 << 20, lingerMs: 10 },
   },
   pino({ level: 'warn' }),

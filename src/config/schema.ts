@@ -198,6 +198,15 @@ const duckdb = z.strictObject({
     .default('160MB')
     .meta(about('Memory for DuckDB: what it counts, and about as much that it does not.')),
   threads: z.number().int().min(1).default(2).meta(about("DuckDB's threads.")),
+  /** Text keeps every value and every row; the type of one column is the smallest of the three losses. */
+  onUnrepresentable: z
+    .enum(['text', 'dead-letter', 'null'])
+    .default('text')
+    .meta(
+      about(
+        "A value that the column's DuckDB type cannot hold: text turns the column to VARCHAR, dead-letter sets the row aside, null stores NULL.",
+      ),
+    ),
   batch: batch.prefault({}).meta(about('How changes are gathered before they are applied.')),
 });
 

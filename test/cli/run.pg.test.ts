@@ -86,12 +86,10 @@ describe('a run that has a goal', () => {
     expect(again.stdout).toMatch(/^caught up: analytics 1,00\d events/);
   });
 
-  test('a row that the sink cannot hold: exit code 3, the table named, the others go on', async () => {
-    await database.query('create table public.late (id int primary key, at timestamptz)');
+  test('a table that the sink cannot hold: exit code 3, the table named, the others go on', async () => {
+    await database.query('create table public.late (id int primary key, "ID" text)');
     await run('setup').end();
-    await database.query(
-      `insert into public.late values (1, '294276-12-31 23:59:59+00'); insert into public.a values (5000, 'on')`,
-    );
+    await database.query(`insert into public.late values (1, 'x'); insert into public.a values (5000, 'on')`);
     const once = await run('run', '--until-caught-up', '--json').end();
     expect(JSON.parse(once.stdout)).toMatchObject({
       ok: false,

@@ -31,13 +31,16 @@ export class LoadError extends Error {
   readonly part: number;
   readonly column: number;
   readonly label: string | null;
+  /** False where not even VARCHAR holds it. */
+  readonly fitsText: boolean;
 
-  constructor(part: number, column: number, cause: ValueError) {
+  constructor(part: number, column: number, cause: ValueError, fitsText: boolean) {
     super(cause.message, { cause });
     this.name = 'LoadError';
     this.part = part;
     this.column = column;
     this.label = cause.label;
+    this.fitsText = fitsText;
   }
 }
 
@@ -125,7 +128,7 @@ export class ChunkWriter {
       try {
         slot.filler.parse(slot.cells, count);
       } catch (error) {
-        throw error instanceof ValueError ? new LoadError(slot.part, slot.column, error) : error;
+        throw error instanceof ValueError ? new LoadError(slot.part, slot.column, error, true) : error;
       }
     }
   }
@@ -136,10 +139,10 @@ export class ChunkWriter {
       for (let i = 0; slot.filler && i < count; i++) {
         const { starts, ends } = slot.cells;
         if (starts[i] === -1 || isUtf8(this.#heap.bytes.subarray(starts[i], ends[i]))) continue;
-        throw new LoadError(slot.part, slot.column, new ValueError(i, 'a value is not valid UTF-8'));
+        throw new LoadError(slot.part, slot.column, new ValueError(i, 'a value is not valid UTF-8'), false);
       }
     }
-    throw new LoadError(0, 0, new ValueError(0, 'a value is not valid UTF-8'));
+    throw new LoadError(0, 0, new ValueError(0, 'a value is not valid UTF-8'), false);
   }
 
   /** One native copy of the heap, held by the chunk itself; strings of the other columns point into it. */
@@ -201,12 +204,13 @@ export class ChunkWriter {
         if (kind === NULL || kind === UNCHANGED) {
           if (slot) slot.cells.starts[i] = -1;
           if (slot && kind === UNCHANGED && !merges)
-            throw new LoadError(part, column, new ValueError(i, 'a value is missing'));
+            throw new LoadError(part, column, new ValueError(i, 'a value is missing'), false);
           at++;
           continue;
         }
         const end = at + 5 + ((b[at + 1]! << 24) | (b[at + 2]! << 16) | (b[at + 3]! << 8) | b[at + 4]!);
-        if (kind !== TEXT && slot) throw new LoadError(part, column, new ValueError(i, 'a value came in binary form'));
+        if (kind !== TEXT && slot)
+          throw new LoadError(part, column, new ValueError(i, 'a value came in binary form'), false);
         b[at + 1] = b[at + 2] = b[at + 3] = b[at + 4] = 0;
         if (slot) {
           slot.cells.starts[i] = at + 5;

@@ -3,9 +3,10 @@ import duckdb from '@duckdb/node-bindings';
 import { RejectedError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import type { ChangeEvent } from '../../event/change-event.ts';
-import type { Relation } from '../../event/relation.ts';
+import { type Relation, relationName } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
 import { BagCompactor, KeyedCompactor, KeylessError } from '../compact.ts';
+import { Adaptions } from './adaptions.ts';
 import { blamesData, type DuckdbFile } from './database.ts';
 import type { Loader } from './loader.ts';
 import { statementError } from './messages.ts';
@@ -21,7 +22,7 @@ import {
   sameShape,
 } from './schema.ts';
 import { readRows, type State } from './state.ts';
-import { runTarget, TableWriter, type UnknownLabelError } from './table.ts';
+import { type MisfitError, runTarget, TableWriter } from './table.ts';
 
 /** Events of one table, in order, that one relation shape describes. */
 interface Run {
@@ -38,8 +39,7 @@ export class DeliveryWriter {
   readonly #state: State;
   readonly #tables: TableWriter;
   readonly #log: Log;
-  /** Enum labels seen in data that no relation has named yet, by table and column. */
-  readonly #labels = new Map<string, string[]>();
+  readonly #adaptions = new Adaptions();
 
   constructor(file: DuckdbFile, state: State, loader: Loader, log: Log) {
     this.#file = file;
@@ -48,7 +48,7 @@ export class DeliveryWriter {
     this.#log = log;
   }
 
-  /** Throws a RejectedError for the first table that cannot be held, an UnknownLabelError to be tried again after `addLabel`. */
+  /** Throws a RejectedError for the first table that cannot be held, a MisfitError to be tried again after `adapt`. */
   async write(delivery: Delivery): Promise<void> {
     for (const runs of await groupRuns(delivery.events)) {
       const { relation } = runs[0]!;
@@ -60,11 +60,13 @@ export class DeliveryWriter {
     }
   }
 
-  /** The next `write` alters the column's ENUM to hold the label. */
-  addLabel({ relation, column, label }: UnknownLabelError): void {
-    const key = labelKey(relation, column);
-    const labels = this.#labels.get(key) ?? [];
-    if (!labels.includes(label)) this.#labels.set(key, [...labels, label]);
+  /** The next `write` alters the column so that it holds the value. Throws a RejectedError where nothing can be done. */
+  adapt(misfit: MisfitError): void {
+    this.#adaptions.add(misfit);
+    const { relation, column, label } = misfit;
+    if (label !== null) return;
+    const where = { table: relationName(relation), column };
+    this.#log.warn(where, `the column becomes VARCHAR in PostgreSQL's text form: ${misfit.message}`);
   }
 
   async #writeTable(all: readonly Run[]): Promise<void> {
@@ -121,12 +123,8 @@ export class DeliveryWriter {
         );
       }
       oid = relation.oid;
-      const next = (columns === null ? createColumns(relation) : evolve(columns, relation)).map((column) => {
-        const more = this.#labels.get(labelKey(relation, column.name));
-        return more && column.live
-          ? { ...column, extraLabels: [...new Set([...column.extraLabels, ...more])] }
-          : column;
-      });
+      const evolved = columns === null ? createColumns(relation) : evolve(columns, relation);
+      const next = evolved.map((column) => this.#adaptions.apply(relation, column));
       columns = next;
       return next;
     });
@@ -180,9 +178,6 @@ function tableKey(relation: Relation): string {
   }
   return key;
 }
-
-const labelKey = (relation: Relation, column: string): string =>
-  JSON.stringify([relation.schema, relation.table, column]);
 
 function sameColumns(a: readonly SinkColumn[] | null, b: readonly SinkColumn[]): boolean {
   return a !== null && JSON.stringify(a) === JSON.stringify(b);

@@ -1,6 +1,6 @@
 import duckdb from '@duckdb/node-bindings';
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
-import { messageOf, RejectedError, WaltideError } from '../../errors.ts';
+import { messageOf, WaltideError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import type { SourceIdentity } from '../../event/offset.ts';
 import type { Relation } from '../../event/relation.ts';
@@ -10,12 +10,13 @@ import type { QueryResult, Sink, SinkState } from '../sink.ts';
 import { DuckdbFile, isFatal, isOutOfMemory, storeError } from './database.ts';
 import { DeliveryWriter } from './delivery.ts';
 import { Loader } from './loader.ts';
+import { excerptError } from './messages.ts';
 import { runQuery } from './query.ts';
 import { State } from './state.ts';
-import { UnknownLabelError } from './table.ts';
+import { MisfitError } from './table.ts';
 
-/** More new enum labels than this in one delivery are not labels. */
-const NEW_LABELS_MAX = 1000;
+/** A delivery that needs more new enum labels and other changes of columns than this is not what it seems. */
+const ADAPTIONS_MAX = 1000;
 /** Queries beyond these wait for nothing: they are refused, so that they cannot take all memory from applying. */
 const QUERIES_MAX = 4;
 
@@ -82,20 +83,18 @@ class DuckdbSink implements Sink {
     });
   }
 
-  /** One transaction, begun again for each enum label that nobody announced. */
+  /** One transaction, begun again for each column that must change before it can hold what came. */
   async #write(opened: Opened, delivery: Delivery): Promise<void> {
-    for (let labels = 0; ; labels++) {
+    for (let adaptions = 0; ; adaptions++) {
       try {
         return await this.#transaction(opened, async () => {
           await opened.writer.write(delivery);
           await opened.state.saveOffsets(delivery.offsets);
         });
       } catch (error) {
-        if (!(error instanceof UnknownLabelError)) throw error;
-        if (labels >= NEW_LABELS_MAX) {
-          throw new RejectedError(error.relation.schema, error.relation.table, error.message);
-        }
-        opened.writer.addLabel(error);
+        if (!(error instanceof MisfitError)) throw error;
+        if (adaptions >= ADAPTIONS_MAX) throw excerptError(error.relation, error.column, error);
+        opened.writer.adapt(error);
       }
     }
   }
@@ -214,7 +213,7 @@ class DuckdbSink implements Sink {
         this.#opened = null;
         await this.#closeFile(opened.file);
       }
-      if (error instanceof UnknownLabelError) throw error;
+      if (error instanceof MisfitError) throw error;
       throw storeError(`writing to ${opened.file.path}`, error);
     }
   }

@@ -38,7 +38,8 @@ export interface Target {
 
 const plain = (kind: TargetKind, sql: string): Target => ({ kind, sql, width: 0, scale: 0, labels: [], element: null });
 
-const TEXT = plain('text', 'VARCHAR');
+/** What holds the text of any value. */
+export const TEXT: Target = plain('text', 'VARCHAR');
 
 /** By `typname` in pg_catalog. What is not here, and not an enum, domain or array, keeps PostgreSQL's text as VARCHAR. */
 const BASE: ReadonlyMap<string, Target> = new Map([

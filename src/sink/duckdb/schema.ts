@@ -1,7 +1,8 @@
 import { RejectedError } from '../../errors.ts';
 import type { Column, ColumnType, Relation } from '../../event/relation.ts';
-import { DECIMAL_WIDTH_MAX, numericModifier, stripDomain, type Target, targetOf } from './mapping.ts';
+import { DECIMAL_WIDTH_MAX, numericModifier, stripDomain, type Target, TEXT, targetOf } from './mapping.ts';
 import { BOOKKEEPING, foldName, quoteName, targetSchema } from './names.ts';
+import { sourceTextSql } from './source-text.ts';
 
 /** A column as the sink holds it. */
 export interface SinkColumn {
@@ -14,6 +15,8 @@ export interface SinkColumn {
   readonly live: boolean;
   /** Counts the columns of this name: a column dropped and added again is another one, and empties. */
   readonly generation: number;
+  /** True once a value came that the type's own target cannot hold: the column is VARCHAR, in PostgreSQL's text. */
+  readonly text?: true | undefined;
 }
 
 /** A table as the sink holds it. */
@@ -27,8 +30,9 @@ export interface SinkTable {
   readonly stopped: string | null;
 }
 
-export const targetOfColumn = (column: SinkColumn): Target =>
-  targetOf(column.type, column.modifier, column.extraLabels);
+export const targetOfColumn = (column: SinkColumn): Target => (column.text ? TEXT : typedTarget(column));
+
+const typedTarget = (column: SinkColumn): Target => targetOf(column.type, column.modifier, column.extraLabels);
 
 const fresh = ({ name, type, modifier }: Column, generation: number): SinkColumn => ({
   name,
@@ -83,7 +87,7 @@ export function evolve(columns: readonly SinkColumn[], relation: Relation): Sink
     incoming.delete(foldName(column.name));
     if (!next) return column.live ? { ...column, live: false } : column;
     if (!column.live || column.name !== next.name) return fresh(next, column.generation + 1);
-    const why = whyNotWider(column, next);
+    const why = column.text ? whyTextDiffers(column, next) : whyNotWider(column, next);
     if (why !== null) {
       const { schema, table } = relation;
       throw new RejectedError(schema, table, `column "${column.name}" of ${schema}.${table} changed its type: ${why}`);
@@ -96,7 +100,10 @@ export function evolve(columns: readonly SinkColumn[], relation: Relation): Sink
 /** The statements that lead from `before` to `after`, which came of it by `evolve`. */
 export function alterTableSql(name: string, before: readonly SinkColumn[], after: readonly SinkColumn[]): string[] {
   const statements: string[] = [];
-  after.forEach((column, index) => {
+  const typed = after.map((column, index) =>
+    column.text && !before[index]?.text ? { ...column, text: undefined } : column,
+  );
+  typed.forEach((column, index) => {
     const old = before[index];
     const { sql } = targetOfColumn(column);
     const quoted = quoteName(column.name);
@@ -109,7 +116,31 @@ export function alterTableSql(name: string, before: readonly SinkColumn[], after
     } else if (targetOfColumn(old).sql !== sql)
       statements.push(`ALTER TABLE ${name} ALTER COLUMN ${quoted} TYPE ${sql}`);
   });
-  return statements;
+  return [...statements, ...turnToTextSql(name, typed, after)];
+}
+
+const REWRITTEN = 'temp.main."_waltide_text"';
+
+/**
+ * Rewrites the table where columns go over to text: values become what PostgreSQL prints, and not DuckDB. Not by ALTER
+ * COLUMN … USING: where that calls a function, DuckDB 1.5 cannot read its own log again after a crash.
+ */
+function turnToTextSql(name: string, before: readonly SinkColumn[], after: readonly SinkColumn[]): string[] {
+  if (after.every((column, i) => column.text === before[i]!.text)) return [];
+  const values = after.map((column, i) => {
+    const quoted = quoteName(column.name);
+    const turns = column.text && !before[i]!.text;
+    return `${turns ? sourceTextSql(targetOfColumn(before[i]!), quoted) : quoted} AS ${quoted}`;
+  });
+  // A column dropped and added again has moved to the end of DuckDB's table.
+  const names = after.map((column) => quoteName(column.name)).join(', ');
+  return [
+    `CREATE OR REPLACE TEMP TABLE ${REWRITTEN} AS SELECT ${values.join(', ')} FROM ${name}`,
+    `DROP TABLE ${name}`,
+    createTableSql(name, after),
+    `INSERT INTO ${name} (${names}) SELECT ${names} FROM ${REWRITTEN}`,
+    `DROP TABLE ${REWRITTEN}`,
+  ];
 }
 
 /** True where events of both may be applied as one run. */
@@ -176,6 +207,22 @@ function whyNotWider(column: SinkColumn, next: Column): string | null {
       : no;
   }
   return (a.name === 'float4' && b.name === 'float8') || (a.name === 'date' && b.name === 'timestamp') ? null : no;
+}
+
+/** As `whyNotWider`, of a column that holds texts: null where PostgreSQL prints each value as before. */
+function whyTextDiffers(column: SinkColumn, next: Column): string | null {
+  const from = stripDomain(column.type, column.modifier);
+  const to = stripDomain(next.type, next.modifier);
+  const why = whyNotWider(column, next);
+  if (why !== null || (sameType(from.type, to.type) && from.modifier === to.modifier)) return why;
+  // A scale that is given pads; without one the digits stay as they are.
+  const element = (type: ColumnType): ColumnType =>
+    type.kind === 'array' && type.of ? stripDomain(type.of, -1).type : type;
+  const [a, b] = [element(from.type).name, element(to.type).name];
+  const unpadded = b !== 'numeric' || numericModifier(to.modifier) === null;
+  const same =
+    a === b || (a in INTEGER_DIGITS && (b in INTEGER_DIGITS || b === 'numeric')) || b === 'text' || b === 'varchar';
+  return same && unpadded ? null : `${spell(from.type)} to ${spell(to.type)} prints stored values otherwise`;
 }
 
 /** One type, another modifier. */

@@ -5,22 +5,28 @@ import type { Row } from '../../event/row.ts';
 import type { Compacted, CompactedBag, Merge } from '../compact.ts';
 import { type Load, type LoadColumn, LoadError } from './chunk.ts';
 import type { Loader } from './loader.ts';
-import { excerptError } from './messages.ts';
 import { foldName, quoteName } from './names.ts';
 import { type SinkColumn, targetOfColumn } from './schema.ts';
 
-/** An enum label that the sink has not heard of: the table's ENUM must take it before the rows can be loaded. */
-export class UnknownLabelError extends Error {
+/**
+ * A value that its column cannot hold as it is. The column must be altered, or the row left out, before the rows can be
+ * loaded: see `DeliveryWriter.adapt`.
+ */
+export class MisfitError extends Error {
   readonly relation: Relation;
   readonly column: string;
-  readonly label: string;
+  /** What an ENUM lacks; null where anything else is wrong. */
+  readonly label: string | null;
+  /** False where not even VARCHAR holds it. */
+  readonly fitsText: boolean;
 
-  constructor(relation: Relation, column: string, label: string) {
-    super(`enum label "${label}" of ${relation.schema}.${relation.table}.${column} is new`);
-    this.name = 'UnknownLabelError';
+  constructor(relation: Relation, column: string, cause: LoadError) {
+    super(cause.message, { cause });
+    this.name = 'MisfitError';
     this.relation = relation;
     this.column = column;
-    this.label = label;
+    this.label = cause.label;
+    this.fitsText = cause.fitsText;
   }
 }
 
@@ -172,9 +178,7 @@ export class TableWriter {
       return await this.#loader.run(load, statement);
     } catch (error) {
       if (!(error instanceof LoadError)) throw error;
-      const column = target.relation.columns[error.column]!.name;
-      if (error.label !== null) throw new UnknownLabelError(target.relation, column, error.label);
-      throw excerptError(target.relation, column, error);
+      throw new MisfitError(target.relation, target.relation.columns[error.column]!.name, error);
     }
   }
 }

@@ -8,7 +8,7 @@ import { describe, expect, test } from 'vitest';
 import type { WaltideError } from '../../../src/errors.ts';
 import type { Offset } from '../../../src/event/offset.ts';
 import { createDuckdbSink } from '../../../src/sink/duckdb/duckdb-sink.ts';
-import { changes, config, delivery, directory, events, IDENTITY, openSink, relation } from './support.ts';
+import { changes, config, delivery, directory, events, IDENTITY, openSink, relation, type Values } from './support.ts';
 
 const item = relation('item', [
   ['id', 'int8'],
@@ -126,7 +126,7 @@ describe('offsets', () => {
     const good = changes(['c', item, ['1', 'a']]);
     await sink.apply(good);
     const before = await sink.rows('SELECT commit_lsn FROM _waltide.offsets');
-    const other = relation('other', [['id', 'int4']]);
+    const other = relation('other', [['id', 'text']]);
     const wider = relation('item', [
       ['id', 'int8'],
       ['v', 'text'],
@@ -138,7 +138,7 @@ describe('offsets', () => {
           events([
             ['c', wider, ['2', 'b', 'c']],
             ['d', wider, null, ['1', null, null]],
-            ['c', other, ['oops']],
+            ['c', other, [Buffer.from([0xff])] as unknown as Values],
           ]),
         ),
       ),

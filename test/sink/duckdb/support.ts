@@ -93,9 +93,18 @@ export async function directory(): Promise<string> {
   return path;
 }
 
-export function config(path: string): DuckdbSinkConfig {
+export function config(path: string, more: Partial<DuckdbSinkConfig> = {}): DuckdbSinkConfig {
   const batch = { rowsMax: 50_000, bytesMax: 24 << 20, lingerMs: 10 };
-  return { name: 'test', type: 'duckdb', path, memoryLimit: '256MB', threads: 2, batch };
+  return {
+    name: 'test',
+    type: 'duckdb',
+    path,
+    memoryLimit: '256MB',
+    threads: 2,
+    batch,
+    onUnrepresentable: 'text',
+    ...more,
+  };
 }
 
 export interface TestSink extends Sink {
@@ -104,9 +113,9 @@ export interface TestSink extends Sink {
   rows(sql: string): Promise<readonly (readonly unknown[])[]>;
 }
 
-export async function openSink(at?: string): Promise<TestSink> {
+export async function openSink(at?: string, more: Partial<DuckdbSinkConfig> = {}): Promise<TestSink> {
   const path = at ?? join(await directory(), 'sink.duckdb');
-  const sink = createDuckdbSink(config(path), pino({ level: 'silent' }));
+  const sink = createDuckdbSink(config(path, more), pino({ level: 'silent' }));
   cleanups.push(() => sink.close());
   await sink.open(IDENTITY);
   const rows = async (sql: string) => (await sink.query!(sql, { rowsMax: 10_000, timeoutMs: 10_000 })).rows;
