@@ -3,22 +3,25 @@
  * it comes there first, `after-sink-commit@3` the third time. Without the variable a point costs one comparison.
  */
 
-/** Every point there is, so that a misspelt one cannot pass for a test that never crashed. */
-export type Failpoint =
-  | 'before-slot'
-  | 'after-slot'
-  | 'during-copy'
-  | 'after-table-copied'
-  | 'before-chunk'
-  | 'after-chunk-before-save'
-  | 'after-chunk-saved'
-  | 'before-snapshot-end'
-  | 'after-produce'
-  | 'before-sink-commit'
-  | 'after-sink-commit'
-  | 'during-ddl'
-  | 'during-spill'
-  | 'before-acknowledge';
+/** Every point there is, so that a misspelt one cannot pass for a test that never crashed. The crash suite dies at each. */
+export const FAILPOINTS = [
+  'before-slot',
+  'after-slot',
+  'during-copy',
+  'after-table-copied',
+  'before-chunk',
+  'after-chunk-before-save',
+  'after-chunk-saved',
+  'before-snapshot-end',
+  'after-produce',
+  'before-sink-commit',
+  'after-sink-commit',
+  'during-ddl',
+  'during-spill',
+  'before-acknowledge',
+] as const;
+
+export type Failpoint = (typeof FAILPOINTS)[number];
 
 const [name, times] = (process.env.WALTIDE_FAILPOINT ?? '').split('@');
 let left = Number(times ?? 1);

@@ -63,6 +63,18 @@ export class Row {
   }
 }
 
+/** `row` with the values that it says are unchanged taken from `old`, which has all of them: REPLICA IDENTITY FULL. */
+export function completeRow(row: Row, old: Row): Row {
+  const starts = row.starts();
+  const oldStarts = old.starts();
+  const parts: Uint8Array[] = [row.bytes.subarray(row.at, row.at + 2)];
+  for (let i = 0; i + 1 < starts.length; i++) {
+    const [from, at] = row.isUnchanged(i) ? [old.bytes, oldStarts] : [row.bytes, starts];
+    parts.push(from.subarray(at[i]!, at[i + 1]!));
+  }
+  return new Row(row.relation, Buffer.concat(parts), 0);
+}
+
 /** Where the column after the one at `at` begins. */
 export function skipColumn(bytes: Buffer, at: number): number {
   const kind = bytes[at];

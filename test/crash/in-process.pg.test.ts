@@ -1,23 +1,3 @@
-import { afterAll, beforeAll, describe, it } from 'vitest';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
-import { crashRounds } from './rounds.ts';
+import { crashSuite } from './suite.ts';
 
-describe('kill -9, in-process', () => {
-  let database: TestDatabase;
-  beforeAll(async () => {
-    database = await createDatabase();
-  });
-  afterAll(() => database.drop());
-
-  it(
-    'loses and repeats nothing',
-    () =>
-      crashRounds({
-        database,
-        transport: { type: 'in-process' },
-        rounds: Number(process.env.WALTIDE_CRASH_ROUNDS ?? 20),
-        seed: Number(process.env.WALTIDE_CRASH_SEED ?? Date.now() % 1_000_000),
-      }),
-    600_000,
-  );
-});
+crashSuite({ transport: 'in-process', rounds: 60 });

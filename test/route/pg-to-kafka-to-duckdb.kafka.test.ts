@@ -33,6 +33,19 @@ describe('PostgreSQL → Kafka → DuckDB', () => {
     }
   });
 
+  it('carries a key change with unchanged TOAST from one partition to another, under REPLICA IDENTITY FULL', async () => {
+    const many = { ...config, transport: { ...config.transport, partitions: 3 } } as Config;
+    await database.query(SCHEMA);
+    await database.query('ALTER TABLE renamed_key REPLICA IDENTITY FULL');
+    await database.query(
+      "INSERT INTO renamed_key SELECT 'k' || i, repeat('x', 3000) || i, 0 FROM generate_series(1, 30) i",
+    );
+    await catchUp(many);
+    await database.query("UPDATE renamed_key SET code = code || '.5'");
+    expect(await catchUp(many)).toEqual([]);
+    expect(await compare()).toEqual([]);
+  });
+
   it('ends both roles of a job that runs now and then, also when there is nothing new', async () => {
     await database.query('create table t (id int primary key); insert into t values (1), (2)');
     const { file } = writeConfig({

@@ -1,10 +1,11 @@
-// `npm run demo` and `npm test`: everything from a bare clone to the result. Plain JavaScript with nothing but Node,
+// `npm run demo`, `npm test` and `npm run test:crash`: everything from a bare clone to the result. Plain JavaScript with nothing but Node,
 // since it runs before anything is installed.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const windows = process.platform === 'win32';
@@ -45,9 +46,10 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
 
 const [task, ...args] = process.argv.slice(2);
 if (task === 'demo') process.exitCode = await demo();
-else if (task === 'test') process.exitCode = await test();
+else if (task === 'test') process.exitCode = await test(args);
+else if (task === 'crash') process.exitCode = await crash();
 else {
-  console.error('Usage: node test/support/bootstrap.mjs demo|test [arguments]');
+  console.error('Usage: node test/support/bootstrap.mjs demo|test|crash [arguments]');
   process.exitCode = 2;
 }
 
@@ -56,7 +58,30 @@ async function demo() {
   return failed || run(process.execPath, [join(root, 'dist', 'main.js'), 'demo', ...args], { stdio: 'inherit' });
 }
 
-async function test() {
+/** `npm run test:crash -- --rounds N --seed S --transport in-process|kafka`: each of them may be left out. */
+async function crash() {
+  let options;
+  try {
+    options = parseArgs({
+      args,
+      options: { rounds: { type: 'string' }, seed: { type: 'string' }, transport: { type: 'string' } },
+    }).values;
+    for (const [name, value] of Object.entries({ rounds: options.rounds, seed: options.seed }))
+      if (value !== undefined && !/^[0-9]{1,9}$/.test(value)) throw new Error(`--${name} must be a whole number`);
+    if (!['in-process', 'kafka', undefined].includes(options.transport))
+      throw new Error('--transport must be in-process or kafka');
+  } catch (error) {
+    console.error(
+      `${error.message}\nUsage: npm run test:crash -- [--rounds N] [--seed S] [--transport in-process|kafka]`,
+    );
+    return 2;
+  }
+  if (options.rounds) process.env.WALTIDE_CRASH_ROUNDS = options.rounds;
+  if (options.seed) process.env.WALTIDE_CRASH_SEED = options.seed;
+  return test([`test/crash/${options.transport ?? ''}`]);
+}
+
+async function test(args) {
   const failed = (await install()) || (await build());
   if (failed) return report(0, 1, 0);
   const env = { ...process.env };

@@ -1,10 +1,10 @@
 import type { KafkaConfig } from '../../config/schema.ts';
 import { ByteWriter } from '../../event/byte-writer.ts';
-import type { ChangeEvent, Transaction } from '../../event/change-event.ts';
+import { ChangeEvent, type Transaction } from '../../event/change-event.ts';
 import type { EventCodec } from '../../event/codec.ts';
 import { formatLsn } from '../../event/lsn.ts';
 import { formatPosition } from '../../event/position.ts';
-import type { Row } from '../../event/row.ts';
+import { completeRow, type Row } from '../../event/row.ts';
 import { formatSnapshot, HEADER } from './header.ts';
 import { partitionOf } from './murmur2.ts';
 import type { PartitionLog, Ticket } from './partition-log.ts';
@@ -112,7 +112,7 @@ export class EventWriter {
     const together = from === to;
     if (!this.#record(from, route, 0, split, event, 'd', together)) return;
     if (this.#tombstones) this.#tombstone(from, 0, split);
-    this.#record(to, route, split, length, event, 'c', together);
+    this.#record(to, route, split, length, withOldValues(event), 'c', together);
   }
 
   #tombstone(log: PartitionLog, keyAt: number, keyEnd: number): void {
@@ -187,6 +187,13 @@ export class EventWriter {
       encodeHeader(HEADER.transaction, `${xid},${commitTimeUs},${formatSnapshot(snapshot)},${origin ?? ''}`),
     ]);
   }
+}
+
+/** Under its new key a row is new to another partition: what the WAL calls unchanged is not known there. */
+function withOldValues(event: ChangeEvent): ChangeEvent {
+  const { op, transaction, seq, tableSeq, lsn, relation, before, after } = event;
+  if (relation?.replicaIdentity !== 'f' || !before || !after || unchangedColumns(after) === '') return event;
+  return new ChangeEvent(op, transaction, seq, tableSeq, lsn, relation, before, completeRow(after, before));
 }
 
 function pick(logs: readonly PartitionLog[], key: Buffer, start: number, end: number): PartitionLog {

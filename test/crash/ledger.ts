@@ -1,0 +1,124 @@
+import pg from 'pg';
+import { SNAPSHOT_MESSAGE } from '../../src/event/change-event.ts';
+import type { Entry } from './append-sink.ts';
+
+/** How often each row (by its key, or whole where there is none) is there. */
+type Rows = Map<string, number>;
+
+interface Table {
+  columns: readonly string[];
+  /** Null until a first snapshot is completed. */
+  live: Rows | null;
+  filling: { readonly snapshot: string; readonly rows: Rows } | null;
+}
+
+/**
+ * Adds up what an append-only sink was given, as strictly as the contract allows: a position that comes twice, an
+ * insert of a row that is there, a change of one that is not. Returns the faults in words, and what the tables hold.
+ */
+export function addUp(entries: readonly Entry[]): { faults: string[]; tables: Map<string, Table> } {
+  const faults: string[] = [];
+  const tables = new Map<string, Table>();
+  const seen = new Set<string>();
+  for (const entry of entries) {
+    if (entry.table === '') continue;
+    const id = `${entry.table} ${entry.position}`;
+    if (seen.has(id)) faults.push(`repeated: ${entry.op} ${id}`);
+    seen.add(id);
+    const table = tables.get(entry.table) ?? { columns: entry.columns, live: null, filling: null };
+    tables.set(entry.table, table);
+    table.columns = entry.columns;
+    take(table, entry, (fault) => faults.push(`${fault}: ${entry.op} ${id} ${JSON.stringify(entry)}`));
+  }
+  return { faults, tables };
+}
+
+function take(table: Table, entry: Entry, fault: (what: string) => void): void {
+  if (entry.op === 'm') endOfSnapshot(table, entry);
+  else if (entry.snapshot !== null) ofSnapshot(table, entry, fault);
+  else {
+    if (table.live) change(table.live, entry, fault);
+    // Rows of keys that are not copied yet may be absent beside what is live, and nothing more is known of them.
+    if (table.filling) change(table.filling.rows, entry, null);
+  }
+}
+
+function ofSnapshot(table: Table, entry: Entry, fault: (what: string) => void): void {
+  const [kind] = entry.snapshot!.split(' ');
+  if (entry.op === 't') {
+    table.filling = { snapshot: entry.snapshot!, rows: new Map() };
+    return;
+  }
+  if (kind === 'partial') {
+    table.live?.set(JSON.stringify(entry.after), 1);
+    return;
+  }
+  if (table.filling?.snapshot !== entry.snapshot) {
+    fault('row of a snapshot that has not begun');
+    return;
+  }
+  const row = JSON.stringify(entry.after);
+  const there = table.filling.rows.get(row) ?? 0;
+  if (kind === 'initial' && entry.keyed && there > 0) fault('copied twice');
+  table.filling.rows.set(row, kind === 'initial' && !entry.keyed ? there + 1 : 1);
+}
+
+function endOfSnapshot(table: Table, entry: Entry): void {
+  if (!entry.message?.startsWith(`${SNAPSHOT_MESSAGE} `) || table.filling?.snapshot !== entry.snapshot) return;
+  const { phase } = JSON.parse(entry.message.slice(SNAPSHOT_MESSAGE.length)) as { phase: string };
+  if (phase === 'completed') table.live = table.filling.rows;
+  table.filling = null;
+}
+
+/** `fault` null = leniently. */
+function change(rows: Rows, entry: Entry, fault: ((what: string) => void) | null): void {
+  if (entry.op === 't') {
+    rows.clear();
+    return;
+  }
+  const before = entry.before ?? (entry.op === 'u' ? entry.after : null);
+  if (entry.op !== 'c') {
+    const row = JSON.stringify(before);
+    const there = rows.get(row) ?? 0;
+    if (there === 0) fault?.('change of a row that is not there');
+    if (there > 1) rows.set(row, there - 1);
+    else rows.delete(row);
+  }
+  if (entry.op === 'd') return;
+  const row = JSON.stringify(entry.after);
+  const there = rows.get(row) ?? 0;
+  if (there > 0 && entry.keyed) fault?.('a row that is already there');
+  rows.set(row, entry.keyed ? 1 : there + 1);
+}
+
+/** Faults of the ledger itself, and where it differs from the source. Empty when every change came exactly once. */
+export async function ledgerFaults(
+  entries: readonly Entry[],
+  url: string,
+  wanted: readonly string[],
+): Promise<string[]> {
+  const { faults, tables } = addUp(entries);
+  const client = new pg.Client(url);
+  await client.connect();
+  try {
+    for (const name of wanted) {
+      const table = tables.get(name);
+      const quoted = name
+        .split('.')
+        .map((part) => client.escapeIdentifier(part))
+        .join('.');
+      const columns = (table?.columns ?? []).map((column) => `${client.escapeIdentifier(column)}::text`).join(', ');
+      const { rows } = await client.query<unknown[]>({ text: `SELECT ${columns} FROM ${quoted}`, rowMode: 'array' });
+      const left = new Map(table?.live ?? table?.filling?.rows);
+      for (const row of rows.map((values) => JSON.stringify(values))) {
+        const there = left.get(row) ?? 0;
+        if (there === 0) faults.push(`${name}: never came, or was deleted by mistake: ${row.slice(0, 200)}`);
+        left.set(row, there - 1);
+      }
+      for (const [row, count] of left) if (count > 0) faults.push(`${name}: too many: ${row.slice(0, 200)}`);
+    }
+  } finally {
+    await client.end();
+  }
+  return faults.slice(0, 20);
+}

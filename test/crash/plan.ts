@@ -1,0 +1,72 @@
+import { FAILPOINTS, type Failpoint } from '../../src/failpoint.ts';
+import type { Role } from '../../src/pipeline/status.ts';
+import { Random } from '../support/random.ts';
+
+/** What must happen so that a process comes to a point at all. */
+export interface Way {
+  /** Which of two processes comes there; in-process it is the one there is. */
+  readonly role: 'capture' | 'apply';
+  /** Begin with a new slot and a first copy. */
+  readonly recopy?: true;
+  /** The point lies in Kafka's road. */
+  readonly kafkaOnly?: true;
+  /** SQL to run beside the workload, again and again until the process is dead. */
+  readonly provoke?: (round: number) => string;
+  /** At which coming there to die at most; 1 where it comes once. */
+  readonly timesMax: number;
+}
+
+/** Keyed by every point there is: a new one does not compile before someone says how to get there. */
+export const WAYS: Readonly<Record<Failpoint, Way | null>> = {
+  'before-slot': { role: 'capture', recopy: true, timesMax: 1 },
+  'after-slot': { role: 'capture', recopy: true, timesMax: 1 },
+  'during-copy': null,
+  'after-table-copied': null,
+  'before-chunk': null,
+  'after-chunk-before-save': null,
+  'after-chunk-saved': null,
+  'before-snapshot-end': null,
+  'after-produce': null,
+  'before-sink-commit': null,
+  'after-sink-commit': null,
+  'during-ddl': null,
+  'during-spill': null,
+  'before-acknowledge': { role: 'capture', timesMax: 20 },
+};
+
+export type Fault =
+  | { readonly kind: 'point'; readonly point: Failpoint; readonly times: number; readonly way: Way }
+  | { readonly kind: 'time'; readonly afterMs: number; readonly victims: readonly Role[] }
+  | { readonly kind: 'postgres' | 'kafka'; readonly afterMs: number };
+
+/** Rounds that share a database, so that what a crash leaves behind meets the next one. */
+export const ROUNDS_PER_EPISODE = 5;
+
+/** What goes wrong in each round of the episode with this seed. Consecutive seeds come by every point in turn. */
+export function planEpisode(seed: number, transport: 'in-process' | 'kafka'): Fault[] {
+  const random = new Random(seed);
+  const points = FAILPOINTS.flatMap((point) => {
+    const way = WAYS[point];
+    return way && !(way.kafkaOnly && transport !== 'kafka') ? [{ point, way }] : [];
+  });
+  const perEpisode = 2;
+  return Array.from({ length: ROUNDS_PER_EPISODE }, (_, i): Fault => {
+    const afterMs = 100 + random.int(900);
+    if (i % 2 === 1) {
+      const { point, way } = points[(seed * perEpisode + (i >> 1)) % points.length]!;
+      return { kind: 'point', point, way, times: 1 + random.int(way.timesMax) };
+    }
+    // Starting again takes a broker seconds, so it is killed seldom.
+    if (i === 2 && transport === 'kafka' && seed % 4 === 0) return { kind: 'kafka', afterMs };
+    if (i === 2 && seed % 2 === 0) return { kind: 'postgres', afterMs };
+    const victims: Role[] =
+      transport === 'kafka' ? random.pick<Role[]>([['capture'], ['apply'], ['capture', 'apply']]) : ['all'];
+    return { kind: 'time', afterMs, victims };
+  });
+}
+
+export function describeFault(fault: Fault): string {
+  if (fault.kind === 'point') return `at ${fault.point}@${fault.times}`;
+  if (fault.kind === 'time') return `kill ${fault.victims.join(' and ')} after ${fault.afterMs} ms`;
+  return `kill ${fault.kind} after ${fault.afterMs} ms`;
+}
