@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
-import { WaltideError } from '../errors.ts';
+import { messageOf, WaltideError } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
@@ -29,6 +29,9 @@ import type { Transport } from '../transport/transport.ts';
 import { Acknowledger } from './acknowledger.ts';
 import { LagClock } from './lag.ts';
 import { RetainWindow } from './retain.ts';
+
+/** How long a connection that was ended may keep a slot that is given up. */
+const ABANDON_WAIT_MS = 10_000;
 
 export interface CaptureOptions {
   readonly config: Config;
@@ -301,6 +304,28 @@ export class Capture {
   /** Resolves when everything published is durable, or when `signal` aborts. */
   drain(signal: AbortSignal): Promise<void> {
     return this.#until(() => this.#acknowledger.outstanding === 0, signal);
+  }
+
+  /**
+   * Hangs up and drops the slot, so that the source may forget its WAL; the next start makes a new one and fills every
+   * table again. Never rejects: a slot that is still there is dropped at the next start.
+   */
+  async abandonSlot(): Promise<void> {
+    const { config, log } = this.#options;
+    const { slot } = config.source;
+    try {
+      await this.#source?.close();
+      const client = await this.#connect();
+      try {
+        await markCopying(client, slot);
+        await waitUntilReleased(client, slot, ABANDON_WAIT_MS, log, AbortSignal.timeout(ABANDON_WAIT_MS));
+        await dropSlot(client, slot);
+      } finally {
+        await client.end().catch(() => {});
+      }
+    } catch (error) {
+      log.warn({ slot }, `the slot could not be dropped at once: ${messageOf(error)}`);
+    }
   }
 
   async close(): Promise<void> {

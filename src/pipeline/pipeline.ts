@@ -5,13 +5,15 @@ import type { SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import { connect } from '../postgres/connection.ts';
 import { DURABLE } from '../postgres/positions.ts';
-import { checkOffset, readSlot, walPosition } from '../postgres/slot.ts';
+import { readSlot, walPosition } from '../postgres/slot.ts';
 import { ApplyLoop } from '../sink/apply-loop.ts';
 import { createSink } from '../sink/registry.ts';
 import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
 import type { CopyProgress } from '../snapshot/initial.ts';
 import type { Transport } from '../transport/transport.ts';
+import { BudgetMinder } from './budget-minder.ts';
 import { Capture } from './capture.ts';
+import { checkRole, checkSinks } from './checks.ts';
 import { createTransport } from './create-transport.ts';
 import { type Applier, StatusReporter } from './reporter.ts';
 import { SlotWatch } from './slot-watch.ts';
@@ -26,6 +28,18 @@ export interface PipelineOptions {
   readonly onCopyProgress?: (progress: CopyProgress) => void;
   /** A library user's own sinks, beside those of the configuration. */
   readonly sinks?: readonly Sink[];
+}
+
+/** Why a pipeline closes everything and opens it again, and what is different then. */
+export interface BeginAgain {
+  /** In words, for the log. */
+  readonly reason: string;
+  /** With a new slot, from which every table is filled again. */
+  readonly recopy?: boolean;
+  /** What to end with instead, once everything is closed. */
+  readonly failure?: WaltideError;
+  /** Called for each sink once it is open and before it goes on; resolves with its state as it is then. */
+  readonly onOpen?: (sink: Sink, state: SinkState, identity: SourceIdentity) => Promise<SinkState>;
 }
 
 export interface StoppedTableOf {
@@ -46,11 +60,16 @@ export class Pipeline {
   #transport: Transport | null = null;
   #capture: Capture | null = null;
   #watch: SlotWatch | null = null;
+  /** What this session was begun for. */
+  #again: BeginAgain = { reason: '' };
+  readonly #minder: BudgetMinder;
+  #interrupt: ((again: BeginAgain) => boolean) | null = null;
   #state: PipelineState = 'starting';
 
   constructor(options: PipelineOptions) {
     this.#options = options;
     this.#reporter = new StatusReporter(options.config, options.role);
+    this.#minder = new BudgetMinder(options.config.source, options.log, (again) => this.beginAgain(again));
   }
 
   /**
@@ -59,19 +78,46 @@ export class Pipeline {
    * rejects with a WaltideError. What is not durable by then comes again at the next start.
    */
   async run(until: 'copied' | 'caught-up' | null, signal: AbortSignal): Promise<{ stopped: StoppedTableOf[] }> {
+    this.#again = { reason: '', recopy: this.#options.recopy ?? false };
+    for (;;) {
+      const again = await this.#session(until, signal);
+      if (again === null || signal.aborted) return { stopped: this.#stopped() };
+      this.#options.log.info({ reason: again.reason }, 'beginning again');
+      this.#again = again;
+    }
+  }
+
+  /**
+   * Closes everything and opens it again, without ending the process: sinks go on from what they have durably. Nothing
+   * in flight is waited for. False where the pipeline is not running, or is about to begin again for another reason.
+   */
+  beginAgain(again: BeginAgain): boolean {
+    return this.#interrupt?.(again) ?? false;
+  }
+
+  /** From opening everything to closing it. Resolves with why it is to be done once more, or null when it is done. */
+  async #session(until: 'copied' | 'caught-up' | null, signal: AbortSignal): Promise<BeginAgain | null> {
     const reading = new AbortController();
     const applying = new AbortController();
     const failed = new AbortController();
     const outer = AbortSignal.any([signal, failed.signal]);
     outer.addEventListener('abort', () => reading.abort(), { once: true });
     let failure: unknown = null;
+    let again: BeginAgain | null = null;
     const fail = (error: unknown): void => {
       failure ??= error;
       failed.abort();
     };
+    this.#interrupt = (wanted) => {
+      if (again || outer.aborted) return false;
+      again = wanted;
+      failed.abort();
+      return true;
+    };
     let loops: Promise<unknown> = Promise.resolve();
     try {
       const target = await this.#open(until, outer);
+      this.#watch?.start();
       loops = Promise.all(this.#appliers.map(({ loop }) => loop.run(applying.signal).catch(fail)));
       if (this.#capture?.needsCopy && !outer.aborted) {
         this.#state = 'copying';
@@ -79,7 +125,6 @@ export class Pipeline {
       }
       if (until !== 'copied' && !outer.aborted) {
         this.#state = 'streaming';
-        this.#watch?.start();
         const streaming =
           this.#capture?.stream(reading.signal, until === 'caught-up').catch(fail) ?? waitForAbort(reading.signal);
         if (until === 'caught-up') await this.#caughtUp(target, outer);
@@ -90,16 +135,23 @@ export class Pipeline {
     } catch (error) {
       failure ??= error;
     } finally {
+      this.#interrupt = null;
       this.#state = 'stopping';
       reading.abort();
-      await this.#drain(failure !== null);
+      again ??= this.#minder.remedy(failure);
+      // At once: what hangs in a sink must not keep the source's WAL.
+      if ((again as BeginAgain | null)?.recopy) await this.#capture?.abandonSlot();
+      await this.#drain(failure !== null || again !== null);
       applying.abort();
       await loops;
       await this.#close();
       this.#state = 'stopped';
     }
+    // What failed because everything was being closed is no reason to stop.
+    if (again?.failure) throw again.failure;
+    if (again !== null) return again;
     if (failure !== null) throw failure;
-    return { stopped: this.#stopped() };
+    return null;
   }
 
   status(): PipelineStatus {
@@ -134,26 +186,9 @@ export class Pipeline {
     return found.query(sql, options);
   }
 
-  /** In-process, both ends are one process, and without a sink every change would be acknowledged and thrown away. */
-  #checkRole(): void {
-    const { config, role, sinks = [] } = this.#options;
-    const none = config.sinks.length + sinks.length === 0;
-    if (config.transport.type === 'in-process' && role !== 'all')
-      throw new WaltideError(
-        'CONFIG_INVALID',
-        `role ${role} needs a transport between processes, and this one is in-process`,
-        'Run without --role, or set transport: { type: kafka, … }.',
-      );
-    if (none && (config.transport.type === 'in-process' || role === 'apply'))
-      throw new WaltideError(
-        'CONFIG_INVALID',
-        'there are no sinks, so changes would go nowhere',
-        'Add one: sinks: [{ name: analytics, type: duckdb, path: ./analytics.duckdb }].',
-      );
-  }
-
   async #build(): Promise<Transport> {
-    const { config, log, role, recopy = false } = this.#options;
+    const { config, log, role } = this.#options;
+    const { recopy = false } = this.#again;
     const transport = await createTransport(config, log);
     this.#transport = transport;
     if (role === 'apply') return transport;
@@ -172,7 +207,7 @@ export class Pipeline {
           ...this.#appliers.map(({ sink, subscription }) => [sink.name, subscription.appliedLsn()] as const),
         ]),
       log,
-      onLevel: async () => {},
+      onLook: (status, client) => this.#minder.mind(status, this.#state === 'copying', client),
     });
     return transport;
   }
@@ -180,12 +215,15 @@ export class Pipeline {
   /** Opens everything, and refuses before anything is changed where a sink cannot go on from here. */
   async #open(until: string | null, signal: AbortSignal): Promise<Lsn> {
     const { config, log, role } = this.#options;
-    this.#checkRole();
+    checkRole(config, role, this.#options.sinks?.length ?? 0);
+    this.#appliers.length = 0;
+    this.#opened.length = 0;
+    this.#state = 'starting';
     const transport = await this.#build();
     const capture = this.#capture;
     const identity = capture ? await capture.prepare(signal) : await transport.identity(signal);
     const sinks = role === 'capture' ? [] : await this.#openSinks(identity);
-    if (capture && config.transport.type === 'in-process') this.#checkSinks(capture, sinks);
+    if (capture && config.transport.type === 'in-process') checkSinks(capture, sinks, log);
     if (capture)
       await transport.openCapture(identity, capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null));
     for (const { sink, type, batch, state } of sinks) {
@@ -214,42 +252,13 @@ export class Pipeline {
     for (const sink of this.#options.sinks ?? []) all.push({ sink, type: 'own', batch: BATCH_OF_OWN_SINKS });
     for (const one of all) {
       this.#opened.push(one.sink);
-      opened.push({ ...one, state: await one.sink.open(identity) });
+      const state = await one.sink.open(identity);
+      opened.push({ ...one, state: (await this.#again.onOpen?.(one.sink, state, identity)) ?? state });
     }
     return opened;
   }
 
   readonly #opened: Sink[] = [];
-
-  /** In-process the slot is the only log there is, so each sink must stand within what it still holds. */
-  #checkSinks(capture: Capture, sinks: { sink: Sink; state: SinkState }[]): void {
-    const slot = capture.confirmed;
-    if (!slot) return;
-    const { flushed } = capture.wal;
-    const wanted = sinks.flatMap(({ state }) => state.offsets.map(({ position }) => position.commitLsn));
-    for (const lsn of wanted) if (capture.needFrom === 0n || lsn < capture.needFrom) capture.needFrom = lsn;
-    for (const { sink, state } of sinks) {
-      const offset = state.offsets[0];
-      if (!offset)
-        throw new WaltideError(
-          'SINK_INCOMPLETE',
-          `sink "${sink.name}" is empty, but slot "${slot.name}" has already delivered rows that it would never see`,
-          'A sink that is new, or whose file was deleted, needs every row: copy anew with `waltide run --recopy` (all sinks are filled again).',
-        );
-      checkOffset(sink.name, offset.position.commitLsn, slot, flushed, capture.marks.get(sink.name));
-      const mark = capture.marks.get(sink.name);
-      if (mark && offset.position.commitLsn < mark.lsn)
-        this.#options.log.warn(
-          {
-            sink: sink.name,
-            at: formatLsn(offset.position.commitLsn),
-            was: formatLsn(mark.lsn),
-            when: mark.at.toISOString(),
-          },
-          'the sink stands before where it was: restored from an older backup? The slot still holds what it lacks; it goes on from there',
-        );
-    }
-  }
 
   /** A batch that the budget never lets fill would wait for the rest of its transaction for ever. */
   #withinBudget(batch: BatchConfig): BatchConfig {

@@ -22,8 +22,8 @@ export interface SlotWatchOptions {
   /** How far the slot (under DURABLE) and the sinks are now. */
   readonly marks: () => ReadonlyMap<string, Lsn>;
   readonly log: Log;
-  /** A level was reached or left. Not awaited by whoever streams. */
-  readonly onLevel: (status: BudgetStatus, client: pg.Client) => Promise<void>;
+  /** At each look. Not awaited by whoever streams. */
+  readonly onLook: (status: BudgetStatus, client: pg.Client) => Promise<void>;
 }
 
 /** Looks at the slot every few seconds, in a session of its own, and never in the way of streaming. */
@@ -95,10 +95,9 @@ export class SlotWatch {
     retain.bytesMax = retainableBytes(config.walBudget, wal);
     const before = this.#status;
     this.#status = slot && this.#budget.assess({ atMs: Date.now(), slot, wal });
-    if (this.#status && this.#status.level !== (before?.level ?? 'ok')) {
+    if (this.#status && this.#status.level !== (before?.level ?? 'ok'))
       tell(this.#options.log, config.slot, this.#status, before);
-      await this.#options.onLevel(this.#status, client);
-    }
+    if (this.#status) await this.#options.onLook(this.#status, client);
     await this.#note(client, false);
     this.#warned = '';
   }

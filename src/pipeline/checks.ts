@@ -1,0 +1,50 @@
+import type { Config } from '../config/schema.ts';
+import { WaltideError } from '../errors.ts';
+import { formatLsn } from '../event/lsn.ts';
+import type { Log } from '../log.ts';
+import { checkOffset } from '../postgres/slot.ts';
+import type { Sink, SinkState } from '../sink/sink.ts';
+import type { Capture } from './capture.ts';
+import type { Role } from './status.ts';
+
+/** In-process, both ends are one process, and without a sink every change would be acknowledged and thrown away. */
+export function checkRole(config: Config, role: Role, ownSinks: number): void {
+  const none = config.sinks.length + ownSinks === 0;
+  if (config.transport.type === 'in-process' && role !== 'all')
+    throw new WaltideError(
+      'CONFIG_INVALID',
+      `role ${role} needs a transport between processes, and this one is in-process`,
+      'Run without --role, or set transport: { type: kafka, … }.',
+    );
+  if (none && (config.transport.type === 'in-process' || role === 'apply'))
+    throw new WaltideError(
+      'CONFIG_INVALID',
+      'there are no sinks, so changes would go nowhere',
+      'Add one: sinks: [{ name: analytics, type: duckdb, path: ./analytics.duckdb }].',
+    );
+}
+
+/** In-process the slot is the only log there is, so each sink must stand within what it still holds. */
+export function checkSinks(capture: Capture, sinks: readonly { sink: Sink; state: SinkState }[], log: Log): void {
+  const slot = capture.confirmed;
+  if (!slot) return;
+  const { flushed } = capture.wal;
+  for (const { sink, state } of sinks) {
+    const offset = state.offsets[0];
+    if (!offset)
+      throw new WaltideError(
+        'SINK_INCOMPLETE',
+        `sink "${sink.name}" is empty, but slot "${slot.name}" has already delivered rows that it would never see`,
+        'A sink that is new, or whose file was deleted, needs every row: copy anew with `waltide run --recopy` (all sinks are filled again).',
+      );
+    const at = offset.position.commitLsn;
+    const mark = capture.marks.get(sink.name);
+    checkOffset(sink.name, at, slot, flushed, mark);
+    if (capture.needFrom === 0n || at < capture.needFrom) capture.needFrom = at;
+    if (mark && at < mark.lsn)
+      log.warn(
+        { sink: sink.name, at: formatLsn(at), was: formatLsn(mark.lsn), when: mark.at.toISOString() },
+        'the sink stands before where it was: restored from an older backup? The slot still holds what it lacks; it goes on from there',
+      );
+  }
+}
