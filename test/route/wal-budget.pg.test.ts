@@ -26,7 +26,9 @@ afterAll(() => server.stop());
 
 async function database(): Promise<TestDatabase> {
   const made = await createDatabase(server.url);
-  await made.query('create table t (id int primary key, body text); create table noise (body text); alter table noise alter body set storage external');
+  await made.query(
+    'create table t (id int primary key, body text); create table noise (body text); alter table noise alter body set storage external',
+  );
   await made.query('insert into t values (1, $1)', ['first']);
   return made;
 }
