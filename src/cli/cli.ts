@@ -7,6 +7,7 @@ import { doctorCommand } from './commands/doctor.ts';
 import { publicationCommand } from './commands/publication.ts';
 import { queryCommand } from './commands/query.ts';
 import { runCommand } from './commands/run.ts';
+import { schemaCommand } from './commands/schema.ts';
 import { setupCommand } from './commands/setup.ts';
 import { slotCommand } from './commands/slot.ts';
 import { statusCommand } from './commands/status.ts';
@@ -59,6 +60,7 @@ export function createProgram(context: CliContext): Command {
     queryCommand(context),
     slotCommand(context),
     publicationCommand(context),
+    schemaCommand(context),
     configCommand(),
     demoCommand(context),
   ])

@@ -13,10 +13,17 @@ export interface ColumnType {
   readonly delimiter: string;
   /** Labels of an enum in sort order; empty for all others. */
   readonly labels: readonly string[];
+  /** OIDs of the labels, which stay when a label is renamed; absent where nobody has looked. */
+  readonly labelOids?: readonly number[];
 }
 
 export interface Column {
   readonly name: string;
+  /**
+   * Number of the column in its table, which a rename keeps and which is never given twice; absent where only names are
+   * known, as in what pgoutput tells by itself.
+   */
+  readonly attnum?: number;
   readonly type: ColumnType;
   /** `atttypmod`: ((precision << 16) | scale) + 4 for numeric; -1 where there is none. */
   readonly modifier: number;

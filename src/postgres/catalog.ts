@@ -2,7 +2,8 @@ import type pg from 'pg';
 import type { Column, ColumnType, Relation, ReplicaIdentity } from '../event/relation.ts';
 import { queryError } from './connection.ts';
 
-interface TypeRow {
+/** A row of pg_type, as `TYPES` below and the capture trigger (sql/ddl-capture.sql) read it. */
+export interface TypeRow {
   oid: number;
   name: string;
   schema: string;
@@ -13,6 +14,7 @@ interface TypeRow {
   modifier: number;
   delimiter: string;
   labels: string[];
+  label_oids: number[];
 }
 
 const TYPES = `
@@ -20,7 +22,8 @@ SELECT t.oid::int8::float8 AS oid, t.typname AS name, n.nspname AS schema, t.typ
        t.typelem::int8::float8 AS elem, t.typbasetype::int8::float8 AS base, t.typtypmod AS modifier,
        t.typdelim::text AS delimiter,
        t.typlen = -1 AND t.typelem <> 0 AND EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.typarray = t.oid) AS is_array,
-       COALESCE((SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_catalog.pg_enum WHERE enumtypid = t.oid), '{}') AS labels
+       COALESCE((SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_catalog.pg_enum WHERE enumtypid = t.oid), '{}') AS labels,
+       COALESCE((SELECT array_agg(oid::int8::float8 ORDER BY enumsortorder) FROM pg_catalog.pg_enum WHERE enumtypid = t.oid), '{}') AS label_oids
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE t.typtype <> 'p' AND ($1::oid[] IS NULL OR t.oid = ANY($1))`;
 
@@ -61,6 +64,15 @@ export class TypeCatalog {
     await this.resolve(parents.filter((oid) => !this.#rows.has(oid)));
   }
 
+  /** Takes in types as they were at some point of the stream, which the catalog may have left behind. */
+  learn(rows: readonly TypeRow[]): void {
+    if (rows.length === 0) return;
+    for (const row of rows) this.#rows.set(row.oid, row);
+    // Arrays and domains hold their element and base type.
+    for (const [oid, type] of this.#types)
+      if (oid >= FIRST_USER_OID || type.kind === 'unknown') this.#types.delete(oid);
+  }
+
   /** A type that `resolve` was asked for. */
   type(oid: number): ColumnType {
     const known = this.#types.get(oid);
@@ -89,6 +101,7 @@ export class TypeCatalog {
       domainModifier: kind === 'domain' ? row.modifier : -1,
       delimiter: kind === 'array' ? (this.#rows.get(row.elem)?.delimiter ?? ',') : ',',
       labels: row.labels,
+      ...(row.labels.length > 0 ? { labelOids: row.label_oids } : {}),
     };
   }
 }
@@ -168,7 +181,7 @@ export async function keyColumns(client: pg.Client, oid: number, identity: Repli
 }
 
 const COLUMNS = `
-SELECT attname AS name, atttypid::int8::float8 AS oid, atttypmod AS modifier
+SELECT attnum, attname AS name, atttypid::int8::float8 AS oid, atttypmod AS modifier
 FROM pg_catalog.pg_attribute
 WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attname = ANY($2)
 ORDER BY attnum`;
@@ -180,12 +193,17 @@ export async function describeRelation(
   table: { oid: number; schema: string; table: string; replicaIdentity: ReplicaIdentity },
   columnNames: readonly string[],
 ): Promise<Relation> {
-  const { rows } = await client.query<{ name: string; oid: number; modifier: number }>(COLUMNS, [
+  const { rows } = await client.query<{ attnum: number; name: string; oid: number; modifier: number }>(COLUMNS, [
     table.oid,
     columnNames,
   ]);
   await types.resolve(rows.map((row) => row.oid));
-  const columns: Column[] = rows.map((row) => ({ name: row.name, type: types.type(row.oid), modifier: row.modifier }));
+  const columns: Column[] = rows.map(({ attnum, name, oid, modifier }) => ({
+    name,
+    attnum,
+    type: types.type(oid),
+    modifier,
+  }));
   const names = await keyColumns(client, table.oid, table.replicaIdentity);
   const key = names.map((name) => columns.findIndex((column) => column.name === name));
   const { oid, schema, table: name, replicaIdentity } = table;

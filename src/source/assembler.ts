@@ -1,9 +1,11 @@
 import type { Batch } from '../event/batch.ts';
-import { ChangeEvent, isAfter, type Transaction } from '../event/change-event.ts';
+import { ChangeEvent, isAfter, SCHEMA_MESSAGE, type Transaction } from '../event/change-event.ts';
 import type { Lsn } from '../event/lsn.ts';
 import { type Position, START } from '../event/position.ts';
 import type { Relation } from '../event/relation.ts';
 import { Row } from '../event/row.ts';
+import type { SchemaChange } from '../event/schema-change.ts';
+import { DDL_PREFIX } from './ddl.ts';
 import {
   type DeleteMessage,
   decodePgoutput,
@@ -14,6 +16,7 @@ import {
   type TruncateMessage,
   type UpdateMessage,
 } from './pgoutput.ts';
+import type { Moment } from './schema-history.ts';
 
 /** PostgreSQL counts from 2000-01-01, Unix from 1970-01-01: the difference in microseconds. */
 const POSTGRES_EPOCH_US = 946_684_800_000_000n;
@@ -59,10 +62,10 @@ export class Assembler {
   }
 
   /**
-   * Takes one pgoutput message at `at`, ending at `end`, of a change with LSN `lsn`. Returns a Relation message for the caller to
-   * resolve before the next call, else null.
+   * Takes one pgoutput message at `at`, ending at `end`, of a change with LSN `lsn`. Returns what the caller must take in
+   * before the next call, else null: a Relation message, or one of the capture trigger.
    */
-  push(bytes: Buffer, at: number, end: number, lsn: Lsn): RelationMessage | null {
+  push(bytes: Buffer, at: number, end: number, lsn: Lsn): RelationMessage | LogicalDecodingMessage | null {
     const message = decodePgoutput(bytes, at, end);
     switch (message.type) {
       case 'insert':
@@ -93,12 +96,41 @@ export class Assembler {
         return null;
       case 'message':
         this.#message(message, lsn);
-        return null;
+        return message.prefix === DDL_PREFIX && message.transactional ? message : null;
       case 'relation':
         return message;
       case 'type':
         return null;
     }
+  }
+
+  /** Where the last change stands. */
+  get moment(): Moment {
+    const { commitLsn, commitTimeUs } = this.#current();
+    return { position: { commitLsn, seq: this.#seq }, commitTimeUs };
+  }
+
+  /** The capture trigger's message that `push` returned last means this change: an event in its place. */
+  schemaChange(relation: Relation, change: SchemaChange, lsn: Lsn): void {
+    const message = { prefix: SCHEMA_MESSAGE, content: Buffer.from(JSON.stringify(change)), transactional: true };
+    const event = [
+      'm',
+      this.#current(),
+      this.#seq,
+      this.#nextOf(relation),
+      lsn,
+      relation,
+      null,
+      null,
+      message,
+    ] as const;
+    this.#append(new ChangeEvent(...event));
+  }
+
+  #nextOf(relation: Relation): number {
+    const next = (this.#tableSeqs.get(relation.oid) ?? 0) + 1;
+    this.#tableSeqs.set(relation.oid, next);
+    return next;
   }
 
   /** A keepalive outside a transaction: all before `walEnd` has been sent. */
@@ -169,15 +201,13 @@ export class Assembler {
   #emit(op: 'c' | 'u' | 'd' | 't', lsn: Lsn, relation: Relation, before: Row | null, after: Row | null): void {
     const transaction = this.#current();
     const seq = ++this.#seq;
-    const tableSeq = (this.#tableSeqs.get(relation.oid) ?? 0) + 1;
-    this.#tableSeqs.set(relation.oid, tableSeq);
-    this.#append(new ChangeEvent(op, transaction, seq, tableSeq, lsn, relation, before, after));
+    this.#append(new ChangeEvent(op, transaction, seq, this.#nextOf(relation), lsn, relation, before, after));
   }
 
   #message(message: LogicalDecodingMessage, lsn: Lsn): void {
     const { prefix, content, transactional } = message;
     if (transactional) this.#seq++;
-    if (prefix !== HEARTBEAT_PREFIX) {
+    if (prefix !== HEARTBEAT_PREFIX && prefix !== DDL_PREFIX) {
       const transaction = transactional
         ? this.#current()
         : { xid: 0, commitLsn: message.lsn, commitTimeUs: BigInt(Date.now()) * 1000n, snapshot: null, origin: null };

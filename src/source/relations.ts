@@ -1,9 +1,28 @@
 import type pg from 'pg';
 import type { Relation } from '../event/relation.ts';
+import { type SchemaChange, sameDescription } from '../event/schema-change.ts';
 import type { Log } from '../log.ts';
 import { keyColumns, type TypeCatalog } from '../postgres/catalog.ts';
 import type { CopiedTable } from '../postgres/control.ts';
+import {
+  type AlteredTable,
+  changeOf,
+  type DdlMessage,
+  type DroppedTable,
+  droppedChange,
+  movedFrom,
+  movedRowsChange,
+  relationOf,
+} from './ddl.ts';
 import type { RelationMessage } from './pgoutput.ts';
+
+/** A table that changed its shape, at one point of the stream. */
+export interface TableChange {
+  readonly relation: Relation;
+  readonly change: SchemaChange;
+  /** OIDs of the partitions that hold its rows. */
+  readonly partitions: readonly number[];
+}
 
 /**
  * The relation cache: from a Relation message to what it means. A table that is the same as before keeps its object,
@@ -12,16 +31,28 @@ import type { RelationMessage } from './pgoutput.ts';
 export class RelationCache {
   readonly #catalog: pg.Client;
   readonly #types: TypeCatalog;
+  readonly #publications: readonly string[];
   readonly #copied: ReadonlyMap<number, CopiedTable> | null;
   readonly #log: Log;
   readonly #relations = new Map<number, Relation | null>();
+  /** Of partitioned tables: who holds their rows, as far as the capture trigger has told. */
+  readonly #partitions: Map<number, readonly number[]>;
   /** Names of tables left out that nobody was told of yet. */
   readonly #leftOut = new Map<number, string>();
 
   /** `copied`: the tables whose rows the first copy delivered; null takes every table that comes. */
-  constructor(catalog: pg.Client, types: TypeCatalog, copied: readonly CopiedTable[] | null, log: Log) {
+  constructor(
+    catalog: pg.Client,
+    types: TypeCatalog,
+    publications: readonly string[],
+    copied: readonly CopiedTable[] | null,
+    log: Log,
+    partitions: Iterable<[number, readonly number[]]> = [],
+  ) {
     this.#catalog = catalog;
     this.#types = types;
+    this.#publications = publications;
+    this.#partitions = new Map(partitions);
     this.#copied = copied && new Map(copied.map((table) => [table.oid, table]));
     this.#log = log;
   }
@@ -44,13 +75,16 @@ export class RelationCache {
     );
   }
 
-  /** Takes in a Relation message. Resolves once types and key are known, which may need a look at the catalog. */
-  async describe(message: RelationMessage): Promise<void> {
+  /**
+   * Takes in a Relation message. Resolves once types and key are known, which may need a look at the catalog, with the
+   * relation where it is followed and another than before; else null.
+   */
+  async describe(message: RelationMessage): Promise<Relation | null> {
     const before = this.#relations.get(message.oid);
     const target = this.#target(message);
     if (!target) {
       this.#relations.set(message.oid, null);
-      return;
+      return null;
     }
     await this.#types.resolve(message.columns.map((column) => column.typeOid));
     const columns = message.columns.map((column) => ({
@@ -66,7 +100,70 @@ export class RelationCache {
       columns,
       key: await this.#key(message),
     };
-    this.#relations.set(message.oid, before && sameRelation(before, relation) ? before : relation);
+    if (before && sameDescription(before, relation)) return null;
+    this.#relations.set(message.oid, relation);
+    return relation;
+  }
+
+  /**
+   * Takes in what the capture trigger tells of a command. Resolves with the change of a table that is followed; null
+   * where there is nothing to tell the sinks.
+   */
+  async alter(message: DdlMessage): Promise<TableChange | null> {
+    if (message.event === 'failed') {
+      this.#log.error(
+        { command: message.command, reason: message.error },
+        'the capture trigger could not describe what a command changed; copy the tables that it changed again with `waltide snapshot start`',
+      );
+      return null;
+    }
+    const before = this.#relations.get(message.oid) ?? null;
+    const target = this.#target(message);
+    if (message.event === 'drop') return target ? this.#drop(message, target, before) : this.#dropPartition(message);
+    if (!target) return null;
+    const relation = { ...(await this.#described(message)), ...target };
+    const rows = this.#movedRows(message);
+    if (before && !rows && sameDescription(before, relation) && sameNumbers(before, relation) && isQuiet(message))
+      return null;
+    this.#relations.set(message.oid, relation);
+    const change = changeOf(message, relation, movedFrom(target, before));
+    return { relation, change: rows ? { ...change, rewritten: 'unknown' } : change, partitions: message.partitions };
+  }
+
+  #drop(message: DroppedTable, target: { schema: string; table: string }, before: Relation | null): TableChange {
+    this.#relations.delete(message.oid);
+    this.#partitions.delete(message.oid);
+    return { relation: before ?? shapeless(message.oid, target), change: droppedChange(message), partitions: [] };
+  }
+
+  /** Rows of a partitioned table went with one of its partitions, and the WAL names none of them. */
+  #dropPartition(message: DroppedTable): TableChange | null {
+    for (const [oid, partitions] of this.#partitions) {
+      if (!partitions.includes(message.oid)) continue;
+      const left = partitions.filter((partition) => partition !== message.oid);
+      this.#partitions.set(oid, left);
+      const target = this.#target({ oid, schema: '', table: '' });
+      if (!target) return null;
+      const relation = this.#relations.get(oid) ?? shapeless(oid, target);
+      return { relation, change: movedRowsChange(message), partitions: left };
+    }
+    return null;
+  }
+
+  /** True where partitions with rows in them came or went. A new one is empty. */
+  #movedRows({ oid, partitions, command }: AlteredTable): boolean {
+    const before = this.#partitions.get(oid);
+    if (partitions.length > 0 || before) this.#partitions.set(oid, partitions);
+    if (command === 'CREATE TABLE' || command === 'SETUP' || command === 'ALTER PUBLICATION') return false;
+    if (!before) return partitions.length > 0;
+    return before.length !== partitions.length || before.some((partition) => !partitions.includes(partition));
+  }
+
+  async #described(message: AlteredTable): Promise<Relation> {
+    this.#types.learn(message.types);
+    const parents = message.types.flatMap(({ elem, base }) => [elem, base].filter((oid) => oid !== 0));
+    await this.#types.resolve([...message.columns.map(({ typeOid }) => typeOid), ...parents]);
+    return relationOf(message, this.#publications, this.#types);
   }
 
   /** Under FULL every column is flagged, and under NOTHING none: there the primary key is looked up. */
@@ -82,7 +179,11 @@ export class RelationCache {
    * A table that was renamed after its copy goes on under the name that its rows were copied to: under the new name a
    * sink would start with a part of the rows.
    */
-  #target(message: RelationMessage): { schema: string; table: string } | null {
+  #target(message: {
+    readonly oid: number;
+    readonly schema: string;
+    readonly table: string;
+  }): { schema: string; table: string } | null {
     const name = { schema: message.schema, table: message.table };
     if (!this.#copied) return name;
     const copied = this.#copied.get(message.oid);
@@ -95,10 +196,20 @@ export class RelationCache {
         { table: `${copied.schema}.${copied.table}`, renamedTo: `${name.schema}.${name.table}` },
         'table was renamed in the source; sinks keep it under its old name until `waltide run --recopy`',
       );
-    return copied;
+    return { schema: copied.schema, table: copied.table };
   }
 }
 
-function sameRelation(a: Relation, b: Relation): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
+/** Of a table that nothing has described in this session: its events tell of the table as a whole. */
+function shapeless(oid: number, { schema, table }: { schema: string; table: string }): Relation {
+  return { oid, schema, table, replicaIdentity: 'd', columns: [], key: [] };
+}
+
+function sameNumbers(a: Relation, b: Relation): boolean {
+  return a.columns.every((column, i) => column.attnum === b.columns[i]!.attnum);
+}
+
+/** True for a command that left every value as it was. */
+function isQuiet({ rewrite, indirect }: AlteredTable): boolean {
+  return rewrite === 0 && indirect.length === 0;
 }

@@ -1,10 +1,13 @@
 import type pg from 'pg';
 import type { Batch } from '../event/batch.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
+import { failpoint } from '../failpoint.ts';
 import { COPY_DATA, CopySession } from '../postgres/copy-session.ts';
 import type { Assembler } from './assembler.ts';
-import type { RelationMessage } from './pgoutput.ts';
+import { readDdl } from './ddl.ts';
+import type { LogicalDecodingMessage, RelationMessage } from './pgoutput.ts';
 import type { RelationCache } from './relations.ts';
+import type { SchemaHistory } from './schema-history.ts';
 
 /*
  * Streaming Replication Protocol (PostgreSQL manual, chapter "Frontend/Backend Protocol"): what CopyData carries.
@@ -31,6 +34,8 @@ export interface ReplicationStreamOptions {
   readonly publications: readonly string[];
   readonly assembler: Assembler;
   readonly relations: RelationCache;
+  /** Null where nothing is to be recorded. */
+  readonly history: SchemaHistory | null;
 }
 
 /** One START_REPLICATION: from the bytes of a walsender to batches, and status replies on a timer. Ends with its connection. */
@@ -38,6 +43,7 @@ export class ReplicationStream {
   readonly #session: CopySession;
   readonly #assembler: Assembler;
   readonly #relations: RelationCache;
+  readonly #history: SchemaHistory | null;
   readonly #timer: NodeJS.Timeout;
   /** Offset of the last XLogData of this read; -1 for none. */
   #lastDataAt = -1;
@@ -52,6 +58,7 @@ export class ReplicationStream {
     this.#session = session;
     this.#assembler = options.assembler;
     this.#relations = options.relations;
+    this.#history = options.history;
     this.acknowledged = options.acknowledged;
     // On a timer, never behind a paused read: a slow sink must not look like a dead client.
     this.#timer = setInterval(() => this.#tick(), STATUS_INTERVAL_MS);
@@ -77,9 +84,9 @@ export class ReplicationStream {
         this.lastMessageAt = Date.now();
         this.#lastDataAt = -1;
         for (let at = 0; at < frames.length; ) {
-          const { next, relation } = this.#consume(frames, at);
+          const { next, told } = this.#consume(frames, at);
+          if (told) await this.#takeIn(told, frames.readBigUInt64BE(this.#lastDataAt + 6));
           at = next;
-          if (relation) await this.#relations.describe(relation);
         }
         this.#noteWalEnd(frames);
         for (const batch of this.#assembler.take(frames.length)) yield batch;
@@ -89,16 +96,16 @@ export class ReplicationStream {
     }
   }
 
-  /** The hot loop: no promise, closure or emitter per message. Stops early only at a Relation message. */
-  #consume(frames: Buffer, from: number): { next: number; relation: RelationMessage | null } {
+  /** The hot loop: no promise, closure or emitter per message. Stops early only where a table is described. */
+  #consume(frames: Buffer, from: number): { next: number; told: RelationMessage | LogicalDecodingMessage | null } {
     let at = from;
     while (at < frames.length) {
       const end = at + 1 + frames.readUInt32BE(at + 1);
       if (frames[at] !== COPY_DATA) this.#session.control(frames, at);
       else if (frames[at + 5] === XLOG_DATA) {
-        const relation = this.#assembler.push(frames, at + 5 + XLOG_DATA_HEADER, end, frames.readBigUInt64BE(at + 6));
+        const told = this.#assembler.push(frames, at + 5 + XLOG_DATA_HEADER, end, frames.readBigUInt64BE(at + 6));
         this.#lastDataAt = at;
-        if (relation) return { next: end, relation };
+        if (told) return { next: end, told };
       } else if (frames[at + 5] === KEEPALIVE) {
         const walEnd = frames.readBigUInt64BE(at + 6);
         if (walEnd > this.serverLsn) this.serverLsn = walEnd;
@@ -107,7 +114,24 @@ export class ReplicationStream {
       }
       at = end;
     }
-    return { next: at, relation: null };
+    return { next: at, told: null };
+  }
+
+  /** What a table is from here on: by pgoutput's own description, or by the capture trigger's, which is an event too. */
+  async #takeIn(told: RelationMessage | LogicalDecodingMessage, lsn: Lsn): Promise<void> {
+    const { moment } = this.#assembler;
+    if (told.type === 'relation') {
+      const relation = await this.#relations.describe(told);
+      if (relation) await this.#history?.described(relation, moment);
+      return;
+    }
+    const message = readDdl(told.content);
+    const altered = message && (await this.#relations.alter(message));
+    if (!altered) return;
+    const { relation, change, partitions } = altered;
+    await this.#history?.changed(relation, change, partitions, moment);
+    failpoint('during-ddl');
+    this.#assembler.schemaChange(relation, change, lsn);
   }
 
   /** Once per read, not per message: the server repeats its WAL end in each. */

@@ -51,7 +51,7 @@ export class TemporarySlot {
       replication = await connect(config.url, { ...application, replication: true });
       const creation = { name, waitMs: config.slotCreateWaitMs, snapshot: 'none', temporary: true } as const;
       const { consistentPoint: startLsn } = await createSlot(replication, catalog, creation, log);
-      const relations = new RelationCache(catalog, new TypeCatalog(catalog), null, log);
+      const relations = new RelationCache(catalog, new TypeCatalog(catalog), publications, null, log);
       const assembler = new Assembler(relations);
       const stream = await ReplicationStream.start(replication, {
         slot: name,
@@ -60,6 +60,7 @@ export class TemporarySlot {
         publications,
         assembler,
         relations,
+        history: null,
       });
       return new TemporarySlot(catalog, stream, startLsn);
     } catch (error) {

@@ -15,7 +15,8 @@ import { checkSlot, readSlot, waitUntilReleased } from '../postgres/slot.ts';
 import { Assembler } from './assembler.ts';
 import { PgoutputError } from './pgoutput.ts';
 import { RelationCache } from './relations.ts';
-import { ReplicationStream } from './replication-stream.ts';
+import { ReplicationStream, type ReplicationStreamOptions } from './replication-stream.ts';
+import { SchemaHistory } from './schema-history.ts';
 import type { Source, SourceStatus } from './source.ts';
 
 const BACKOFF_FIRST_MS = 200;
@@ -81,10 +82,11 @@ export class WalSource implements Source {
       let catalog: pg.Client | null = null;
       try {
         catalog = await this.#connect(false);
-        const relations = this.#relations(catalog);
+        const history = await SchemaHistory.load(catalog, this.#options.config.slot, this.#options.log);
+        const relations = this.#relations(catalog, history);
         const next: Assembler = new Assembler(relations, assembler?.handedOut);
         assembler = next;
-        const stream = await this.#start(catalog, relations, next, signal);
+        const stream = await this.#start(catalog, { relations, history, assembler: next }, signal);
         this.#stream = stream;
         this.#reconnects++;
         this.#options.log.info({ slot: this.#options.identity.slot, from: formatLsn(this.#durable) }, 'streaming');
@@ -110,8 +112,15 @@ export class WalSource implements Source {
     }
   }
 
-  #relations(catalog: pg.Client): RelationCache {
-    return new RelationCache(catalog, new TypeCatalog(catalog), this.#options.copied, this.#options.log);
+  #relations(catalog: pg.Client, history: SchemaHistory): RelationCache {
+    return new RelationCache(
+      catalog,
+      new TypeCatalog(catalog),
+      this.#options.publications,
+      this.#options.copied,
+      this.#options.log,
+      history.partitions(),
+    );
   }
 
   #connect(replication: boolean): Promise<pg.Client> {
@@ -125,8 +134,7 @@ export class WalSource implements Source {
 
   async #start(
     catalog: pg.Client,
-    relations: RelationCache,
-    assembler: Assembler,
+    parts: Pick<ReplicationStreamOptions, 'relations' | 'history' | 'assembler'>,
     signal: AbortSignal,
   ): Promise<ReplicationStream> {
     const { config, identity, publications, log } = this.#options;
@@ -159,8 +167,7 @@ export class WalSource implements Source {
       from: this.#durable,
       acknowledged: this.#acknowledged,
       publications,
-      assembler,
-      relations,
+      ...parts,
     });
   }
 

@@ -1,6 +1,7 @@
 import { messageOf } from '../../errors.ts';
 import { listTables, type TableInfo } from '../../postgres/catalog.ts';
 import { readSlotRecord } from '../../postgres/control.ts';
+import { ddlCaptureState } from '../../postgres/ddl-capture.ts';
 import { publishedTables, selectTables, type TableSelection } from '../../postgres/publication.ts';
 import { type Check, type DatabaseSubject, type Finding, fail, few, ok, skip, warn } from './check.ts';
 
@@ -17,6 +18,7 @@ export const TABLE_CHECKS: readonly Check<DatabaseSubject>[] = [
   { name: 'row-level security', run: rowSecurity },
   { name: 'control schema', run: controlSchema },
   { name: 'publication', run: publication },
+  { name: 'schema changes', run: schemaChanges },
 ];
 
 async function selected({ client, config }: DatabaseSubject): Promise<TableSelection> {
@@ -199,4 +201,24 @@ async function ownership({ client }: DatabaseSubject, tables: readonly TableInfo
 
 function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+const BLIND =
+  'without it a renamed column or one dropped and added again looks like another column, and a default for existing rows, a USING clause or a renamed enum label is not seen; ' +
+  'tables where that may matter are copied again, except where a change leaves names and types as they were';
+
+async function schemaChanges({ client }: DatabaseSubject): Promise<Finding> {
+  switch (await ddlCaptureState(client)) {
+    case 'current':
+      return ok('the capture trigger is installed');
+    case 'outdated':
+      return warn("the capture trigger is another version's", 'Run `waltide setup --ddl` as a superuser.');
+    case 'disabled':
+      return warn(
+        'the capture trigger does not fire in every session',
+        'Run `waltide setup --ddl` as a superuser: it sets it to ENABLE ALWAYS.',
+      );
+    case 'absent':
+      return warn(`the capture trigger is not installed: ${BLIND}`, 'Run `waltide setup --ddl` as a superuser, once.');
+  }
 }
