@@ -74,8 +74,10 @@ export class WaltideError extends Error {
 export class RejectedError extends WaltideError {
   readonly schema: string;
   readonly table: string;
+  /** True where only the live rows cannot follow: a snapshot of the table that is under way can go on. */
+  readonly snapshotGoesOn: boolean;
 
-  constructor(schema: string, table: string, message: string, options?: { cause?: unknown }) {
+  constructor(schema: string, table: string, message: string, options?: { cause?: unknown; snapshotGoesOn?: boolean }) {
     super(
       'SINK_REJECTED',
       message,
@@ -85,6 +87,7 @@ export class RejectedError extends WaltideError {
     this.name = 'RejectedError';
     this.schema = schema;
     this.table = table;
+    this.snapshotGoesOn = options?.snapshotGoesOn ?? false;
   }
 }
 

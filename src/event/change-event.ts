@@ -52,6 +52,18 @@ export interface SnapshotEnd {
   readonly phase: 'completed' | 'cancelled';
 }
 
+/** What ends a snapshot, as the message of its op m event. */
+export function snapshotEndMessage(end: SnapshotEnd): LogicalMessage {
+  return { prefix: SNAPSHOT_MESSAGE, content: Buffer.from(JSON.stringify(end)), transactional: true };
+}
+
+/** How the event ends the snapshot of its transaction; null for every event that ends none. */
+export function snapshotPhase(event: ChangeEvent): SnapshotEnd['phase'] | null {
+  const { op, message, relation, transaction } = event;
+  if (op !== 'm' || !relation || !transaction.snapshot || message?.prefix !== SNAPSHOT_MESSAGE) return null;
+  return (JSON.parse(message.content.toString()) as SnapshotEnd).phase;
+}
+
 /** One change of one row, or of one table (truncate), or of none (message). Immutable once built. */
 export class ChangeEvent {
   readonly op: Op;

@@ -232,7 +232,7 @@ export class Pipeline {
         sink,
         type,
         subscription,
-        loop: new ApplyLoop({ sink, subscription, stopped: state.stopped, batch: this.#withinBudget(batch), log }),
+        loop: new ApplyLoop({ sink, subscription, state, batch: this.#withinBudget(batch), log }),
       });
       for (const table of state.stopped)
         log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);

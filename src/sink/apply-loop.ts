@@ -7,7 +7,8 @@ import type { Offset } from '../event/offset.ts';
 import { relationName } from '../event/relation.ts';
 import type { Log } from '../log.ts';
 import type { Subscription } from '../transport/transport.ts';
-import type { Sink, StoppedTable } from './sink.ts';
+import { Following } from './following.ts';
+import type { FollowedTable, Sink, SinkState, StoppedTable } from './sink.ts';
 
 const BACKOFF_FIRST_MS = 100;
 const BACKOFF_MAX_MS = 30_000;
@@ -17,7 +18,8 @@ const IDLE_SAVE_MS = 200;
 export interface ApplyLoopOptions {
   readonly sink: Sink;
   readonly subscription: Subscription;
-  readonly stopped: readonly StoppedTable[];
+  /** What `open` of the sink returned. */
+  readonly state: Pick<SinkState, 'stopped' | 'tables'>;
   readonly batch: BatchConfig;
   readonly log: Log;
 }
@@ -29,6 +31,8 @@ export interface ApplyStatus {
   readonly pendingEvents: number;
   readonly pendingBytes: number;
   readonly stopped: readonly StoppedTable[];
+  /** What the sink holds; null where it does not remember. */
+  readonly followed: readonly FollowedTable[] | null;
   /** Events applied per table since the start. */
   readonly tables: ReadonlyMap<string, number>;
   /** Since when the present batch has been under way, in Unix milliseconds; null when idle. Liveness watches it. */
@@ -37,15 +41,13 @@ export interface ApplyStatus {
 }
 
 /**
- * Drives one sink: takes deliveries, puts them together into batches that are worth a transaction, leaves out stopped
- * tables, retries what may heal and sets aside the one table that cannot be held.
+ * Drives one sink: takes deliveries, puts them together into batches that are worth a transaction, leaves out what the
+ * sink does not follow, retries what may heal and sets aside the one table that cannot be held.
  */
 export class ApplyLoop {
   readonly #options: ApplyLoopOptions;
-  readonly #stopped = new Map<string, StoppedTable>();
+  readonly #following: Following;
   readonly #tables = new Map<string, number>();
-  /** The copy (by its LSN) that last took a stopped table up again. */
-  readonly #copies = new Map<string, bigint>();
   readonly #pending: Delivery[] = [];
   #pendingBytes = 0;
   #pendingEvents = 0;
@@ -61,7 +63,7 @@ export class ApplyLoop {
 
   constructor(options: ApplyLoopOptions) {
     this.#options = options;
-    for (const table of options.stopped) this.#stopped.set(relationName(table), table);
+    this.#following = new Following(options.sink.name, options.state);
   }
 
   get status(): ApplyStatus {
@@ -71,7 +73,8 @@ export class ApplyLoop {
       retries: this.#retries,
       pendingEvents: this.#pendingEvents,
       pendingBytes: this.#pendingBytes,
-      stopped: [...this.#stopped.values()],
+      stopped: this.#following.stopped,
+      followed: this.#following.tables,
       tables: this.#tables,
       busySince: this.#busySince,
       lastError: this.#lastError,
@@ -188,11 +191,12 @@ export class ApplyLoop {
     const { sink, log } = this.#options;
     for (let backoffMs = BACKOFF_FIRST_MS; ; ) {
       try {
-        const wanted = this.#withoutStopped(delivery);
-        await sink.apply(wanted);
+        const events = this.#following.select(delivery.events);
+        await sink.apply({ ...delivery, events });
+        this.#following.applied();
         this.#lastError = null;
         this.#batches++;
-        this.#count(wanted.events);
+        this.#count(events);
         return;
       } catch (error) {
         this.#lastError = messageOf(error);
@@ -212,32 +216,14 @@ export class ApplyLoop {
 
   async #stop(error: RejectedError, events: readonly ChangeEvent[]): Promise<void> {
     const { sink, log } = this.#options;
-    const event = events.find(({ relation }) => relation?.schema === error.schema && relation.table === error.table);
-    if (!event?.relation || this.#stopped.has(relationName(error))) throw error;
+    const event = this.#following
+      .select(events)
+      .find(({ relation }) => relation?.schema === error.schema && relation.table === error.table);
+    if (!event?.relation) throw error;
     log.error({ sink: sink.name, table: relationName(error) }, `table is stopped: ${error.message}. ${error.help}`);
-    await sink.stopTable(event.relation, error.message);
-    this.#stopped.set(relationName(error), { schema: error.schema, table: error.table, reason: error.message });
-  }
-
-  /** A new first copy takes a stopped table up again; nothing else does. */
-  #withoutStopped(delivery: Delivery): Delivery {
-    if (this.#stopped.size === 0) return delivery;
-    const events = delivery.events.filter((event) => {
-      if (!event.relation) return true;
-      const name = relationName(event.relation);
-      if (event.op === 't' && event.transaction.snapshot && this.#beginsNewCopy(name, event))
-        this.#stopped.delete(name);
-      return !this.#stopped.has(name);
-    });
-    return { ...delivery, events };
-  }
-
-  /** False for a copy seen before: a delivery is tried again after a rejection, which must not undo the stop. */
-  #beginsNewCopy(name: string, event: ChangeEvent): boolean {
-    const { commitLsn } = event.transaction;
-    if (this.#copies.get(name) === commitLsn) return false;
-    this.#copies.set(name, commitLsn);
-    return true;
+    const { schema, table, message: reason, snapshotGoesOn } = error;
+    await sink.stopTable(event.relation, reason, snapshotGoesOn);
+    this.#following.stop({ schema, table, reason }, events, snapshotGoesOn);
   }
 
   #count(events: readonly ChangeEvent[]): void {

@@ -41,17 +41,28 @@ interface Slot {
 
 const INTEGERS = new Set(['int2', 'int4', 'int8', 'oid']);
 
+/**
+ * What the stored rows are to the changes.
+ * exact: the rows as they were right before the changes; what a change needs must be there.
+ * partial: some of those rows, the others are still to come from a snapshot; a change of a row that is absent
+ *   brings it, or does nothing where it does not carry the whole row.
+ * later: rows that have seen these changes already and some after them, which all come again.
+ */
+export type Stored = 'exact' | 'partial' | 'later';
+
 /** Folds the changes of one table, all of one relation shape with a key, into the last state per key. */
 export class KeyedCompactor {
   readonly #key: readonly number[];
   readonly #integer: boolean;
   readonly #full: boolean;
+  readonly #stored: Stored;
   #truncate = false;
   /** Rows that nothing has touched since, as long as only inserts came; null once `#slots` is in use. */
   #plain: Row[] | null = [];
   readonly #slots = new Map<number | string, Slot>();
 
-  constructor(relation: Relation) {
+  constructor(relation: Relation, stored: Stored = 'exact') {
+    this.#stored = stored;
     this.#key = relation.key;
     const only = relation.key.length === 1 ? relation.columns[relation.key[0]!]! : null;
     this.#integer = only !== null && only.type.schema === 'pg_catalog' && INTEGERS.has(only.type.name);
@@ -62,8 +73,7 @@ export class KeyedCompactor {
     switch (event.op) {
       case 'c':
       case 'r':
-        if (this.#plain) this.#plain.push(event.after!);
-        else this.#put(event.after!);
+        this.#insert(event);
         return;
       case 'u':
         this.#index();
@@ -102,16 +112,27 @@ export class KeyedCompactor {
     const plain = this.#plain;
     if (!plain) return;
     this.#plain = null;
-    for (const row of plain) this.#put(row);
+    for (const row of plain) this.#put(row, false);
   }
 
-  #put(row: Row): void {
+  /** A row of a snapshot that runs beside the stream may be there already; every row may where changes come again. */
+  #insert(event: ChangeEvent): void {
+    const row = event.after!;
+    const kind = event.transaction.snapshot?.kind ?? 'initial';
+    const replaces = kind !== 'initial' || this.#stored === 'later';
+    if (replaces) this.#index();
+    if (this.#plain) this.#plain.push(row);
+    else this.#put(row, replaces);
+  }
+
+  #put(row: Row, replaces: boolean): void {
     const key = rowKey(row, this.#key, this.#integer);
     const slot = this.#slots.get(key);
     if (slot) {
       slot.row = row;
       slot.origin = null;
-    } else this.#slots.set(key, { stored: null, row, origin: null });
+      if (replaces) slot.stored ??= row;
+    } else this.#slots.set(key, { stored: replaces ? row : null, row, origin: null });
   }
 
   #remove(before: Row): void {
@@ -137,10 +158,12 @@ export class KeyedCompactor {
     const old = this.#slots.get(oldKey);
     let origin: Row | null = null;
     if (hasUnchanged(row)) {
-      origin = before ?? row;
+      // Where changes come again, the row under the new key has seen this one; another may have taken the old key.
+      origin = this.#stored === 'later' ? row : (before ?? row);
       if (old?.row) {
         row = fillUnchanged(row, old.row, null);
-        origin = hasUnchanged(row) ? old.origin : null;
+        if (!hasUnchanged(row)) origin = null;
+        else if (this.#stored !== 'later') origin = old.origin;
       }
     }
     if (oldKey === newKey) {
@@ -154,10 +177,12 @@ export class KeyedCompactor {
     }
     this.#remove(before!);
     const target = this.#slots.get(newKey);
+    const stored = this.#stored === 'later' ? row : null;
     if (target) {
       target.row = row;
       target.origin = origin;
-    } else this.#slots.set(newKey, { stored: null, row, origin });
+      target.stored ??= stored;
+    } else this.#slots.set(newKey, { stored, row, origin });
   }
 }
 

@@ -23,7 +23,7 @@ export interface SinkState {
   /** Where to go on, one per partition; empty for a sink that has never applied anything. */
   readonly offsets: readonly Offset[];
   readonly stopped: readonly StoppedTable[];
-  /** Null for a sink that does not remember tables: it is given every event. */
+  /** Null for a sink that does not remember tables: it is given every event, apart from snapshots for others. */
   readonly tables: readonly FollowedTable[] | null;
 }
 
@@ -49,8 +49,8 @@ export interface Sink {
    * with a WaltideError of retryable code where trying again may help.
    */
   apply(delivery: Delivery): Promise<boolean>;
-  /** Resolves = the table is durably marked as stopped. */
-  stopTable(relation: Relation, reason: string): Promise<void>;
+  /** Resolves = the table is durably marked as stopped, and what a snapshot gathers is dropped unless that goes on. */
+  stopTable(relation: Relation, reason: string, snapshotGoesOn: boolean): Promise<void>;
   /** Read-only SQL for `waltide query`, where the store speaks SQL. Rejects after `timeoutMs`. */
   query?(sql: string, limits: { rowsMax: number; timeoutMs: number }): Promise<QueryResult>;
   close(): Promise<void>;

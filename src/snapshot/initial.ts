@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { messageOf, WaltideError } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
 import { ByteWriter } from '../event/byte-writer.ts';
-import { ChangeEvent, type Transaction } from '../event/change-event.ts';
+import { ChangeEvent, snapshotEndMessage, type Transaction } from '../event/change-event.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Relation } from '../event/relation.ts';
 import { Row } from '../event/row.ts';
@@ -116,6 +116,12 @@ async function* copyTable(
       session.destroy();
     }
     progress(true);
+    const end = snapshotEndMessage({ phase: 'completed' });
+    yield {
+      events: [new ChangeEvent('m', transaction, ++seq, rows + 2, transaction.commitLsn, relation, null, null, end)],
+      bytes: 0,
+      commitEndLsn: null,
+    };
   } catch (error) {
     if (error instanceof ServerError)
       throw new WaltideError(

@@ -20,7 +20,7 @@ describe('ApplyLoop', () => {
     const loop = new ApplyLoop({
       sink: new MemorySink(),
       subscription,
-      stopped: [],
+      state: { stopped: [], tables: null },
       batch: { rowsMax: 10, bytesMax: 1000, lingerMs: 1 },
       log: createLog({ level: 'fatal', format: 'json' }),
     });

@@ -1,5 +1,4 @@
 import { setImmediate } from 'node:timers/promises';
-import duckdb from '@duckdb/node-bindings';
 import { RejectedError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import type { ChangeEvent } from '../../event/change-event.ts';
@@ -8,35 +7,31 @@ import type { Log } from '../../log.ts';
 import { BagCompactor, KeyedCompactor, KeylessError } from '../compact.ts';
 import { Adaptions } from './adaptions.ts';
 import { blamesData, type DuckdbFile } from './database.ts';
+import { Layout, sqlName, type TableName } from './layout.ts';
 import type { Loader } from './loader.ts';
 import { statementError } from './messages.ts';
-import { quoteName, quoteText, targetSchema } from './names.ts';
-import {
-  alterTableSql,
-  checkRelation,
-  createColumns,
-  createTableSql,
-  evolve,
-  type SinkColumn,
-  type SinkTable,
-  sameShape,
-} from './schema.ts';
-import { readRows, type State } from './state.ts';
+import { quoteText, shadowTable, targetSchema } from './names.ts';
+import { type Building, type Run, TablePlan } from './plan.ts';
+import { checkRelation, createColumns, evolve, type SinkColumn, sameShape } from './schema.ts';
+import { readRows, type SinkTable, type State, type TableShape } from './state.ts';
 import { type MisfitError, runTarget, TableWriter } from './table.ts';
-
-/** Events of one table, in order, that one relation shape describes. */
-interface Run {
-  readonly relation: Relation;
-  readonly events: ChangeEvent[];
-}
 
 /** Events looked at before other work of the process gets its turn: about 2 ms. */
 const EVENTS_PER_TURN = 4096;
+
+/** A building, and its columns as of each of its runs. */
+interface Evolved {
+  readonly building: Building;
+  readonly steps: readonly (readonly SinkColumn[])[];
+  /** What the table is in the end. */
+  readonly shape: TableShape;
+}
 
 /** Writes deliveries into the tables, inside the caller's transaction. */
 export class DeliveryWriter {
   readonly #file: DuckdbFile;
   readonly #state: State;
+  readonly #layout: Layout;
   readonly #tables: TableWriter;
   readonly #log: Log;
   readonly #adaptions = new Adaptions();
@@ -44,20 +39,52 @@ export class DeliveryWriter {
   constructor(file: DuckdbFile, state: State, loader: Loader, log: Log) {
     this.#file = file;
     this.#state = state;
-    this.#tables = new TableWriter(file.connection, loader);
+    this.#layout = new Layout(file.connection);
+    this.#tables = new TableWriter(file.connection, loader, this.#layout);
     this.#log = log;
+  }
+
+  /** A new transaction begins. */
+  begin(): void {
+    this.#layout.begin();
   }
 
   /** Throws a RejectedError for the first table that cannot be held, a MisfitError to be tried again after `adapt`. */
   async write(delivery: Delivery): Promise<void> {
-    for (const runs of await groupRuns(delivery.events)) {
-      const { relation } = runs[0]!;
+    for (const plan of await this.#plan(delivery.events)) {
       try {
-        await this.#writeTable(runs);
+        await this.#writeTable(plan);
       } catch (error) {
-        throw blamesData(error) ? statementError(relation, error) : error;
+        throw blamesData(error) ? statementError(plan.before, error) : error;
       }
     }
+  }
+
+  /** The table is not followed any more: its rows stay as they are, what a snapshot has gathered goes unless it goes on. */
+  async stop({ schema, table }: Relation, reason: string, snapshotGoesOn: boolean): Promise<void> {
+    const { live = null, shadow = null } = this.#state.table({ schema, table }) ?? {};
+    if (shadow && !snapshotGoesOn)
+      await this.#layout.drop({ ...this.#nameOf({ schema, table }), table: shadowTable(table) });
+    await this.#state.saveTable({ schema, table, live, stopped: reason, shadow: snapshotGoesOn ? shadow : null });
+  }
+
+  async #plan(events: readonly ChangeEvent[]): Promise<Iterable<TablePlan>> {
+    const plans = new Map<string, TablePlan>();
+    let relation: Relation | null = null;
+    let plan: TablePlan | null = null;
+    for (let i = 0; i < events.length; i++) {
+      if (i > 0 && i % EVENTS_PER_TURN === 0) await setImmediate();
+      const event = events[i]!;
+      if (event.relation === null || event.relation.columns.length === 0) continue;
+      if (event.relation !== relation || plan === null) {
+        relation = event.relation;
+        const key = tableKey(relation);
+        plan = plans.get(key) ?? new TablePlan(relation, this.#state.table(relation));
+        plans.set(key, plan);
+      }
+      plan.add(event);
+    }
+    return plans.values();
   }
 
   /** The next `write` alters the column so that it holds the value. Throws a RejectedError where nothing can be done. */
@@ -69,50 +96,90 @@ export class DeliveryWriter {
     this.#log.warn(where, `the column becomes VARCHAR in PostgreSQL's text form: ${misfit.message}`);
   }
 
-  async #writeTable(all: readonly Run[]): Promise<void> {
-    let runs = all;
-    const table = this.#state.table(all[0]!.relation);
-    const copyBegins = lastCopy(all);
-    if (copyBegins) runs = copyBegins;
-    else if (table && table.stopped !== null) {
-      this.#log.debug({ schema: table.schema, table: table.table }, 'events of a stopped table are left out');
-      return;
+  async #writeTable(plan: TablePlan): Promise<void> {
+    const { schema, table } = plan.before;
+    if (plan.leftOut > 0)
+      this.#log.debug({ schema, table, events: plan.leftOut }, 'events of a table that is not followed are left out');
+    const { before, stopped } = plan;
+    const name = this.#nameOf(before);
+    const shadowName = { ...name, table: shadowTable(table) };
+    if (before.shadow && plan.live?.at !== 'shadow' && plan.shadow?.at !== 'shadow')
+      await this.#layout.drop(shadowName);
+    const live = plan.live && (await this.#writeLive(plan, plan.live, name));
+    const shadow = plan.shadow && (await this.#writeShadow(before, plan.shadow, name));
+    const snapshot = plan.shadow?.snapshot ?? null;
+    await this.#save(before, {
+      schema,
+      table,
+      live: live ?? before.live,
+      stopped,
+      shadow: shadow && snapshot !== null ? { ...shadow, snapshot } : null,
+    });
+  }
+
+  async #writeLive(plan: TablePlan, live: Building, name: TableName): Promise<TableShape> {
+    try {
+      const evolved = this.#evolve(live);
+      // All DDL goes before all rows, so that no stored row has been deleted yet.
+      await this.#place(evolved, name, plan.before);
+      await this.#writeRuns(evolved, sqlName(name));
+      return evolved.shape;
+    } catch (error) {
+      const known = blamesData(error) ? statementError(plan.before, error) : error;
+      if (!plan.shadow || live.at !== 'live' || !(known instanceof RejectedError)) throw known;
+      const { schema, table, message } = known;
+      throw new RejectedError(schema, table, message, { cause: error, snapshotGoesOn: true });
     }
-    const steps = this.#evolveThrough(copyBegins ? undefined : table, runs);
-    const final = steps.at(-1)!;
-    const last = runs.at(-1)!.relation;
-    const name = this.#nameOf(last);
-    if (!table || table.columns === null || copyBegins) await this.#create(table, last, name, final);
-    else
-      for (const statement of alterTableSql(name, table.columns, final))
-        await duckdb.query(this.#file.connection, statement);
-    if (
-      !table?.relation ||
-      table.stopped !== null ||
-      !sameShape(table.relation, last) ||
-      !sameColumns(table.columns, final)
-    ) {
-      await this.#state.saveTable({
-        schema: last.schema,
-        table: last.table,
-        relation: last,
-        columns: final,
-        stopped: null,
-      });
+  }
+
+  async #writeShadow(before: SinkTable, shadow: Building, name: TableName): Promise<TableShape> {
+    const evolved = this.#evolve(shadow);
+    const shadowName = { ...name, table: shadowTable(name.table) };
+    if (shadow.from) await this.#layout.alter(shadowName, shadow.from.columns, evolved.shape.columns);
+    else {
+      await this.#checkName(before, name);
+      await this.#layout.create(shadowName, evolved.shape.columns);
     }
-    for (const [index, run] of runs.entries()) {
-      const target = runTarget(name, run.relation, steps[index]!, final);
+    await this.#writeRuns(evolved, sqlName(shadowName));
+    return evolved.shape;
+  }
+
+  async #save(before: SinkTable, after: SinkTable): Promise<void> {
+    const same =
+      sameTable(before.live, after.live) &&
+      sameTable(before.shadow, after.shadow) &&
+      before.shadow?.snapshot === after.shadow?.snapshot &&
+      before.stopped === after.stopped;
+    if (!same) await this.#state.saveTable(after);
+  }
+
+  async #writeRuns({ building, steps, shape }: Evolved, name: string): Promise<void> {
+    for (const [index, run] of building.runs.entries()) {
+      const target = runTarget(name, run, steps[index]!, shape.columns);
       if (run.relation.key.length > 0)
-        await this.#tables.applyKeyed(target, await compact(new KeyedCompactor(run.relation), run));
+        await this.#tables.applyKeyed(target, await compact(new KeyedCompactor(run.relation, run.stored), run));
       else await this.#tables.applyBag(target, await compact(new BagCompactor(run.relation), run));
     }
   }
 
-  /** The table's columns as of each run. All DDL goes before all rows: DuckDB cannot alter what a transaction deleted from. */
-  #evolveThrough(table: SinkTable | undefined, runs: readonly Run[]): SinkColumn[][] {
-    let columns = table?.columns ?? null;
-    let oid = columns === null ? 0 : (table?.relation?.oid ?? 0);
-    return runs.map(({ relation }) => {
+  /** Brings the live table under its name and into its shape. */
+  async #place({ building, shape }: Evolved, name: TableName, before: SinkTable): Promise<void> {
+    const { at, from } = building;
+    if (at === 'live') return this.#layout.alter(name, from!.columns, shape.columns);
+    await this.#checkName(before, name);
+    const shadowName = { ...name, table: shadowTable(name.table) };
+    if (at === 'shadow') await this.#layout.alter(shadowName, from!.columns, shape.columns);
+    if (before.live) await this.#layout.drop(name);
+    if (at === 'shadow') await this.#layout.rename(shadowName, name.table);
+    else await this.#layout.create(name, shape.columns);
+  }
+
+  /** Throws a RejectedError where the table cannot take a shape that its events have. */
+  #evolve(building: Building): Evolved {
+    const { from, runs } = building;
+    let columns = from?.columns ?? null;
+    let oid = from?.relation.oid ?? 0;
+    const steps = runs.map(({ relation }) => {
       checkRelation(relation);
       const { schema, table: name } = relation;
       if (oid !== 0 && relation.oid !== 0 && relation.oid !== oid) {
@@ -128,43 +195,29 @@ export class DeliveryWriter {
       columns = next;
       return next;
     });
+    const shape = { relation: runs.at(-1)?.relation ?? from!.relation, columns: steps.at(-1) ?? from!.columns };
+    return { building, steps, shape };
   }
 
-  /** Creates the table, or empties it for a copy: a copy begins with a table as the source has it now. */
-  async #create(
-    table: SinkTable | undefined,
-    relation: Relation,
-    name: string,
-    columns: readonly SinkColumn[],
-  ): Promise<void> {
-    this.#state.checkName(relation);
-    const { connection } = this.#file;
-    if (table && table.columns !== null) {
-      await duckdb.query(connection, `DROP TABLE IF EXISTS ${name}`);
-    } else {
-      const schema = targetSchema(relation.schema);
-      const found = await readRows(
-        connection,
-        `SELECT table_type FROM information_schema.tables WHERE table_catalog = ${quoteText(this.#file.catalog)}
-           AND lower(table_schema) = lower(${quoteText(schema)}) AND lower(table_name) = lower(${quoteText(relation.table)})`,
-      );
-      if (found.length > 0) {
-        throw new RejectedError(
-          relation.schema,
-          relation.table,
-          `"${schema}"."${relation.table}" exists in the DuckDB file but was not created by Waltide`,
-        );
-      }
-      await duckdb.query(
-        connection,
-        `CREATE SCHEMA IF NOT EXISTS ${quoteName(this.#file.catalog)}.${quoteName(schema)}`,
-      );
-    }
-    await duckdb.query(connection, createTableSql(name, columns));
+  /** Throws a RejectedError where the name is taken by another table of the source, or by one that is not ours. */
+  async #checkName(before: SinkTable, name: TableName): Promise<void> {
+    if (before.live) return;
+    this.#state.checkName(before);
+    const found = await readRows(
+      this.#file.connection,
+      `SELECT table_type FROM information_schema.tables WHERE table_catalog = ${quoteText(name.catalog)}
+         AND lower(table_schema) = lower(${quoteText(name.schema)}) AND lower(table_name) = lower(${quoteText(name.table)})`,
+    );
+    if (found.length === 0) return;
+    throw new RejectedError(
+      before.schema,
+      before.table,
+      `"${name.schema}"."${name.table}" exists in the DuckDB file but was not created by Waltide`,
+    );
   }
 
-  #nameOf(relation: Relation): string {
-    return [this.#file.catalog, targetSchema(relation.schema), relation.table].map(quoteName).join('.');
+  #nameOf({ schema, table }: { readonly schema: string; readonly table: string }): TableName {
+    return { catalog: this.#file.catalog, schema: targetSchema(schema), table };
   }
 }
 
@@ -179,18 +232,9 @@ function tableKey(relation: Relation): string {
   return key;
 }
 
-function sameColumns(a: readonly SinkColumn[] | null, b: readonly SinkColumn[]): boolean {
-  return a !== null && JSON.stringify(a) === JSON.stringify(b);
-}
-
-/** From the last truncate of a snapshot on, where there is one: it begins a copy, and all before it is void. */
-function lastCopy(runs: readonly Run[]): Run[] | null {
-  for (let i = runs.length - 1; i >= 0; i--) {
-    const { relation, events } = runs[i]!;
-    const at = events.findLastIndex((event) => event.op === 't' && event.transaction.snapshot);
-    if (at >= 0) return [{ relation, events: events.slice(at + 1) }, ...runs.slice(i + 1)];
-  }
-  return null;
+function sameTable(a: TableShape | null, b: TableShape | null): boolean {
+  if (a === null || b === null) return a === b;
+  return sameShape(a.relation, b.relation) && JSON.stringify(a.columns) === JSON.stringify(b.columns);
 }
 
 async function compact<C, K extends { add(event: ChangeEvent): void; finish(): C }>(
@@ -208,32 +252,4 @@ async function compact<C, K extends { add(event: ChangeEvent): void; finish(): C
     }
   }
   return compactor.finish();
-}
-
-/** The events by table, in order, and within a table by relation shape. */
-async function groupRuns(events: readonly ChangeEvent[]): Promise<Run[][]> {
-  const tables = new Map<string, Run[]>();
-  let relation: Relation | null = null;
-  let run: Run | null = null;
-  for (let i = 0; i < events.length; i++) {
-    if (i > 0 && i % EVENTS_PER_TURN === 0) await setImmediate();
-    const event = events[i]!;
-    if (event.relation === null || event.relation.columns.length === 0) continue;
-    if (event.relation !== relation || run === null) {
-      relation = event.relation;
-      const key = tableKey(relation);
-      let runs = tables.get(key);
-      if (!runs) {
-        runs = [];
-        tables.set(key, runs);
-      }
-      run = runs.at(-1) ?? null;
-      if (run === null || !sameShape(run.relation, relation)) {
-        run = { relation, events: [] };
-        runs.push(run);
-      }
-    }
-    run.events.push(event);
-  }
-  return [...tables.values()];
 }

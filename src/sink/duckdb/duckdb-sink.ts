@@ -57,10 +57,19 @@ class DuckdbSink implements Sink {
     return this.#exclusive(async () => {
       this.#identity = identity;
       const { state } = await this.#ensureOpen();
-      const stopped = state
-        .tables()
-        .flatMap(({ schema, table, stopped: reason }) => (reason === null ? [] : [{ schema, table, reason }]));
-      return { offsets: state.offsets(), stopped, tables: null };
+      const tables = state.tables();
+      return {
+        offsets: state.offsets(),
+        stopped: tables.flatMap(({ schema, table, stopped: reason }) =>
+          reason === null ? [] : [{ schema, table, reason }],
+        ),
+        tables: tables.map(({ schema, table, live, stopped, shadow }) => ({
+          schema,
+          table,
+          live: live !== null && stopped === null,
+          filling: shadow?.snapshot ?? null,
+        })),
+      };
     });
   }
 
@@ -99,16 +108,10 @@ class DuckdbSink implements Sink {
     }
   }
 
-  stopTable(relation: Relation, reason: string): Promise<void> {
+  stopTable(relation: Relation, reason: string, snapshotGoesOn = false): Promise<void> {
     return this.#exclusive(async () => {
       const opened = await this.#ensureOpen();
-      const known = opened.state.table(relation) ?? {
-        schema: relation.schema,
-        table: relation.table,
-        relation: null,
-        columns: null,
-      };
-      await this.#transaction(opened, () => opened.state.saveTable({ ...known, stopped: reason }));
+      await this.#transaction(opened, () => opened.writer.stop(relation, reason, snapshotGoesOn));
     });
   }
 
@@ -198,6 +201,7 @@ class DuckdbSink implements Sink {
     const { connection } = opened.file;
     try {
       await duckdb.query(connection, 'BEGIN');
+      opened.writer.begin();
       await work();
       await duckdb.query(connection, 'COMMIT');
       opened.state.committed();

@@ -20,3 +20,19 @@ export const BOOKKEEPING = '_waltide';
 export function targetSchema(schema: string): string {
   return schema === 'public' ? 'main' : schema;
 }
+
+/**
+ * Tables of Waltide's own that lie in the schema of the table they belong to, since DuckDB moves none between schemas.
+ * A source table of such a name is refused.
+ */
+export const OWN_TABLE = '_waltide_';
+
+/** Where the rows of a snapshot are gathered until it is complete. */
+export function shadowTable(table: string): string {
+  return `${OWN_TABLE}shadow_${table}`;
+}
+
+/** Where a table is copied to inside one transaction. */
+export function copyTable(table: string): string {
+  return `${OWN_TABLE}copy_${table}`;
+}

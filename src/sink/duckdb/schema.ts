@@ -1,7 +1,7 @@
 import { RejectedError } from '../../errors.ts';
 import type { Column, ColumnType, Relation } from '../../event/relation.ts';
 import { DECIMAL_WIDTH_MAX, numericModifier, stripDomain, type Target, TEXT, targetOf } from './mapping.ts';
-import { BOOKKEEPING, foldName, quoteName, targetSchema } from './names.ts';
+import { BOOKKEEPING, foldName, OWN_TABLE, quoteName, targetSchema } from './names.ts';
 import { sourceTextSql } from './source-text.ts';
 
 /** A column as the sink holds it. */
@@ -17,17 +17,6 @@ export interface SinkColumn {
   readonly generation: number;
   /** True once a value came that the type's own target cannot hold: the column is VARCHAR, in PostgreSQL's text. */
   readonly text?: true | undefined;
-}
-
-/** A table as the sink holds it. */
-export interface SinkTable {
-  readonly schema: string;
-  readonly table: string;
-  /** As last applied; null for a table that was stopped before it was created. */
-  readonly relation: Relation | null;
-  /** Null where Waltide has not created the table: then whatever has its name is somebody else's. */
-  readonly columns: readonly SinkColumn[] | null;
-  readonly stopped: string | null;
 }
 
 export const targetOfColumn = (column: SinkColumn): Target => (column.text ? TEXT : typedTarget(column));
@@ -53,6 +42,13 @@ export function checkRelation(relation: Relation): void {
   const { schema, table } = relation;
   if (foldName(schema) === BOOKKEEPING) {
     throw new RejectedError(schema, table, `schema "${schema}" is the name of Waltide's own schema in the DuckDB file`);
+  }
+  if (foldName(table).startsWith(OWN_TABLE)) {
+    throw new RejectedError(
+      schema,
+      table,
+      `names of tables that begin with "${OWN_TABLE}" are Waltide's own in the DuckDB file`,
+    );
   }
   const seen = new Map<string, string>();
   for (const { name } of relation.columns) {

@@ -5,7 +5,30 @@ import type { Offset, SourceIdentity } from '../../event/offset.ts';
 import { comparePosition } from '../../event/position.ts';
 import type { Relation } from '../../event/relation.ts';
 import { BOOKKEEPING, quoteText } from './names.ts';
-import { type SinkColumn, type SinkTable, targetKey } from './schema.ts';
+import { type SinkColumn, targetKey } from './schema.ts';
+
+/** What one table of the file is. */
+export interface TableShape {
+  /** As last applied. */
+  readonly relation: Relation;
+  readonly columns: readonly SinkColumn[];
+}
+
+/** The rows of a snapshot under way, in a table of their own beside the live one. */
+export interface Shadow extends TableShape {
+  readonly snapshot: string;
+}
+
+/** A table of the source as the sink holds it. */
+export interface SinkTable {
+  readonly schema: string;
+  readonly table: string;
+  /** Null where Waltide has not created the table: then whatever has its name is somebody else's. */
+  readonly live: TableShape | null;
+  /** Why the live table is not followed; null where it is. */
+  readonly stopped: string | null;
+  readonly shadow: Shadow | null;
+}
 
 const CREATE = `
 CREATE SCHEMA IF NOT EXISTS ${BOOKKEEPING};
@@ -15,6 +38,8 @@ CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.offsets ("partition" VARCHAR PRIMARY K
   seq BIGINT NOT NULL, "next" BIGINT, updated_at TIMESTAMPTZ NOT NULL);
 CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.tables (schema_name VARCHAR, table_name VARCHAR, relation JSON, "columns" JSON,
   state VARCHAR NOT NULL, reason VARCHAR, "at" TIMESTAMPTZ NOT NULL, PRIMARY KEY (schema_name, table_name));
+CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.shadows (schema_name VARCHAR, table_name VARCHAR, snapshot VARCHAR NOT NULL,
+  relation JSON NOT NULL, "columns" JSON NOT NULL, "at" TIMESTAMPTZ NOT NULL);
 `;
 
 /** Every row of a query, as JavaScript values. For bookkeeping: small results. */
@@ -74,22 +99,30 @@ export class State {
       const [partition, commitLsn, seq, next] = row as [string, bigint, bigint, bigint | null];
       this.#offsets.set(partition, { partition, position: { commitLsn, seq: Number(seq) }, next });
     }
+    await this.#loadTables();
+  }
+
+  async #loadTables(): Promise<void> {
     this.#tables = new Map();
-    const tables = `SELECT schema_name, table_name, relation, "columns", CASE state WHEN 'stopped' THEN coalesce(reason, '') END FROM ${BOOKKEEPING}.tables`;
-    for (const row of await readRows(this.#connection, tables)) {
-      const [schema, table, relation, columns, stopped] = row as [
+    const rows = await readRows(
+      this.#connection,
+      `SELECT schema_name, table_name, t.relation, t."columns", CASE state WHEN 'stopped' THEN coalesce(reason, '') END,
+         s.snapshot, s.relation, s."columns"
+       FROM ${BOOKKEEPING}.tables AS t FULL JOIN ${BOOKKEEPING}.shadows AS s USING (schema_name, table_name)`,
+    );
+    for (const row of rows) {
+      const [schema, table, relation, columns, stopped, snapshot, newRelation, newColumns] = row as [
         string,
         string,
-        string | null,
-        string | null,
-        string | null,
+        ...(string | null)[],
       ];
+      const shadow = shapeOf(newRelation, newColumns);
       const known: SinkTable = {
         schema,
         table,
-        relation: relation === null ? null : (JSON.parse(relation) as Relation),
-        columns: columns === null ? null : (JSON.parse(columns) as SinkColumn[]),
-        stopped,
+        live: shapeOf(relation, columns),
+        stopped: stopped ?? null,
+        shadow: shadow && snapshot ? { ...shadow, snapshot } : null,
       };
       this.#tables.set(nameKey(known), known);
     }
@@ -108,10 +141,11 @@ export class State {
   }
 
   /** Throws a RejectedError where the name in the file belongs to another table of the source. */
-  checkName(relation: Relation): void {
+  checkName(relation: { readonly schema: string; readonly table: string }): void {
     const key = targetKey(relation);
     for (const other of [...this.#tables.values(), ...this.#newTables.values()]) {
-      if (other.columns === null || targetKey(other) !== key || nameKey(other) === nameKey(relation)) continue;
+      if ((other.live ?? other.shadow) === null || targetKey(other) !== key || nameKey(other) === nameKey(relation))
+        continue;
       const { schema, table } = relation;
       throw new RejectedError(
         schema,
@@ -122,14 +156,24 @@ export class State {
   }
 
   async saveTable(table: SinkTable): Promise<void> {
-    const json = (value: unknown): string => (value === null ? 'NULL' : quoteText(JSON.stringify(value)));
-    const reason = table.stopped === null ? `'streaming', NULL` : `'stopped', ${quoteText(table.stopped)}`;
-    await duckdb.query(
-      this.#connection,
-      `INSERT INTO ${BOOKKEEPING}.tables VALUES (${quoteText(table.schema)}, ${quoteText(table.table)}, ${json(table.relation)}, ${json(table.columns)}, ${reason}, now())
-       ON CONFLICT (schema_name, table_name) DO UPDATE SET relation = excluded.relation, "columns" = excluded."columns",
-         state = excluded.state, reason = excluded.reason, "at" = excluded."at"`,
-    );
+    const name = `${quoteText(table.schema)}, ${quoteText(table.table)}`;
+    const { live, shadow, stopped } = table;
+    const shape = (of: TableShape | null): string =>
+      of ? `${quoteText(JSON.stringify(of.relation))}, ${quoteText(JSON.stringify(of.columns))}` : 'NULL, NULL';
+    const statements = [`DELETE FROM ${BOOKKEEPING}.shadows WHERE (schema_name, table_name) = (${name})`];
+    if (live || stopped !== null) {
+      const state = stopped === null ? `'streaming', NULL` : `'stopped', ${quoteText(stopped)}`;
+      statements.push(
+        `INSERT INTO ${BOOKKEEPING}.tables VALUES (${name}, ${shape(live)}, ${state}, now())
+         ON CONFLICT (schema_name, table_name) DO UPDATE SET relation = excluded.relation, "columns" = excluded."columns",
+           state = excluded.state, reason = excluded.reason, "at" = excluded."at"`,
+      );
+    }
+    if (shadow)
+      statements.push(
+        `INSERT INTO ${BOOKKEEPING}.shadows VALUES (${name}, ${quoteText(shadow.snapshot)}, ${shape(shadow)}, now())`,
+      );
+    for (const statement of statements) await duckdb.query(this.#connection, statement);
     this.#newTables.set(nameKey(table), table);
   }
 
@@ -164,6 +208,11 @@ export class State {
     this.#newTables = new Map();
     this.#newOffsets = new Map();
   }
+}
+
+function shapeOf(relation: string | null | undefined, columns: string | null | undefined): TableShape | null {
+  if (relation == null || columns == null) return null;
+  return { relation: JSON.parse(relation) as Relation, columns: JSON.parse(columns) as SinkColumn[] };
 }
 
 /** At one position, a log offset further on still counts: records that bring no event move it. */

@@ -2,8 +2,9 @@ import duckdb from '@duckdb/node-bindings';
 import { RejectedError } from '../../errors.ts';
 import type { Relation } from '../../event/relation.ts';
 import type { Row } from '../../event/row.ts';
-import type { Compacted, CompactedBag, Merge } from '../compact.ts';
+import type { Compacted, CompactedBag, Merge, Stored } from '../compact.ts';
 import { type Load, type LoadColumn, LoadError } from './chunk.ts';
+import type { Layout } from './layout.ts';
 import type { Loader } from './loader.ts';
 import { foldName, quoteName } from './names.ts';
 import { type SinkColumn, targetOfColumn } from './schema.ts';
@@ -37,6 +38,7 @@ const STAGED = 'temp.main."_waltide_merge"';
 export interface RunTarget {
   readonly name: string;
   readonly relation: Relation;
+  readonly stored: Stored;
   /** Null where the column has been dropped and added again later in the same delivery. */
   readonly columns: readonly (SinkColumn | null)[];
 }
@@ -44,7 +46,7 @@ export interface RunTarget {
 /** Finds each column of a relation among those of the sink as they will be after the whole delivery. */
 export function runTarget(
   name: string,
-  relation: Relation,
+  { relation, stored }: { readonly relation: Relation; readonly stored: Stored },
   atRun: readonly SinkColumn[],
   final: readonly SinkColumn[],
 ): RunTarget {
@@ -53,21 +55,23 @@ export function runTarget(
     const last = final[index]!;
     return last.generation === atRun[index]!.generation ? last : null;
   });
-  return { name, relation, columns };
+  return { name, relation, stored, columns };
 }
 
 /** Runs the statements of one run of one table. Everything happens in the caller's transaction. */
 export class TableWriter {
   readonly #connection: duckdb.Connection;
   readonly #loader: Loader;
+  readonly #layout: Layout;
 
-  constructor(connection: duckdb.Connection, loader: Loader) {
+  constructor(connection: duckdb.Connection, loader: Loader, layout: Layout) {
     this.#connection = connection;
     this.#loader = loader;
+    this.#layout = layout;
   }
 
   async applyKeyed(target: RunTarget, changes: Compacted): Promise<void> {
-    if (changes.truncate) await duckdb.query(this.#connection, `DELETE FROM ${target.name}`);
+    if (changes.truncate) await this.#truncate(target);
     if (changes.merges.length > 0) await this.#stageMerges(target, changes.merges);
     if (changes.deletes.length > 0) await this.#deleteKeys(target, changes.deletes);
     await this.#insert(target, changes.inserts);
@@ -80,9 +84,14 @@ export class TableWriter {
   }
 
   async applyBag(target: RunTarget, changes: CompactedBag): Promise<void> {
-    if (changes.truncate) await duckdb.query(this.#connection, `DELETE FROM ${target.name}`);
+    if (changes.truncate) await this.#truncate(target);
     if (changes.deletes.length > 0) await this.#deleteWhole(target, changes);
     await this.#insert(target, changes.inserts);
+  }
+
+  async #truncate(target: RunTarget): Promise<void> {
+    this.#layout.deletes(target.name);
+    await duckdb.query(this.#connection, `DELETE FROM ${target.name}`);
   }
 
   async #insert(target: RunTarget, rows: readonly Row[]): Promise<void> {
@@ -98,6 +107,7 @@ export class TableWriter {
 
   async #deleteKeys(target: RunTarget, rows: readonly Row[]): Promise<void> {
     const match = this.#keyMatch(target, 0);
+    this.#layout.deletes(target.name);
     await this.#run(
       target,
       { parts: [rows], columns: match.columns },
@@ -118,7 +128,10 @@ export class TableWriter {
     return { columns, sql: terms.join(' AND ') };
   }
 
-  /** Completes rows that lack unchanged TOAST values from the rows stored now, before any of them is deleted. */
+  /**
+   * Completes rows that lack unchanged TOAST values from the rows stored now, before any of them is deleted. Where not
+   * all rows are there, those that cannot be completed are left to the snapshot that brings them.
+   */
   async #stageMerges(target: RunTarget, merges: readonly Merge[]): Promise<void> {
     const { relation } = target;
     const values = loaded(target, 0);
@@ -140,6 +153,7 @@ export class TableWriter {
       (from) =>
         `CREATE OR REPLACE TEMP TABLE ${STAGED} AS SELECT ${select.join(', ')} FROM ${from} AS k JOIN ${target.name} AS t ON ${match.sql}`,
     );
+    if (target.stored !== 'exact') return;
     const found = await changedRows(result);
     if (found !== merges.length) {
       throw rejected(
@@ -164,6 +178,7 @@ export class TableWriter {
     );
     const counts = Int32Array.from(deletes, ({ count }) => count);
     const keys = columns.map((_, index) => `k.c${index}`).join(', ');
+    this.#layout.deletes(target.name);
     await this.#run(
       target,
       { parts: [deletes.map(({ row }) => row)], columns, counts },

@@ -247,7 +247,7 @@ describe('names', () => {
     );
     await expect(again.apply(changes(['t', { ...item, table: 'v' }]))).rejects.toThrow(/not created by Waltide/);
     // Stopping and copying again do not make it ours.
-    await again.stopTable(item, 'foreign');
+    await again.stopTable(item, 'foreign', false);
     await expect(again.apply(copy(['t', item]))).rejects.toThrow(/not created by Waltide/);
     expect(await again.rows('SELECT * FROM item')).toEqual([['keep']]);
   });
@@ -278,6 +278,7 @@ describe('a copy', () => {
           [
             ['t', changed],
             ['r', changed, ['k', '5']],
+            ['m', changed],
           ],
           true,
         ),
@@ -293,7 +294,7 @@ describe('a copy', () => {
   test('takes a stopped table up again; until then its events are left out', async () => {
     const sink = await openSink();
     await sink.apply(changes(['c', item, ['1', 'a', null]]));
-    await sink.stopTable(item, 'because');
+    await sink.stopTable(item, 'because', false);
     await sink.apply(changes(['c', item, ['2', 'b', null]]));
     expect(await sink.rows(all)).toEqual([['1', 'a', null]]);
     expect(await sink.rows('SELECT table_name, state, reason FROM _waltide.tables')).toEqual([

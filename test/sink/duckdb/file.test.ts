@@ -25,7 +25,7 @@ describe('opening', () => {
   test('creates the directory and the file, and starts from nothing', async () => {
     const path = join(await directory(), 'deep', 'er', 'sink.duckdb');
     const sink = create(path);
-    expect(await sink.open(IDENTITY)).toEqual({ offsets: [], stopped: [], tables: null });
+    expect(await sink.open(IDENTITY)).toEqual({ offsets: [], stopped: [], tables: [] });
     await sink.close();
     expect(existsSync(path)).toBe(true);
   });
@@ -41,7 +41,7 @@ describe('opening', () => {
       { partition: "odd'name", position: { commitLsn: 5n, seq: 0 }, next: null },
     ];
     await sink.apply({ events: [], bytes: 0, offsets, complete: true });
-    await sink.stopTable(item, "it's broken");
+    await sink.stopTable(item, "it's broken", false);
     await sink.close();
     const again = create(sink.path);
     const state = await again.open({ ...IDENTITY, timeline: 2 });

@@ -1,0 +1,107 @@
+import { type ChangeEvent, SCHEMA_MESSAGE, snapshotPhase } from '../../event/change-event.ts';
+import type { Relation } from '../../event/relation.ts';
+import type { Stored } from '../compact.ts';
+import { sameShape } from './schema.ts';
+import type { SinkTable, TableShape } from './state.ts';
+
+/** Events of one table, in order, that one relation shape describes, and what the rows they meet are. */
+export interface Run {
+  readonly relation: Relation;
+  readonly stored: Stored;
+  readonly events: ChangeEvent[];
+}
+
+/** One table of the file: what it is before the delivery, and what comes to it. */
+export class Building {
+  /** What the table is by now, under the name of the live one or of the shadow; null for one to be made. */
+  readonly from: TableShape | null;
+  readonly at: 'live' | 'shadow' | null;
+  /** Id of the snapshot that fills it, or filled it; null for one that none has. */
+  readonly snapshot: string | null;
+  readonly runs: Run[] = [];
+  stored: Stored;
+
+  constructor(from: TableShape | null, at: 'live' | 'shadow' | null, snapshot: string | null, stored: Stored) {
+    this.from = from;
+    this.at = at;
+    this.snapshot = snapshot;
+    this.stored = stored;
+  }
+
+  add(event: ChangeEvent): void {
+    this.#run(event.relation!).events.push(event);
+  }
+
+  /** The table has this shape from here on, though no row says so. */
+  shape(relation: Relation): void {
+    this.#run(relation);
+  }
+
+  #run(relation: Relation): Run {
+    const last = this.runs.at(-1);
+    if (last && last.stored === this.stored && (last.relation === relation || sameShape(last.relation, relation)))
+      return last;
+    const run: Run = { relation, stored: this.stored, events: [] };
+    this.runs.push(run);
+    return run;
+  }
+}
+
+/**
+ * What the events of one source table do to its tables in the file. Changes go to the live table and to the shadow that
+ * a snapshot is filling; rows of the snapshot go to the shadow alone; at its end the shadow is the live table. Pure.
+ */
+export class TablePlan {
+  readonly before: SinkTable;
+  stopped: string | null;
+  /** Null where there is none, or one that is not followed. */
+  live: Building | null;
+  shadow: Building | null;
+  /** Events of a table that is not followed. */
+  leftOut = 0;
+
+  constructor(relation: Relation, before: SinkTable | undefined) {
+    const { schema, table } = relation;
+    this.before = before ?? { schema, table, live: null, stopped: null, shadow: null };
+    const { live, shadow, stopped } = this.before;
+    this.stopped = stopped;
+    this.live = live && stopped === null ? new Building(live, 'live', null, 'exact') : null;
+    this.shadow = shadow && new Building(shadow, 'shadow', shadow.snapshot, 'partial');
+  }
+
+  add(event: ChangeEvent): void {
+    const { snapshot } = event.transaction;
+    if (event.op === 'm') this.#message(event);
+    else if (snapshot === null || snapshot.kind === 'partial') this.#change(event);
+    else if (event.op === 't') {
+      this.shadow = new Building(null, null, snapshot.id, 'partial');
+      this.shadow.shape(event.relation!);
+    } else if (this.shadow?.snapshot === snapshot.id) this.shadow.add(event);
+    else this.leftOut++;
+  }
+
+  #change(event: ChangeEvent): void {
+    // Whoever gives changes of a table that is not known here wants it to exist.
+    if (!this.live && !this.shadow && this.before.live === null && this.stopped === null)
+      this.live = new Building(null, null, null, 'exact');
+    this.live?.add(event);
+    this.shadow?.add(event);
+    if (!this.live && !this.shadow) this.leftOut++;
+  }
+
+  #message(event: ChangeEvent): void {
+    const phase = snapshotPhase(event);
+    if (phase !== null) {
+      if (this.shadow?.snapshot !== event.transaction.snapshot!.id) return;
+      if (phase === 'completed') {
+        this.shadow.stored = 'exact';
+        this.live = this.shadow;
+        this.stopped = null;
+      }
+      this.shadow = null;
+    } else if (event.message!.prefix === SCHEMA_MESSAGE) {
+      this.live?.shape(event.relation!);
+      this.shadow?.shape(event.relation!);
+    }
+  }
+}

@@ -1,0 +1,135 @@
+import { type ChangeEvent, snapshotPhase } from '../event/change-event.ts';
+import type { Relation } from '../event/relation.ts';
+import type { FollowedTable, SinkState, StoppedTable } from './sink.ts';
+
+interface Table {
+  readonly schema: string;
+  readonly table: string;
+  readonly live: boolean;
+  readonly filling: string | null;
+  /** Why it is not followed; a snapshot that is filling it goes on all the same. */
+  readonly stopped: string | null;
+}
+
+const nameKey = (table: { readonly schema: string; readonly table: string }): string =>
+  JSON.stringify([table.schema, table.table]);
+
+/**
+ * Which events are for a sink: those of tables that it holds or is being filled with, and of snapshots addressed to it.
+ * A sink that does not remember tables gets everything but stopped tables and what is for others. Pure.
+ */
+export class Following {
+  readonly #sink: string;
+  readonly #remembers: boolean;
+  #tables = new Map<string, Table>();
+  /** As they will be once what was selected is applied; null where nothing changes. */
+  #next: Map<string, Table> | null = null;
+  /** Snapshots in which a table was stopped: delivered again, their beginning does not take it up. */
+  readonly #refused = new Set<string>();
+
+  constructor(sink: string, state: Pick<SinkState, 'stopped' | 'tables'>) {
+    this.#sink = sink;
+    this.#remembers = state.tables !== null;
+    for (const table of state.tables ?? []) this.#tables.set(nameKey(table), { ...table, stopped: null });
+    for (const { schema, table, reason } of state.stopped) {
+      const known = this.#tables.get(nameKey({ schema, table }));
+      this.#tables.set(nameKey({ schema, table }), {
+        schema,
+        table,
+        live: false,
+        filling: known?.filling ?? null,
+        stopped: reason,
+      });
+    }
+  }
+
+  /** Tables that are set aside and that no snapshot is about to bring back. */
+  get stopped(): StoppedTable[] {
+    return [...this.#tables.values()].flatMap(({ schema, table, stopped, filling }) =>
+      stopped === null || filling !== null ? [] : [{ schema, table, reason: stopped }],
+    );
+  }
+
+  /** What the sink holds by now; null where it does not remember. */
+  get tables(): FollowedTable[] | null {
+    if (!this.#remembers) return null;
+    return [...this.#tables.values()].map(({ schema, table, live, filling }) => ({ schema, table, live, filling }));
+  }
+
+  /** The events for the sink, in order. What they change here counts after `applied`. */
+  select(events: readonly ChangeEvent[]): readonly ChangeEvent[] {
+    this.#next = null;
+    let selected: ChangeEvent[] | null = null;
+    let relation: Relation | null = null;
+    let table: Table | undefined;
+    for (let i = 0; i < events.length; i++) {
+      const event = events[i]!;
+      if (event.relation !== relation) {
+        relation = event.relation;
+        table = relation ? (this.#next ?? this.#tables).get(nameKey(relation)) : undefined;
+      }
+      let takes: boolean;
+      if (relation === null) takes = true;
+      else if (event.transaction.snapshot === null) takes = this.#followsChanges(table);
+      else {
+        takes = this.#followsSnapshot(event, table);
+        if (takes && event.op !== 'r') table = this.#turn(event, table);
+      }
+      if (takes) selected?.push(event);
+      else selected ??= events.slice(0, i);
+    }
+    return selected ?? events;
+  }
+
+  /** What `select` returned last is in the sink, or in its open transaction. */
+  applied(): void {
+    if (this.#next) this.#tables = this.#next;
+    this.#next = null;
+  }
+
+  /** The table is set aside. Unless it goes on, the snapshot under way, in `events` or before, does not take it up again. */
+  stop({ schema, table, reason }: StoppedTable, events: readonly ChangeEvent[], snapshotGoesOn: boolean): void {
+    const key = nameKey({ schema, table });
+    const { filling = null } = this.#tables.get(key) ?? {};
+    const stopped = { schema, table, live: false, filling: snapshotGoesOn ? filling : null, stopped: reason };
+    this.#next = null;
+    this.#tables.set(key, stopped);
+    if (snapshotGoesOn) return;
+    if (filling !== null) this.#refused.add(`${filling} ${key}`);
+    for (const { op, relation, transaction } of events) {
+      if (op === 't' && transaction.snapshot && relation && nameKey(relation) === key)
+        this.#refused.add(`${transaction.snapshot.id} ${key}`);
+    }
+  }
+
+  #followsChanges(table: Table | undefined): boolean {
+    if (table?.filling != null) return true;
+    if (table?.stopped != null) return false;
+    return this.#remembers ? table?.live === true : true;
+  }
+
+  #followsSnapshot(event: ChangeEvent, table: Table | undefined): boolean {
+    const { id, kind, sinks } = event.transaction.snapshot!;
+    if (sinks !== null && !sinks.includes(this.#sink)) return false;
+    if (kind === 'partial') return this.#followsChanges(table);
+    if (event.op === 't') return !this.#refused.has(`${id} ${nameKey(event.relation!)}`);
+    if (table?.filling === id) return true;
+    return !this.#remembers && table?.stopped == null;
+  }
+
+  /** The table after the beginning or end of a snapshot. */
+  #turn(event: ChangeEvent, before: Table | undefined): Table | undefined {
+    const { schema, table } = event.relation!;
+    const { id, kind } = event.transaction.snapshot!;
+    const base = before ?? { schema, table, live: false, filling: null, stopped: null };
+    const phase = snapshotPhase(event);
+    let after: Table | null = null;
+    if (event.op === 't' && kind !== 'partial') after = { ...base, filling: id };
+    else if (phase === 'completed') after = { ...base, live: true, filling: null, stopped: null };
+    else if (phase === 'cancelled') after = { ...base, filling: null };
+    if (!after) return before;
+    this.#next ??= new Map(this.#tables);
+    this.#next.set(nameKey(base), after);
+    return after;
+  }
+}
