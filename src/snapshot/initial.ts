@@ -116,12 +116,7 @@ async function* copyTable(
       session.destroy();
     }
     progress(true);
-    const end = snapshotEndMessage({ phase: 'completed' });
-    yield {
-      events: [new ChangeEvent('m', transaction, ++seq, rows + 2, transaction.commitLsn, relation, null, null, end)],
-      bytes: 0,
-      commitEndLsn: null,
-    };
+    yield { events: [completed(transaction, ++seq, rows + 2, relation)], bytes: 0, commitEndLsn: null };
   } catch (error) {
     if (error instanceof ServerError)
       throw new WaltideError(
@@ -141,6 +136,11 @@ async function* copyTable(
   } finally {
     await client.end().catch(() => {});
   }
+}
+
+function completed(transaction: Transaction, seq: number, tableSeq: number, relation: Relation): ChangeEvent {
+  const message = snapshotEndMessage({ phase: 'completed' });
+  return new ChangeEvent('m', transaction, seq, tableSeq, transaction.commitLsn, relation, null, null, message);
 }
 
 function copyCommand(quote: (name: string) => string, table: PublishedTable, relation: Relation): string {
