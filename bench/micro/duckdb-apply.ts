@@ -94,6 +94,7 @@ const sink = createDuckdbSink(
     memoryLimit: '256MB',
     threads: 2,
     onUnrepresentable: 'text',
+    consistency: 'table',
     batch: { rowsMax: perDelivery, bytesMax: 24 << 20, lingerMs: 10 },
   },
   pino({ level: 'warn' }),

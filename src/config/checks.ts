@@ -24,6 +24,7 @@ function retentionFaults(document: Document): Fault[] {
 }
 
 function sinkFaults(document: Document, baseDir: string): Fault[] {
+  const { transport } = (document.value ?? {}) as { transport?: unknown };
   const sinks = (document.value as { sinks?: unknown } | null)?.sinks;
   if (!Array.isArray(sinks)) return [];
   const faults: Fault[] = [];
@@ -31,7 +32,7 @@ function sinkFaults(document: Document, baseDir: string): Fault[] {
   const files = new Map<string, number>();
   for (const [i, sink] of sinks.entries()) {
     if (typeof sink !== 'object' || sink === null) continue;
-    const { name, type, path } = sink as Record<string, unknown>;
+    const { name, type, path, consistency } = sink as Record<string, unknown>;
     const fault = (key: string, message: string) => {
       const at = ['sinks', i, key];
       faults.push(faultAt(originOf(document, at), at, message));
@@ -42,6 +43,8 @@ function sinkFaults(document: Document, baseDir: string): Fault[] {
         fault('name', `sinks[${first}] has this name too; give each sink its own, offsets are saved under it`);
       else names.set(name, i);
     }
+    const missing = consistency === 'transaction' ? missingForTransactions(transport) : null;
+    if (missing) fault('consistency', missing);
     if (type !== 'duckdb' || typeof path !== 'string') continue;
     if (path === ':memory:')
       fault('path', 'must be a file: what is only in memory cannot be taken up again after a restart');
@@ -51,4 +54,16 @@ function sinkFaults(document: Document, baseDir: string): Fault[] {
     else files.set(file, i);
   }
   return faults;
+}
+
+/** What `consistency: transaction` needs of a Kafka transport; null where nothing is missing. */
+function missingForTransactions(transport: unknown): string | null {
+  if (typeof transport !== 'object' || transport === null) return null;
+  const { type, transactions, cleanupPolicy } = transport as Record<string, unknown>;
+  if (type !== 'kafka') return null;
+  if ((transactions as { enabled?: unknown } | undefined)?.enabled !== true)
+    return 'transaction needs transport.transactions.enabled: true, which says what belongs together';
+  if (typeof cleanupPolicy === 'string' && cleanupPolicy !== 'delete')
+    return `transaction needs transport.cleanupPolicy: delete; ${cleanupPolicy} takes records out of transactions`;
+  return null;
 }

@@ -146,6 +146,16 @@ const kafka = z.strictObject({
     .default(-1)
     .meta(about("Of a new topic; -1 takes the broker's default.")),
   cleanupPolicy: z.enum(['delete', 'compact', 'compact,delete']).default('delete').meta(about('Of a new topic.')),
+  /** Two more records per source transaction: a third of the rate where transactions hold one row each. */
+  transactions: z
+    .strictObject({
+      enabled: z
+        .boolean()
+        .default(false)
+        .meta(about('Write where source transactions begin and end to <topicPrefix>.transaction, as Debezium does.')),
+    })
+    .prefault({})
+    .meta(about('What `consistency: transaction` of a sink needs.')),
   tombstones: z
     .boolean()
     .default(true)
@@ -205,6 +215,15 @@ const duckdb = z.strictObject({
     .meta(
       about(
         "A value that the column's DuckDB type cannot hold: text turns the column to VARCHAR, dead-letter sets the row aside, null stores NULL.",
+      ),
+    ),
+  /** Kafka deals with each table by itself, and so goes on with the others where one is slow. In-process they come in order anyway. */
+  consistency: z
+    .enum(['table', 'transaction'])
+    .default('table')
+    .meta(
+      about(
+        'Through Kafka, transaction puts whole source transactions together again: a reader never sees half of one.',
       ),
     ),
   batch: batch.prefault({}).meta(about('How changes are gathered before they are applied.')),

@@ -1,21 +1,20 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { WaltideError } from '../../errors.ts';
 import type { Batch } from '../../event/batch.ts';
 import type { ChangeEvent } from '../../event/change-event.ts';
 import type { EventCodec } from '../../event/codec.ts';
-import { formatLsn, type Lsn } from '../../event/lsn.ts';
+import type { Lsn } from '../../event/lsn.ts';
 import type { SourceIdentity } from '../../event/offset.ts';
-import { formatPosition } from '../../event/position.ts';
-import { type Relation, relationName } from '../../event/relation.ts';
+import type { Relation } from '../../event/relation.ts';
+import { checkIdentity, checkSlot } from './capture-checks.ts';
 import { type Cluster, closedError, LATEST, type NewTopic, partitionKey, type TopicInfo } from './cluster.ts';
 import { EventWriter, type Route } from './event-writer.ts';
 import { HEADER } from './header.ts';
-import { type PartitionLog, type SealedBatch, Ticket } from './partition-log.ts';
+import { Letters } from './letters.ts';
+import { type PartitionLog, Ticket } from './partition-log.ts';
 import { Producer, topicMissing } from './producer.ts';
 import { decodeProgress, type Progress } from './progress.ts';
 import { ProgressWriter } from './progress-writer.ts';
 import { encodeHeader } from './record-batch.ts';
-import { RecordCursor, readBatches } from './record-reader.ts';
 import { decodeSchema, describeRelation, encodeSchema } from './schema.ts';
 import { Tail } from './tail.ts';
 import {
@@ -29,16 +28,9 @@ import {
   schemaTopic,
   TopicOwners,
   tableTopic,
+  transactionTopic,
 } from './topic.ts';
-
-interface Letter {
-  readonly table: string;
-  readonly topic: string;
-  readonly key: string | null;
-  readonly bytes: number;
-  readonly position: string;
-  readonly op: string;
-}
+import { TransactionMarks } from './transaction-marks.ts';
 
 interface Publish {
   readonly lsn: Lsn | null;
@@ -54,6 +46,7 @@ export class Capture {
   readonly #codec: EventCodec;
   readonly #producer: Producer;
   readonly #writer: EventWriter;
+  readonly #letters: Letters;
   readonly #owners = new TopicOwners();
   readonly #routes = new WeakMap<Relation, Route>();
   readonly #schemaIds = new Set<string>();
@@ -61,6 +54,7 @@ export class Capture {
   #queue: Publish[] = [];
   readonly #unfinished = new Set<Publish>();
   #messages: Route | null = null;
+  #marks: TransactionMarks | null = null;
   #progress: ProgressWriter | null = null;
   #schemaLog: PartitionLog | null = null;
   #letterLog: PartitionLog | null = null;
@@ -68,16 +62,16 @@ export class Capture {
   /** Set while a new table's topic is prepared: later publishes queue behind it. */
   #preparing: Promise<void> | null = null;
   bytesInFlight = 0;
-  lettersTotal = 0;
 
   constructor(cluster: Cluster, codec: EventCodec) {
     this.#cluster = cluster;
     this.#codec = codec;
     this.#producer = new Producer(
       cluster,
-      (log, record) => this.#refusedRecord(log, record),
+      (log, record) => this.#letters.refused(log, record),
       (error) => this.#failed(error),
     );
+    this.#letters = new Letters(cluster, (text) => this.#writeLetter(text));
     this.#writer = new EventWriter(this.#producer, this.#codec, cluster.config, (event, topic, key, bytes) =>
       this.#oversize(event, topic, key, bytes),
     );
@@ -96,6 +90,7 @@ export class Capture {
     const infos = await this.#knownTopics(last, confirmed !== null);
     const ends = await this.#endsOf([...infos.values(), ...internal.values()]);
     for (const info of infos.values()) this.#add(info, ends);
+    await this.#openMarks();
     if (last && confirmed !== null) this.#checkEnds(last);
     const copyStart = last && confirmed !== null ? last.copyStart : this.#dataEnds();
     const copyLsn = last && confirmed !== null ? last.copyLsn : null;
@@ -106,6 +101,13 @@ export class Capture {
       this.#dataEnds(),
     );
     await Promise.race([this.#progress.write(), this.#failure()]);
+  }
+
+  async #openMarks(): Promise<void> {
+    const { topicPrefix, transactions, batchBytesMax } = this.#cluster.config;
+    if (!transactions.enabled) return;
+    const [log] = await this.#topic(messagesTopic(this.#cluster.config, transactionTopic(topicPrefix)));
+    this.#marks = new TransactionMarks(this.#producer, log!, batchBytesMax);
   }
 
   /** See Transport.publish. The batch's rows are copied before this returns, unless a new table needs a topic first. */
@@ -133,6 +135,7 @@ export class Capture {
     const ticket = new Ticket(() => this.#durable(publish));
     this.#writing = ticket;
     const { events } = batch;
+    const marks = this.#marks;
     // After a new slot the first event is the copy's.
     if (this.#progress) this.#progress.copyLsn ??= events[0]?.transaction.commitLsn ?? null;
     try {
@@ -144,8 +147,10 @@ export class Capture {
           relation = event.relation;
           route = this.#routeOf(relation);
         }
-        this.#writer.write(event, route!, ticket);
+        const records = this.#writer.write(event, route!, ticket);
+        marks?.note(event, records, ticket, null);
       }
+      if (batch.commitEndLsn !== null) marks?.end(ticket, null);
     } catch (error) {
       this.#producer.fail(error as Error);
       return;
@@ -296,53 +301,14 @@ export class Capture {
   }
 
   #oversize(event: ChangeEvent, topic: string, key: string | null, bytes: number): void {
-    const table = event.relation ? relationName(event.relation) : 'a logical message';
     const ticket = this.#writing!;
-    const written = this.#letter({ table, topic, key, bytes, position: formatPosition(event.position), op: event.op });
+    const written = this.#letters.oversize(event, topic, key, bytes);
     // The publish is not durable before the letter is.
     ticket.add();
     written.then(
       () => ticket.settle(),
       (error: Error) => this.#producer.fail(error),
     );
-  }
-
-  /** The broker's limit is below ours: all that is known is in the record itself. */
-  #refusedRecord(log: PartitionLog, batch: SealedBatch): Promise<void> {
-    const cursor = new RecordCursor();
-    cursor.open(readBatches(batch.bytes.subarray(0, batch.length))[0]!);
-    cursor.next();
-    const text = (at: number, end: number) => (end < 0 ? null : cursor.bytes.toString('utf8', at, end));
-    const headers = new Map<string, string>();
-    cursor.eachHeader((nameAt, nameEnd, valueAt, valueEnd) =>
-      headers.set(text(nameAt, nameEnd)!, text(valueAt, valueEnd)!),
-    );
-    const position = `${headers.get(HEADER.lsn)}#${headers.get(HEADER.seq)}`;
-    return this.#letter({
-      table: log.topic,
-      topic: log.topic,
-      key: text(cursor.keyAt, cursor.keyEnd),
-      bytes: batch.length,
-      position,
-      op: '',
-    });
-  }
-
-  /** Resolves once the letter is durable. Throws at once where such records are to stop us. */
-  #letter(letter: Letter): Promise<void> {
-    const { config, log } = this.#cluster;
-    const { table, key, bytes, topic } = letter;
-    const limit = config.maxRecordBytes;
-    const what = `A record of ${table} with key ${key} takes ${bytes} bytes (topic ${topic}, limit ${limit})`;
-    const error = new WaltideError(
-      'RECORD_TOO_LARGE',
-      what,
-      "Raise transport.maxRecordBytes and the topic's max.message.bytes, or set transport.oversize to dead-letter.",
-    );
-    if (config.oversize === 'fail') throw error;
-    this.lettersTotal++;
-    log.error({ ...letter, key: undefined, code: error.code }, 'Kafka: record too large, put aside as a dead letter');
-    return this.#writeLetter(JSON.stringify({ ...letter, error: error.message, code: error.code }));
   }
 
   async #writeLetter(text: string): Promise<void> {
@@ -353,25 +319,4 @@ export class Capture {
     }
     await this.#producer.append(this.#letterLog, '', text);
   }
-}
-
-function checkIdentity(prefix: string, mine: SourceIdentity, theirs: SourceIdentity): void {
-  for (const field of ['systemIdentifier', 'database', 'slot'] as const) {
-    if (mine[field] === theirs[field]) continue;
-    throw new WaltideError(
-      'CLUSTER_MISMATCH',
-      `The topics ${prefix}.* hold the changes of ${field} ${theirs[field]}; this source has ${field} ${mine[field]}`,
-      'Use another transport.topicPrefix, or delete the topics of this prefix if nobody needs them.',
-    );
-  }
-}
-
-function checkSlot(prefix: string, confirmed: Lsn | null, last: Progress | null): void {
-  if (confirmed === null || (last !== null && confirmed <= last.lsn)) return;
-  const stored = last ? `only everything up to ${formatLsn(last.lsn)}` : 'nothing';
-  throw new WaltideError(
-    'SLOT_AHEAD',
-    `The slot has acknowledged ${formatLsn(confirmed)}, but the topics ${prefix}.* hold ${stored}: changes between are lost to them`,
-    'Find out who else advanced the slot or deleted topics, then copy everything again with `waltide run --recopy`.',
-  );
 }

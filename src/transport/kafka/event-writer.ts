@@ -9,7 +9,7 @@ import { formatSnapshot, HEADER } from './header.ts';
 import { partitionOf } from './murmur2.ts';
 import type { PartitionLog, Ticket } from './partition-log.ts';
 import type { Producer } from './producer.ts';
-import { type BatchEncoder, encodeHeader } from './record-batch.ts';
+import { type BatchEncoder, encodeHeader, HEADER_BYTES } from './record-batch.ts';
 
 const SEQ_PREFIX = encodeHeader(HEADER.seq, '').subarray(0, -1);
 const KEY_CHANGE = { d: encodeHeader(HEADER.keyChange, 'd'), c: encodeHeader(HEADER.keyChange, 'c') };
@@ -46,6 +46,9 @@ export class EventWriter {
   #transaction: Transaction | null = null;
   #transactionHeaders: Buffer = Buffer.alloc(0);
   #ticket!: Ticket;
+  #written = 0;
+  /** The records are counted, and left out. */
+  #countOnly = false;
 
   constructor(producer: Producer, codec: EventCodec, config: KafkaConfig, onOversize: OnOversize) {
     this.#producer = producer;
@@ -57,9 +60,24 @@ export class EventWriter {
     this.#batchBytesMax = Math.min(config.batchBytesMax, config.maxRecordBytes);
   }
 
-  /** Writes all records of `event`, as part of `ticket`. Throws what `onOversize` throws. */
-  write(event: ChangeEvent, route: Route, ticket: Ticket): void {
+  /** Writes all records of `event`, as part of `ticket`; returns how many, tombstones left out. Throws what `onOversize` throws. */
+  write(event: ChangeEvent, route: Route, ticket: Ticket): number {
     this.#ticket = ticket;
+    this.#written = 0;
+    this.#records(event, route);
+    return this.#written;
+  }
+
+  /** How many records `write` would write. */
+  count(event: ChangeEvent, route: Route): number {
+    this.#countOnly = true;
+    this.#written = 0;
+    this.#records(event, route);
+    this.#countOnly = false;
+    return this.#written;
+  }
+
+  #records(event: ChangeEvent, route: Route): void {
     const { logs } = route;
     const keys = this.#keys;
     keys.length = 0;
@@ -116,6 +134,7 @@ export class EventWriter {
   }
 
   #tombstone(log: PartitionLog, keyAt: number, keyEnd: number): void {
+    if (this.#countOnly) return;
     if (log.batch().length + (keyEnd - keyAt) + 32 > this.#batchBytesMax) log.seal();
     const batch = log.batch();
     batch.begin(this.#keys.bytes, keyAt, keyEnd);
@@ -145,7 +164,14 @@ export class EventWriter {
       this.#headers(batch, event, route, as, together);
       batch.end();
       const size = batch.length;
+      if (this.#countOnly) {
+        batch.rollback(length, count);
+        const fits = size - length <= this.#recordBytesMax - HEADER_BYTES;
+        if (fits) this.#written++;
+        return fits;
+      }
       if (size <= this.#batchBytesMax || (count === 0 && size <= this.#recordBytesMax)) {
+        this.#written++;
         this.#producer.wrote(log, this.#ticket);
         return true;
       }

@@ -30,7 +30,16 @@ const item: Relation = {
 const path = process.argv[2]!;
 const batch = { rowsMax: 1, bytesMax: 1, lingerMs: 1 };
 const sink = createDuckdbSink(
-  { name: 'kill', type: 'duckdb', path, memoryLimit: '256MB', threads: 2, batch, onUnrepresentable: 'text' },
+  {
+    name: 'kill',
+    type: 'duckdb',
+    path,
+    memoryLimit: '256MB',
+    threads: 2,
+    consistency: 'table',
+    batch,
+    onUnrepresentable: 'text',
+  },
   pino({ level: 'silent' }),
 );
 const state = await sink.open({ systemIdentifier: '7311', timeline: 1, slot: 'waltide', database: 'shop' });

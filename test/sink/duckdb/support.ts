@@ -128,6 +128,7 @@ export function config(path: string, more: Partial<DuckdbSinkConfig> = {}): Duck
     path,
     memoryLimit: '256MB',
     threads: 2,
+    consistency: 'table',
     batch,
     onUnrepresentable: 'text',
     ...more,

@@ -110,6 +110,15 @@ export class Tx {
     return this;
   }
 
+  /** A message of ours about a table. */
+  about(table: Relation, prefix: string, content: string): this {
+    const seq = this.events.length + 1;
+    const message = { prefix, content: Buffer.from(content), transactional: true };
+    const { transaction } = this;
+    this.events.push(new ChangeEvent('m', transaction, seq, 0, transaction.commitLsn, table, null, null, message));
+    return this;
+  }
+
   batch(): Batch {
     const bytes = this.events.reduce(
       (sum, { after, before }) => sum + 50 + (after?.bytes.length ?? 0) + (before?.bytes.length ?? 0),

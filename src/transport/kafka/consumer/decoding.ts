@@ -16,9 +16,13 @@ export class Decoding {
   readonly #relations = new Map<string, Relation>();
   readonly #headers = new HeaderDecoder(this.#relations);
   readonly #onTopic: (topic: string) => void;
-  readonly #codecOf: (topic: string) => EventCodec;
+  readonly #codecOf: (topic: string) => Pick<EventCodec, 'readEvent'>;
 
-  constructor(schemas: Tail, onTopic: (topic: string) => void, codecOf: (topic: string) => EventCodec) {
+  constructor(
+    schemas: Tail,
+    onTopic: (topic: string) => void,
+    codecOf: (topic: string) => Pick<EventCodec, 'readEvent'>,
+  ) {
     this.#schemas = schemas;
     this.#onTopic = onTopic;
     this.#codecOf = codecOf;

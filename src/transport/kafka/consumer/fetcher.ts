@@ -63,16 +63,16 @@ export class Fetcher {
   async #run(): Promise<void> {
     while (!this.#closed && !this.#cluster.closed) {
       if (this.#readers.some(({ leader }) => leader < 0)) await this.#findLeaders();
-      if (this.#hasRoom()) this.#startPolls();
+      this.#startPolls(this.#hasRoom());
       await this.#wake.wait(LONG_POLL_MS);
     }
   }
 
-  #startPolls(): void {
+  #startPolls(room: boolean): void {
     const byBroker = new Map<number, PartitionReader[]>();
     const waiting = new Set<number>();
     for (const reader of this.#readers) {
-      if (reader.leader < 0 || this.#busyBrokers.has(reader.leader)) continue;
+      if (reader.leader < 0 || this.#busyBrokers.has(reader.leader) || !(room || reader.urgent)) continue;
       if (!reader.wantsMore) {
         waiting.add(reader.leader);
         continue;

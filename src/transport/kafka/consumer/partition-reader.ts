@@ -19,11 +19,21 @@ export interface Barrier {
   readonly next: bigint;
 }
 
+/** Where one event of a partition ends. */
+export interface Mark {
+  /** The log offset behind it. */
+  readonly next: bigint;
+  /** How many records it was: 2 for a changed key that was put together again. */
+  readonly records: number;
+}
+
 /** Collects what the decoder gives, up to a limit. */
 export interface Collected {
   readonly events: ChangeEvent[];
   bytes: number;
   readonly bytesMax: number;
+  /** Where the caller wants to know: one for each event. */
+  readonly marks?: Mark[];
 }
 
 /**
@@ -38,6 +48,8 @@ export class PartitionReader {
   fetchNext: bigint;
   leader = -1;
   fetching = false;
+  /** Others wait for what comes here next: it is fetched though memory is short. */
+  urgent = false;
   queuedBytes = 0;
   barrier: Barrier | null = null;
   /** The delete of a changed key, until the create behind it makes one update of both. */
@@ -85,12 +97,27 @@ export class PartitionReader {
     }
   }
 
-  /** The offset to save for what was given out so far; null where nothing is new since the last call. */
+  /** The log offset that the sink knows. */
+  get told(): bigint {
+    return this.#told;
+  }
+
+  /** The offset to save for what was given out so far. */
+  get offset(): Offset {
+    return { partition: this.key, position: this.#saved, next: this.#held ? this.#held.offset : this.#next };
+  }
+
+  /** As `offset`; null where nothing is new since the last call. */
   takeOffset(): Offset | null {
-    const next = this.#held ? this.#held.offset : this.#next;
-    if (next === this.#told) return null;
-    this.#told = next;
-    return { partition: this.key, position: this.#saved, next };
+    const { offset } = this;
+    if (offset.next === this.#told) return null;
+    this.#told = offset.next!;
+    return offset;
+  }
+
+  /** Everything below the log offset `end` was given out. */
+  reached(end: bigint): boolean {
+    return this.#next >= end && !this.#held;
   }
 
   /** The position that goes with an offset before a held delete. */
@@ -100,7 +127,7 @@ export class PartitionReader {
   }
 
   /** Decodes into `into` until nothing is left, it is full, or something must happen first. */
-  decode(into: Collected, headers: HeaderDecoder, codec: EventCodec): Stop {
+  decode(into: Collected, headers: HeaderDecoder, codec: Pick<EventCodec, 'readEvent'>): Stop {
     const cursor = this.#cursor;
     for (;;) {
       if (this.barrier) return 'barrier';
@@ -135,7 +162,7 @@ export class PartitionReader {
     return event;
   }
 
-  #record(into: Collected, headers: HeaderDecoder, codec: EventCodec): Stop | null {
+  #record(into: Collected, headers: HeaderDecoder, codec: Pick<EventCodec, 'readEvent'>): Stop | null {
     const cursor = this.#cursor;
     const next = cursor.offset + 1n;
     if (cursor.valueEnd < 0) {
@@ -161,10 +188,12 @@ export class PartitionReader {
       return null;
     } else if (headers.keyChange === 'c' && this.#held && sameChange(this.#held.event, event)) {
       into.events.push(asUpdate(this.#held.event, event));
+      into.marks?.push({ next, records: 2 });
       this.#held = null;
     } else {
       this.#release(into);
       into.events.push(event);
+      into.marks?.push({ next, records: 1 });
     }
     this.#advance(event, part, next);
     return null;
@@ -190,10 +219,11 @@ export class PartitionReader {
   #release(into: Collected): void {
     if (!this.#held) return;
     into.events.push(this.#held.event);
+    into.marks?.push({ next: this.#held.offset + 1n, records: 1 });
     this.#held = null;
   }
 
-  #event(headers: HeaderDecoder, codec: EventCodec): ChangeEvent {
+  #event(headers: HeaderDecoder, codec: Pick<EventCodec, 'readEvent'>): ChangeEvent {
     const { bytes, valueAt, valueEnd } = this.#cursor;
     try {
       return codec.readEvent(bytes.subarray(valueAt, valueEnd), headers.meta());

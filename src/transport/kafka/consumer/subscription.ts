@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WaltideError } from '../../../errors.ts';
 import type { Delivery } from '../../../event/batch.ts';
+import { ChangeEvent } from '../../../event/change-event.ts';
 import type { EventCodec } from '../../../event/codec.ts';
 import type { Lsn } from '../../../event/lsn.ts';
 import type { Offset } from '../../../event/offset.ts';
@@ -8,7 +9,7 @@ import type { Subscription } from '../../transport.ts';
 import { type Cluster, partitionKey, type TopicPartition } from '../cluster.ts';
 import { decodeProgress, type Progress } from '../progress.ts';
 import { Tail } from '../tail.ts';
-import { progressTopic, schemaTopic } from '../topic.ts';
+import { progressTopic, schemaTopic, transactionTopic } from '../topic.ts';
 import { AppliedTracker } from './applied.ts';
 import { Decoding } from './decoding.ts';
 import { Fetcher } from './fetcher.ts';
@@ -17,12 +18,22 @@ import type { Assignment, MemberState } from './group-protocol.ts';
 import { PartitionReader } from './partition-reader.ts';
 import { startingOffsets } from './start.ts';
 import { type Collector, TableCollector } from './table-collector.ts';
+import { MARK_PREFIX } from './transaction-check.ts';
+import { TransactionCollector } from './transaction-collector.ts';
 import { Wake } from './wake.ts';
 
 const IDLE_MS = 1_000;
 const COMMIT_INTERVAL_MS = 5_000;
 /** A rebalance waits this long for what was handed out to be applied; below what the group waits for us. */
 const PAUSE_MS = 20_000;
+
+/** Records of the transaction topic, as events that take part in the order of the others. */
+const MARKS: Pick<EventCodec, 'readEvent'> = {
+  readEvent: (value, { transaction, seq }) => {
+    const message = { prefix: MARK_PREFIX, content: Buffer.from(value), transactional: true };
+    return new ChangeEvent('m', transaction, seq, 0, transaction.commitLsn, null, null, null, message);
+  },
+};
 
 export interface Subscriber {
   readonly name: string;
@@ -33,6 +44,7 @@ export interface Subscriber {
 /** One sink's view of the topics. See Transport.subscribe. */
 export class KafkaSubscription implements Subscription {
   readonly #sink: Subscriber;
+  readonly #marksTopic: string;
   readonly #cluster: Cluster;
   readonly #schemas: Tail;
   readonly #progress: Tail;
@@ -75,9 +87,16 @@ export class KafkaSubscription implements Subscription {
     this.#decoding = new Decoding(
       this.#schemas,
       (topic) => this.#topics.add(topic),
-      () => this.#codec,
+      (topic) => (topic === this.#marksTopic ? MARKS : this.#codec),
     );
-    this.#collector = new TableCollector(this.#decoding);
+    this.#marksTopic = transactionTopic(topicPrefix);
+    this.#collector =
+      sink.consistency === 'table'
+        ? new TableCollector(this.#decoding)
+        : new TransactionCollector(this.#decoding, {
+            bound: () => this.#bound(),
+            startsEmpty: () => this.startsEmpty,
+          });
     this.#progress = new Tail(cluster, progressTopic(topicPrefix));
     const failed = (error: Error) => this.#failed(error);
     this.#fetcher = new Fetcher(
@@ -194,10 +213,26 @@ export class KafkaSubscription implements Subscription {
   #learn(progress: Progress): boolean {
     const before = this.#topics.size;
     this.#latest = progress;
-    for (const topic of progress.ends.keys()) this.#topics.add(topic);
+    const topics = [...progress.ends.keys()].filter((topic) => !this.#isIgnored(topic));
+    for (const topic of topics) this.#topics.add(topic);
+    this.#wake.ring();
     this.#tracker.progress(progress);
     if (this.#topics.size > before) return true;
-    return [...progress.ends.keys()].some((topic) => this.#assignedTopics?.has(topic) === false);
+    return topics.some((topic) => this.#assignedTopics?.has(topic) === false);
+  }
+
+  /** Where transactions begin and end matters to those alone that put them together. */
+  #isIgnored(topic: string): boolean {
+    return topic === this.#marksTopic && this.#sink.consistency === 'table';
+  }
+
+  #bound(): Progress | null {
+    const latest = this.#latest;
+    if (!latest) return null;
+    for (const [topic, ends] of latest.ends) {
+      if (ends.some((end, i) => end > 0n && !this.#readers.has(partitionKey(topic, i)))) return null;
+    }
+    return latest;
   }
 
   #hasRoom(): boolean {
@@ -208,6 +243,7 @@ export class KafkaSubscription implements Subscription {
   }
 
   #isElsewhere(topic: string): boolean {
+    if (this.#isIgnored(topic)) return true;
     return this.#assignedTopics?.has(topic) === true && !this.#assignment!.partitions.has(topic);
   }
 
@@ -221,6 +257,8 @@ export class KafkaSubscription implements Subscription {
   }
 
   async #pause(): Promise<void> {
+    // It reads everything or nothing, so that nothing is handed over; a transaction may be on its way in parts.
+    if (this.#sink.consistency === 'transaction') return this.#commit();
     this.#paused = true;
     const deadline = Date.now() + PAUSE_MS;
     while ((this.#collecting || this.#outstanding.size > 0) && !this.#closed && Date.now() < deadline) await sleep(10);
@@ -229,6 +267,9 @@ export class KafkaSubscription implements Subscription {
 
   async #assigned(assignment: Assignment): Promise<void> {
     if (assignment.refused) throw secondStore(this.#sink.name);
+    const owned = [...this.#readers.values()];
+    if (this.#sink.consistency === 'transaction' && owned.some(({ topic }) => !assignment.partitions.has(topic)))
+      throw takenOver(this.#sink.name);
     if (this.#assignment && assignment.orphans.length > 0) throw orphaned(assignment.orphans);
     for (const offset of assignment.offsets) {
       const known = this.#positions.get(offset.partition);
@@ -250,7 +291,8 @@ export class KafkaSubscription implements Subscription {
     }
     await this.#openReaders(fresh, readers);
     for (const reader of readers.values())
-      reader.truncateIsBarrier = (assignment.partitions.get(reader.topic)?.length ?? 1) > 1;
+      reader.truncateIsBarrier =
+        this.#sink.consistency === 'table' && (assignment.partitions.get(reader.topic)?.length ?? 1) > 1;
     this.#readers = readers;
     this.#assignment = assignment;
     this.#assignedTopics = new Set(assignment.topics);
@@ -292,6 +334,14 @@ function secondStore(sink: string): WaltideError {
     'SINK_LOCKED',
     `Another process applies sink "${sink}" already, to another store: each of them would get a part of the tables`,
     'Stop one of the two, or give this sink a name of its own; a copy of a database file counts as another store once both are in use.',
+  );
+}
+
+function takenOver(sink: string): WaltideError {
+  return new WaltideError(
+    'SINK_LOCKED',
+    `Another process has taken over sink "${sink}", whose source transactions only one process can put together`,
+    'Stop one of the two.',
   );
 }
 
