@@ -135,7 +135,7 @@ describe('consistency: transaction', () => {
     const all: Tx[] = [];
     const store = new Store();
     let transport = await capture(prefix, { partitions: 1 + random.int(4) });
-    await transport.publish(new Tx(7n, true).add('t', a, null).add('r', a, ['1', 'copied']).batch());
+    await transport.publish(new Tx(15n, true).add('t', a, null).add('r', a, ['1', 'copied']).batch());
     for (let round = 0; round < 6; round++) {
       for (let i = 0; i < 40; i++) {
         const tx = new Tx(BigInt(1000 * (all.length + 1)));
@@ -148,7 +148,7 @@ describe('consistency: transaction', () => {
       // Killed: what was not durable is gone, and all that the slot was not told of comes again.
       await transport.close();
       const from = Math.max(0, all.length - 1 - random.int(30));
-      transport = await capture(prefix, {}, from === 0 ? 8n : BigInt(1000 * from + 32));
+      transport = await capture(prefix, {}, from === 0 ? 47n : BigInt(1000 * from + 32));
       for (const tx of all.slice(from)) await transport.publish(tx.batch());
     }
     await store.read(transport);
