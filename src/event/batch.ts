@@ -24,6 +24,6 @@ export interface Delivery {
   readonly bytes: number;
   /** To be saved together with the events, one per partition touched. */
   readonly offsets: readonly Offset[];
-  /** False where the delivery ends inside a source transaction. Always true on Kafka. */
+  /** False where the delivery ends inside a source transaction. Always true where only the order per table is kept. */
   readonly complete: boolean;
 }

@@ -48,6 +48,13 @@ export interface StoppedTableOf {
   readonly reason: string;
 }
 
+interface Opening {
+  readonly sink: Sink;
+  readonly type: string;
+  readonly batch: BatchConfig;
+  readonly consistency: 'table' | 'transaction';
+}
+
 /** How often "caught up" is asked; costs nothing, and bounds what it adds to a run's time. */
 const CAUGHT_UP_POLL_MS = 20;
 const BATCH_OF_OWN_SINKS = { rowsMax: 10_000, bytesMax: 8 * 1024 * 1024, lingerMs: 10 };
@@ -226,8 +233,8 @@ export class Pipeline {
     if (capture && config.transport.type === 'in-process') checkSinks(capture, sinks, log);
     if (capture)
       await transport.openCapture(identity, capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null));
-    for (const { sink, type, batch, state } of sinks) {
-      const subscription = await transport.subscribe(sink.name, state.offsets);
+    for (const { sink, type, batch, consistency, state } of sinks) {
+      const subscription = await transport.subscribe(sink.name, state.offsets, { consistency });
       this.#appliers.push({
         sink,
         type,
@@ -241,15 +248,13 @@ export class Pipeline {
     return capture ? capture.wal.inserted : await this.#applyTarget();
   }
 
-  async #openSinks(
-    identity: SourceIdentity,
-  ): Promise<{ sink: Sink; type: string; batch: BatchConfig; state: SinkState }[]> {
+  async #openSinks(identity: SourceIdentity): Promise<(Opening & { state: SinkState })[]> {
     const { config, log } = this.#options;
     const opened = [];
-    const all: { sink: Sink; type: string; batch: BatchConfig }[] = [];
-    for (const options of config.sinks)
-      all.push({ sink: await createSink(options, log), type: options.type, batch: options.batch });
-    for (const sink of this.#options.sinks ?? []) all.push({ sink, type: 'own', batch: BATCH_OF_OWN_SINKS });
+    const all: Opening[] = [];
+    for (const options of config.sinks) all.push({ sink: await createSink(options, log), ...options });
+    for (const sink of this.#options.sinks ?? [])
+      all.push({ sink, type: 'own', batch: BATCH_OF_OWN_SINKS, consistency: 'table' });
     for (const one of all) {
       this.#opened.push(one.sink);
       const state = await one.sink.open(identity);
