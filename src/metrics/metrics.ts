@@ -141,6 +141,24 @@ const FAMILIES: readonly Family[] = [
     'Tables that the sink no longer follows.',
     (sink) => sink.stopped.length,
   ),
+  sinkFamily(
+    'waltide_sink_dead_letters',
+    'gauge',
+    'Rows that are absent, since a column could not hold a value.',
+    (sink) => sink.losses?.deadLetters ?? null,
+  ),
+  sinkFamily(
+    'waltide_sink_nulled_values_total',
+    'counter',
+    'Values stored as NULL, since a column could not hold them.',
+    (sink) => sink.losses?.nulled ?? null,
+  ),
+  sinkFamily(
+    'waltide_sink_text_columns',
+    'gauge',
+    'Columns that hold text, since their type could not hold a value.',
+    (sink) => sink.losses?.textColumns.length ?? null,
+  ),
   {
     name: 'waltide_sink_table_events_total',
     help: 'Events applied, by table.',

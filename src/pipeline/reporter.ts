@@ -1,6 +1,5 @@
 import type { Config } from '../config/schema.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
-import type { Offset } from '../event/offset.ts';
 import type { ApplyLoop } from '../sink/apply-loop.ts';
 import type { Sink } from '../sink/sink.ts';
 import type { CopyProgress } from '../snapshot/initial.ts';
@@ -21,8 +20,6 @@ export interface Applier {
   readonly type: string;
   readonly loop: ApplyLoop;
   readonly subscription: Subscription;
-  /** What the sink had saved when it was opened. */
-  readonly offsets: readonly Offset[];
 }
 
 /** Makes one picture of a pipeline out of its parts. */
@@ -117,6 +114,7 @@ export class StatusReporter {
       lastError,
       tables: [...tables].map(([name, count]) => ({ name, events: count })),
       stopped: stopped.map((table) => ({ name: `${table.schema}.${table.table}`, reason: table.reason })),
+      losses: sink.losses?.() ?? null,
     };
   }
 

@@ -1,3 +1,4 @@
+import type { Losses } from '../sink/losses.ts';
 import type { CopyProgress } from '../snapshot/initial.ts';
 
 /** all = both ends in one process; capture ends at the transport, apply begins there. */
@@ -86,4 +87,6 @@ export interface SinkStatus {
   readonly lastError: string | null;
   readonly tables: readonly { readonly name: string; readonly events: number }[];
   readonly stopped: readonly { readonly name: string; readonly reason: string }[];
+  /** Null for a sink that keeps no count of them. */
+  readonly losses: Losses | null;
 }

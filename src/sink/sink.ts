@@ -1,6 +1,7 @@
 import type { Delivery } from '../event/batch.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Relation } from '../event/relation.ts';
+import type { Losses } from './losses.ts';
 
 /** A table that a sink no longer follows, and why. Set durably; no restart takes it up again by itself. */
 export interface StoppedTable {
@@ -51,9 +52,8 @@ export interface Sink {
   apply(delivery: Delivery): Promise<boolean>;
   /** Resolves = the table is durably marked as stopped, and what a snapshot gathers is dropped unless that goes on. */
   stopTable(relation: Relation, reason: string, snapshotGoesOn: boolean): Promise<void>;
-  /** Durably back to `to`: these tables (null: all) are applied once more, idempotently, up to where the sink stood. */
-  rewind?(to: readonly Offset[], tables: readonly { schema: string; table: string }[] | null): Promise<void>;
   /** Read-only SQL for `waltide query`, where the store speaks SQL. Rejects after `timeoutMs`. */
   query?(sql: string, limits: { rowsMax: number; timeoutMs: number }): Promise<QueryResult>;
+  losses?(): Losses | null; // Null where the sink is not open.
   close(): Promise<void>;
 }

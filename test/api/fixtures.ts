@@ -19,6 +19,7 @@ export function sinkStatus(changes: Partial<SinkStatus> = {}): SinkStatus {
     lastError: null,
     tables: [{ name: 'public.a "b"', events: 42 }],
     stopped: [],
+    losses: { textColumns: [], deadLetters: 0, nulled: 0 },
     ...changes,
   };
 }

@@ -160,6 +160,7 @@ function describeProcess(status: PipelineStatus, paint: Paint): string {
       lines.push(`${paint('red', 'last error')} of ${sink.name}: ${printable(sink.lastError)}`);
     for (const table of sink.stopped)
       lines.push(`${paint('red', 'stopped')} in ${sink.name}: ${printable(table.name)}: ${printable(table.reason)}`);
+    lines.push(...lossLines(sink, paint));
   }
   const tables = sinks.flatMap((sink) =>
     sink.tables.map((table) => [sink.name, table.name, formatCount(table.events)]),
@@ -167,6 +168,16 @@ function describeProcess(status: PipelineStatus, paint: Paint): string {
   if (tables.length > 0)
     lines.push('', formatTable([{ title: 'sink' }, { title: 'table' }, { title: 'events', align: 'right' }], tables));
   return lines.join('\n');
+}
+
+function lossLines({ name, losses }: SinkStatus, paint: Paint): string[] {
+  const lines: string[] = [];
+  const { textColumns = [], deadLetters = 0, nulled = 0 } = losses ?? {};
+  if (textColumns.length > 0) lines.push(`as text in ${name}: ${textColumns.map(printable).join(', ')}`);
+  if (deadLetters > 0)
+    lines.push(`${paint('red', 'set aside')} in ${name}: ${formatCount(deadLetters)} rows, see _waltide.dead_letters`);
+  if (nulled > 0) lines.push(`${paint('yellow', 'stored as NULL')} in ${name}: ${formatCount(nulled)} values`);
+  return lines;
 }
 
 function sinkTable(sinks: readonly SinkStatus[]): string {

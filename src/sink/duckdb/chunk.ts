@@ -122,7 +122,7 @@ export class ChunkWriter {
   }
 
   #parse(count: number): void {
-    if (!isUtf8(this.#heap.bytes.subarray(0, this.#heap.length))) this.#refuseEncoding(count);
+    if (!isUtf8(this.#heap.bytes.subarray(0, this.#heap.length))) this.#checkEncoding(count);
     for (const slot of this.#slots) {
       if (!slot.filler) continue;
       try {
@@ -133,8 +133,8 @@ export class ChunkWriter {
     }
   }
 
-  /** A database in SQL_ASCII can hold any bytes; DuckDB text is UTF-8. */
-  #refuseEncoding(count: number): never {
+  /** A database in SQL_ASCII can hold any bytes; DuckDB text is UTF-8. Columns that are not loaded do not matter. */
+  #checkEncoding(count: number): void {
     for (const slot of this.#slots) {
       for (let i = 0; slot.filler && i < count; i++) {
         const { starts, ends } = slot.cells;
@@ -142,7 +142,6 @@ export class ChunkWriter {
         throw new LoadError(slot.part, slot.column, new ValueError(i, 'a value is not valid UTF-8'), false);
       }
     }
-    throw new LoadError(0, 0, new ValueError(0, 'a value is not valid UTF-8'), false);
   }
 
   /** One native copy of the heap, held by the chunk itself; strings of the other columns point into it. */

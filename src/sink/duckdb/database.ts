@@ -209,7 +209,9 @@ export function isFatal(error: unknown): boolean {
 
 /** True where a statement needed more than the memory limit. */
 export function isOutOfMemory(error: unknown): boolean {
-  return /^Out of Memory Error|could not allocate block/i.test(duckdbMessage(error)) && !isFatal(error);
+  return (
+    /^Out of Memory Error|could not allocate block|failed to pin block/i.test(duckdbMessage(error)) && !isFatal(error)
+  );
 }
 
 /** SINK_FULL or SINK, which may both pass by themselves; INTERNAL for a fault of this program. */

@@ -1,23 +1,32 @@
 import { setImmediate } from 'node:timers/promises';
+import type { DuckdbSinkConfig } from '../../config/schema.ts';
 import { RejectedError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import type { ChangeEvent } from '../../event/change-event.ts';
 import { type Relation, relationName } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
 import { BagCompactor, KeyedCompactor, KeylessError } from '../compact.ts';
+import type { Losses } from '../losses.ts';
 import { Adaptions } from './adaptions.ts';
 import { blamesData, type DuckdbFile } from './database.ts';
+import { DeadLetters } from './dead-letters.ts';
 import { Layout, sqlName, type TableName } from './layout.ts';
 import type { Loader } from './loader.ts';
 import { statementError } from './messages.ts';
 import { quoteText, shadowTable, targetSchema } from './names.ts';
-import { type Building, type Run, TablePlan } from './plan.ts';
+import { type Building, TablePlan } from './plan.ts';
 import { checkRelation, createColumns, evolve, type SinkColumn, sameShape } from './schema.ts';
+import { SetAside } from './set-aside.ts';
 import { readRows, type SinkTable, type State, type TableShape } from './state.ts';
 import { type MisfitError, runTarget, TableWriter } from './table.ts';
 
 /** Events looked at before other work of the process gets its turn: about 2 ms. */
 const EVENTS_PER_TURN = 4096;
+
+export interface WriterOptions {
+  readonly onUnrepresentable: DuckdbSinkConfig['onUnrepresentable'];
+  readonly log: Log;
+}
 
 /** A building, and its columns as of each of its runs. */
 interface Evolved {
@@ -34,19 +43,34 @@ export class DeliveryWriter {
   readonly #layout: Layout;
   readonly #tables: TableWriter;
   readonly #log: Log;
+  readonly #letters: DeadLetters;
+  readonly #aside: SetAside;
   readonly #adaptions = new Adaptions();
 
-  constructor(file: DuckdbFile, state: State, loader: Loader, log: Log) {
+  constructor(file: DuckdbFile, state: State, loader: Loader, options: WriterOptions) {
     this.#file = file;
     this.#state = state;
     this.#layout = new Layout(file.connection);
     this.#tables = new TableWriter(file.connection, loader, this.#layout);
-    this.#log = log;
+    this.#log = options.log;
+    this.#letters = new DeadLetters(file.connection);
+    this.#aside = new SetAside(options.onUnrepresentable, this.#letters, options.log);
   }
 
-  /** A new transaction begins. */
-  begin(): void {
+  /** A new transaction has begun. */
+  async begin(): Promise<void> {
     this.#layout.begin();
+    await this.#letters.begin();
+  }
+
+  /** What became of values that no column could hold. */
+  get losses(): Losses {
+    const textColumns = this.#state
+      .tables()
+      .flatMap(({ schema, table, live }) =>
+        (live?.columns ?? []).filter(({ text }) => text).map(({ name }) => `${schema}.${table}.${name}`),
+      );
+    return { textColumns, deadLetters: this.#letters.open, nulled: this.#aside.nulled };
   }
 
   /** Throws a RejectedError for the first table that cannot be held, a MisfitError to be tried again after `adapt`. */
@@ -87,10 +111,11 @@ export class DeliveryWriter {
     return plans.values();
   }
 
-  /** The next `write` alters the column so that it holds the value. Throws a RejectedError where nothing can be done. */
+  /** The next `write` gets on with the value. Throws a RejectedError where nothing can be done. */
   adapt(misfit: MisfitError): void {
-    this.#adaptions.add(misfit);
     const { relation, column, label } = misfit;
+    if (label === null && this.#aside.watch(relation)) return;
+    this.#adaptions.add(misfit);
     if (label !== null) return;
     const where = { table: relationName(relation), column };
     this.#log.warn(where, `the column becomes VARCHAR in PostgreSQL's text form: ${misfit.message}`);
@@ -106,7 +131,7 @@ export class DeliveryWriter {
     if (before.shadow && plan.live?.at !== 'shadow' && plan.shadow?.at !== 'shadow')
       await this.#layout.drop(shadowName);
     const live = plan.live && (await this.#writeLive(plan, plan.live, name));
-    const shadow = plan.shadow && (await this.#writeShadow(before, plan.shadow, name));
+    const shadow = plan.shadow && (await this.#writeShadow(before, plan.shadow, name, live !== null));
     const snapshot = plan.shadow?.snapshot ?? null;
     await this.#save(before, {
       schema,
@@ -122,7 +147,7 @@ export class DeliveryWriter {
       const evolved = this.#evolve(live);
       // All DDL goes before all rows, so that no stored row has been deleted yet.
       await this.#place(evolved, name, plan.before);
-      await this.#writeRuns(evolved, sqlName(name));
+      await this.#writeRuns(evolved, sqlName(name), false);
       return evolved.shape;
     } catch (error) {
       const known = blamesData(error) ? statementError(plan.before, error) : error;
@@ -132,7 +157,7 @@ export class DeliveryWriter {
     }
   }
 
-  async #writeShadow(before: SinkTable, shadow: Building, name: TableName): Promise<TableShape> {
+  async #writeShadow(before: SinkTable, shadow: Building, name: TableName, isSecond: boolean): Promise<TableShape> {
     const evolved = this.#evolve(shadow);
     const shadowName = { ...name, table: shadowTable(name.table) };
     if (shadow.from) await this.#layout.alter(shadowName, shadow.from.columns, evolved.shape.columns);
@@ -140,7 +165,7 @@ export class DeliveryWriter {
       await this.#checkName(before, name);
       await this.#layout.create(shadowName, evolved.shape.columns);
     }
-    await this.#writeRuns(evolved, sqlName(shadowName));
+    await this.#writeRuns(evolved, sqlName(shadowName), isSecond);
     return evolved.shape;
   }
 
@@ -153,9 +178,11 @@ export class DeliveryWriter {
     if (!same) await this.#state.saveTable(after);
   }
 
-  async #writeRuns({ building, steps, shape }: Evolved, name: string): Promise<void> {
-    for (const [index, run] of building.runs.entries()) {
-      const target = runTarget(name, run, steps[index]!, shape.columns);
+  /** `isSecond` where another table has taken the streamed events of this one before. */
+  async #writeRuns({ building, steps, shape }: Evolved, name: string, isSecond: boolean): Promise<void> {
+    for (const [index, all] of building.runs.entries()) {
+      const target = runTarget(name, all, steps[index]!, shape.columns);
+      const run = { ...all, events: await this.#aside.sift(target, all.events, isSecond) };
       if (run.relation.key.length > 0)
         await this.#tables.applyKeyed(target, await compact(new KeyedCompactor(run.relation, run.stored), run));
       else await this.#tables.applyBag(target, await compact(new BagCompactor(run.relation), run));
@@ -239,7 +266,7 @@ function sameTable(a: TableShape | null, b: TableShape | null): boolean {
 
 async function compact<C, K extends { add(event: ChangeEvent): void; finish(): C }>(
   compactor: K,
-  run: Run,
+  run: { readonly relation: Relation; readonly events: readonly ChangeEvent[] },
 ): Promise<C> {
   const { schema, table } = run.relation;
   for (let i = 0; i < run.events.length; i++) {

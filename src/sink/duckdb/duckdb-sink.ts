@@ -6,6 +6,7 @@ import type { SourceIdentity } from '../../event/offset.ts';
 import type { Relation } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
 import { VERSION } from '../../version.ts';
+import type { Losses } from '../losses.ts';
 import type { QueryResult, Sink, SinkState } from '../sink.ts';
 import { DuckdbFile, isFatal, isOutOfMemory, storeError } from './database.ts';
 import { DeliveryWriter } from './delivery.ts';
@@ -154,6 +155,10 @@ class DuckdbSink implements Sink {
     file.close();
   }
 
+  losses(): Losses | null {
+    return this.#opened?.writer.losses ?? null;
+  }
+
   close(): Promise<void> {
     return this.#exclusive(async () => {
       const opened = this.#opened;
@@ -187,7 +192,10 @@ class DuckdbSink implements Sink {
     try {
       const state = new State(file.connection);
       await state.load(identity, file.path, VERSION);
-      const writer = new DeliveryWriter(file, state, new Loader(file.connection), this.#log);
+      const writer = new DeliveryWriter(file, state, new Loader(file.connection), {
+        onUnrepresentable: this.#config.onUnrepresentable,
+        log: this.#log.child({ sink: this.name }),
+      });
       this.#opened = { file, state, writer };
       return this.#opened;
     } catch (error) {
@@ -201,7 +209,7 @@ class DuckdbSink implements Sink {
     const { connection } = opened.file;
     try {
       await duckdb.query(connection, 'BEGIN');
-      opened.writer.begin();
+      await opened.writer.begin();
       await work();
       await duckdb.query(connection, 'COMMIT');
       opened.state.committed();

@@ -1,0 +1,156 @@
+import type { DuckdbSinkConfig } from '../../config/schema.ts';
+import { ChangeEvent, type Op } from '../../event/change-event.ts';
+import { type Relation, relationName } from '../../event/relation.ts';
+import type { Row } from '../../event/row.ts';
+import type { Log } from '../../log.ts';
+import { type DeadLetters, rowName } from './dead-letters.ts';
+import { type Misfit, RowCheck, withNulls } from './row-check.ts';
+import { targetOfColumn } from './schema.ts';
+import type { RunTarget } from './table.ts';
+
+/** An event's rows as far as they fit. */
+interface Looked {
+  readonly event: ChangeEvent;
+  /** False where what names the row does not fit, so that no such row can be stored. */
+  readonly beforeFits: boolean;
+  readonly afterFits: boolean;
+  /** Why the new row cannot be held; null where it can. */
+  readonly reason: string | null;
+}
+
+/**
+ * Under `onUnrepresentable: dead-letter | null`: takes out of a table's events what its columns cannot hold. A row that
+ * is set aside is absent from the table until a change brings it whole again, or deletes it. Not the old row instead:
+ * a later update that leaves out unchanged values would be completed from values that are not the source's.
+ */
+export class SetAside {
+  readonly #policy: DuckdbSinkConfig['onUnrepresentable'];
+  readonly #letters: DeadLetters;
+  readonly #log: Log;
+  /** Tables whose rows are looked at one by one, since one of them did not fit. */
+  readonly #watched = new Set<string>();
+  #nulled = 0;
+
+  constructor(policy: DuckdbSinkConfig['onUnrepresentable'], letters: DeadLetters, log: Log) {
+    this.#policy = policy;
+    this.#letters = letters;
+    this.#log = log;
+  }
+
+  /** Values stored as NULL since the start; those of a transaction that was tried again count twice. */
+  get nulled(): number {
+    return this.#nulled;
+  }
+
+  /** False where the table is watched already, or nothing is to be set aside: looking again would change nothing. */
+  watch(relation: Relation): boolean {
+    if (this.#policy === 'text' || this.#watched.has(relationName(relation))) return false;
+    this.#watched.add(relationName(relation));
+    return true;
+  }
+
+  /**
+   * The events without what does not fit. `isSecond` where another table has taken those that were streamed before, so
+   * that they are recorded already.
+   */
+  async sift(target: RunTarget, events: readonly ChangeEvent[], isSecond: boolean): Promise<readonly ChangeEvent[]> {
+    const { relation } = target;
+    if (this.#policy === 'text' || !(this.#watched.has(relationName(relation)) || this.#letters.isOpen(relation)))
+      return events;
+    const check = new RowCheck(target.columns.map((column) => column && targetOfColumn(column)));
+    const before = { open: this.#letters.open, nulled: this.#nulled };
+    const rest: ChangeEvent[] = [];
+    for (const event of events) {
+      const records = !isSecond || event.transaction.snapshot !== null;
+      const left = this.#left(this.#look(event, check, relation), records);
+      if (left) rest.push(left);
+    }
+    await this.#letters.flush(relation);
+    const where = { table: relationName(relation) };
+    const aside = this.#letters.open - before.open;
+    if (aside > 0) this.#log.error({ ...where, rows: aside }, 'rows are set aside in _waltide.dead_letters');
+    const nulled = this.#nulled - before.nulled;
+    if (nulled > 0) this.#log.warn({ ...where, values: nulled }, 'values are stored as NULL that do not fit');
+    return rest;
+  }
+
+  #look(event: ChangeEvent, check: RowCheck, relation: Relation): Looked {
+    let { before, after } = event;
+    let old = before ? check.misfits(before) : [];
+    if (this.#mends(old, relation)) {
+      before = withNulls(before!, columnsOf(old));
+      old = [];
+    }
+    // Values that the new row leaves out are the old one's.
+    const inherited = old.filter(({ column }) => after?.isUnchanged(column));
+    let misfits = after ? [...check.misfits(after), ...inherited] : [];
+    if (this.#mends(misfits, relation)) {
+      after = withNulls(after!, columnsOf(misfits));
+      this.#nulled += misfits.length;
+      misfits = [];
+    }
+    const [first] = misfits;
+    return {
+      event: replaced(event, event.op, before, after),
+      beforeFits: !old.some(({ column }) => names(relation, column)),
+      afterFits: !misfits.some(({ column }) => names(relation, column)),
+      reason: first ? `column "${relation.columns[first.column]!.name}": ${first.reason}` : null,
+    };
+  }
+
+  /** True where NULL takes the place of them. A key cannot be NULL. */
+  #mends(misfits: readonly Misfit[], relation: Relation): boolean {
+    return (
+      this.#policy === 'null' && misfits.length > 0 && !misfits.some(({ column }) => relation.key.includes(column))
+    );
+  }
+
+  #left({ event, beforeFits, afterFits, reason }: Looked, records: boolean): ChangeEvent | null {
+    const { op, before, after } = event;
+    const relation = event.relation!;
+    if (op === 't') {
+      if (records) this.#letters.resolve(relation);
+      return event;
+    }
+    if (op === 'm') return event;
+    const old = before ?? after!;
+    const wasAside = this.#letters.isOpen(relation, rowName(relation, old));
+    if (op === 'd') {
+      if (records) this.#letters.resolve(relation, rowName(relation, old));
+      return beforeFits ? event : null;
+    }
+    const lacks = op === 'u' && (wasAside || !beforeFits) && isIncomplete(event);
+    const why = reason ?? (lacks ? 'it leaves out unchanged values of a row that is set aside' : null);
+    if (records && (wasAside || why !== null)) {
+      this.#letters.resolve(relation, rowName(relation, old));
+      if (why !== null) this.#letters.add(event, rowName(relation, after!), why);
+      else this.#letters.resolve(relation, rowName(relation, after!));
+    }
+    if (why === null) return beforeFits ? event : replaced(event, 'c', null, after);
+    // What is stored of it goes.
+    if (before) return beforeFits ? replaced(event, 'd', before, null) : null;
+    return afterFits ? replaced(event, 'd', after, null) : null;
+  }
+}
+
+/** True for a column that tells rows apart. */
+function names(relation: Relation, column: number): boolean {
+  return relation.key.length === 0 || relation.key.includes(column);
+}
+
+const columnsOf = (misfits: readonly Misfit[]): number[] => misfits.map(({ column }) => column);
+
+function replaced(event: ChangeEvent, op: Op, before: Row | null, after: Row | null): ChangeEvent {
+  if (op === event.op && before === event.before && after === event.after) return event;
+  const { transaction, seq, tableSeq, lsn, relation, message } = event;
+  return new ChangeEvent(op, transaction, seq, tableSeq, lsn, relation, before, after, message);
+}
+
+/** True where the new row lacks values that the old one, whole under REPLICA IDENTITY FULL, does not bring. */
+function isIncomplete({ relation, before, after }: ChangeEvent): boolean {
+  return relation!.columns.some(
+    (_, column) =>
+      after!.isUnchanged(column) &&
+      (before === null || relation!.replicaIdentity !== 'f' || before.isUnchanged(column)),
+  );
+}
