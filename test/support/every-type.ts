@@ -385,3 +385,12 @@ export const TYPES: readonly TypeCase[] = [
   array('tinies', ['{"{1,2}"}'], { typed: 'VARCHAR[]' }),
   array('bit(2)', ['{10,01}'], { typed: 'VARCHAR[]', wide: shapes('10', '01') }),
 ];
+
+/** The types of pgvector, which is no part of PostgreSQL. */
+export const VECTORS: readonly TypeCase[] = [
+  { type: 'vector', values: ['[1,2,3]', '[0.1,-0,1e-45,3.4028235e+38]', `[${'0.5,'.repeat(1999)}1]`] },
+  { type: 'vector(3)', values: ['[1e-7,1e+07,123456.7]'] },
+  { type: 'halfvec', values: ['[1,-2.5,65504,6e-08]'] },
+  { type: 'sparsevec', values: ['{1:1.5,3:-2}/5', '{}/16000'] },
+  array('vector', ['{"[1,2]",NULL}'], { typed: 'VARCHAR[]', wide: shapes('"[1,2]"', '"[3]"') }),
+];

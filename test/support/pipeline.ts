@@ -48,7 +48,7 @@ export function testPipeline(
 export async function catchUp(
   config: Config,
   options: { recopy?: boolean; sinks?: readonly Sink[] } = {},
-): Promise<readonly StoppedTableOf[]> {
+): Promise<StoppedTableOf[]> {
   const timeout = AbortSignal.timeout(40_000);
   const pipeline = new Pipeline({ config, role: 'all', log, ...options });
   let status = pipeline.status();
