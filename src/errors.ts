@@ -29,6 +29,8 @@ export const POLICIES = {
   SLOT_AHEAD: { side: 'source', retry: false },
   SLOT_BLOCKED: { side: 'source', retry: false },
   CLUSTER_MISMATCH: { side: 'source', retry: false },
+  TIMELINE: { side: 'source', retry: false },
+  TIMELINE_CHANGED: { side: 'source', retry: false },
   TRANSPORT_UNREACHABLE: { side: 'transport', retry: true },
   TRANSPORT_AUTHENTICATION: { side: 'transport', retry: false },
   TOPIC_MISSING: { side: 'transport', retry: false },

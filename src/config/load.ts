@@ -111,6 +111,7 @@ const PATH_KEYS = configKeys.filter((key) => key.shape.mark === 'path').map((key
 function withAbsolutePaths(config: Config, baseDir: string): Config {
   for (const path of PATH_KEYS) makeAbsolute(config, path, baseDir);
   config.source.url = withAbsolutePems(config.source.url, baseDir);
+  if (config.source.primaryUrl) config.source.primaryUrl = withAbsolutePems(config.source.primaryUrl, baseDir);
   return config;
 }
 

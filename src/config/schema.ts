@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { hostsFault } from './hosts.ts';
 
 /*
  * Every key, its default, and why that default. The same schema checks files and the environment, names the
@@ -25,11 +26,11 @@ const postgresUrl = z
   .string()
   .min(1)
   .regex(/^postgres(ql)?:\/\//, 'must be a URL such as postgres://user:password@host:5432/database')
-  .refine(
+  .superRefine((url, context) => {
     // Without the scheme this is another schema's fault; said twice it would only confuse.
-    (url) => !/^postgres(ql)?:\/\//.test(url) || URL.canParse(url),
-    'cannot be read as a URL; write "@", "/", "#", "?" and ":" in a password as %40, %2F, %23, %3F and %3A',
-  );
+    const fault = /^postgres(ql)?:\/\//.test(url) ? hostsFault(url) : null;
+    if (fault !== null) context.addIssue({ code: 'custom', message: fault });
+  });
 
 const share = z.number().gt(0).max(1);
 const walBudget = z.strictObject({
@@ -59,8 +60,26 @@ const retain = z.strictObject({
 
 const source = z.strictObject({
   url: postgresUrl.meta(
-    about('postgres:// URL of the database; sslmode, sslrootcert and other libpq parameters are honoured.'),
+    about(
+      'postgres:// URL of the database; sslmode, sslrootcert and other libpq parameters are honoured. Several hosts, a:5432,b:5432, are tried in turn; target_session_attrs=read-write takes the one that is the primary.',
+    ),
   ),
+  primaryUrl: postgresUrl
+    .optional()
+    .meta(
+      about(
+        'The primary, where `url` is a standby (PostgreSQL 16 and later): for the publication, the control schema, heartbeats and watermarks, none of which can be written on a standby.',
+      ),
+    ),
+  /** It needs settings on primary and standby that only their owner can make; `waltide doctor` says which. */
+  failover: z
+    .boolean()
+    .default(false)
+    .meta(
+      about(
+        'Make the slot a failover slot (PostgreSQL 17 and later), which standbys keep in step, so that it survives a promotion.',
+      ),
+    ),
   slot: slotName.default('waltide').meta(about('Logical replication slot; created when absent.')),
   publication: z
     .string()

@@ -14,7 +14,10 @@ export interface Offset {
 export interface SourceIdentity {
   /** `system_identifier` of IDENTIFY_SYSTEM: unique per initdb, an unsigned 64-bit number as text. */
   readonly systemIdentifier: string;
+  /** Counts the promotions of standbys: each begins a timeline of its own, which shares the WAL up to where it branches off. */
   readonly timeline: number;
+  /** Where the timelines before it ended, as LSNs in text; left out on the first one. */
+  readonly ancestors?: readonly { readonly timeline: number; readonly end: string }[];
   readonly slot: string;
   readonly database: string;
 }

@@ -8,7 +8,8 @@ import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
 import { connect } from '../postgres/connection.ts';
 import { type CopiedTable, markCopying, markStreaming, migrate, readSlotRecord } from '../postgres/control.ts';
-import { identify } from '../postgres/identity.ts';
+import { alterFailover, checkFailoverVersion, slotGone } from '../postgres/failover.ts';
+import { identify, withAncestors } from '../postgres/identity.ts';
 import { DURABLE, forgetMarks, type Marks, momentsSince, readMarks } from '../postgres/positions.ts';
 import { type EnsuredPublication, ensurePublication } from '../postgres/publication.ts';
 import { checkServer, readServer } from '../postgres/server.ts';
@@ -103,8 +104,10 @@ export class Capture {
     const { config, log, recopy } = this.#options;
     const client = await this.#connect();
     try {
-      checkServer(await readServer(client));
-      this.#identity = await identify(client, config.source.slot);
+      const server = await readServer(client);
+      checkServer(server);
+      checkFailoverVersion(config.source.failover, server.version);
+      this.#identity = await withAncestors(await identify(client, config.source.slot), () => this.#replication());
       await migrate(client);
       this.wal = await walPosition(client);
       this.#slot = await this.#findSlot(client, recopy, signal);
@@ -138,11 +141,7 @@ export class Capture {
     // Even on request, a slot of another plugin or database is not ours to drop.
     if (slot) checkOwner(slot, this.#identity!.database);
     if (!slot && record?.state === 'streaming' && !recopy)
-      throw new WaltideError(
-        'SLOT_MISSING',
-        `slot "${name}" is gone, though its first copy was finished: changes since then are missing`,
-        'Make a new slot and copy every table anew with `waltide run --recopy`.',
-      );
+      throw slotGone(name, this.#identity!, config.source.failover);
     if (slot && !record && !recopy)
       throw new WaltideError(
         'SLOT_FOREIGN',
@@ -153,6 +152,7 @@ export class Capture {
     await waitUntilReleased(client, name, config.source.slotWaitMs, log, signal);
     if (record?.state === 'streaming' && !recopy) {
       checkSlot(slot, this.#identity!.database);
+      await alterFailover(slot, config.source.failover, () => this.#replication(), log);
       this.#copied = record.tables;
       return (await readSlot(client, name)) ?? null;
     }
@@ -170,11 +170,7 @@ export class Capture {
     const { url, slot, slotCreateWaitMs, connectTimeoutMs } = config.source;
     const tables = this.#publication!.tables;
     const control = await this.#connect();
-    const replication = await connect(url, {
-      applicationName: `waltide ${slot}`,
-      replication: true,
-      timeoutMs: connectTimeoutMs,
-    });
+    const replication = await this.#replication();
     try {
       await markCopying(control, slot);
       await forgetMarks(control, slot);
@@ -183,7 +179,7 @@ export class Capture {
       const { consistentPoint, snapshotName } = await createSlot(
         replication,
         control,
-        { name: slot, waitMs: slotCreateWaitMs, snapshot: 'export' },
+        { name: slot, waitMs: slotCreateWaitMs, snapshot: 'export', failover: config.source.failover },
         log,
       );
       failpoint('after-slot');
@@ -331,6 +327,11 @@ export class Capture {
   async close(): Promise<void> {
     await this.#heartbeat.stop();
     await this.#source?.close();
+  }
+
+  #replication(): Promise<pg.Client> {
+    const { url, slot, connectTimeoutMs } = this.#options.config.source;
+    return connect(url, { applicationName: `waltide ${slot}`, replication: true, timeoutMs: connectTimeoutMs });
   }
 
   #connect(): Promise<pg.Client> {

@@ -1,6 +1,7 @@
 import type { Config } from '../config/schema.ts';
 import { WaltideError } from '../errors.ts';
-import { formatLsn } from '../event/lsn.ts';
+import { formatLsn, type Lsn } from '../event/lsn.ts';
+import { checkTimeline } from '../event/timeline.ts';
 import type { Log } from '../log.ts';
 import { checkOffset } from '../postgres/slot.ts';
 import type { Sink, SinkState } from '../sink/sink.ts';
@@ -27,8 +28,11 @@ export function checkRole(config: Config, role: Role, ownSinks: number): void {
 /** In-process the slot is the only log there is, so each sink must stand within what it still holds. */
 export function checkSinks(capture: Capture, sinks: readonly { sink: Sink; state: SinkState }[], log: Log): void {
   const slot = capture.confirmed;
-  if (!slot) return;
-  const { flushed } = capture.wal;
+  const { flushed, inserted } = capture.wal;
+  if (!slot) {
+    for (const { sink, state } of sinks) checkCopyIsNewer(sink.name, state.offsets[0]?.position.commitLsn, inserted);
+    return;
+  }
   for (const { sink, state } of sinks) {
     const offset = state.offsets[0];
     if (!offset)
@@ -38,6 +42,8 @@ export function checkSinks(capture: Capture, sinks: readonly { sink: Sink; state
         'A sink that is new, or whose file was deleted, needs every row: copy anew with `waltide run --recopy` (all sinks are filled again).',
       );
     const at = offset.position.commitLsn;
+    if (state.timeline !== undefined)
+      checkTimeline(`sink "${sink.name}"`, state.timeline, offset.position, capture.identity!);
     const mark = capture.marks.get(sink.name);
     checkOffset(sink.name, at, slot, flushed, mark);
     if (capture.needFrom === 0n || at < capture.needFrom) capture.needFrom = at;
@@ -47,4 +53,19 @@ export function checkSinks(capture: Capture, sinks: readonly { sink: Sink; state
         'the sink stands before where it was: restored from an older backup? The slot still holds what it lacks; it goes on from there',
       );
   }
+}
+
+/** What a sink has seen is told by position: rows of a copy that lies before that would all be taken for seen. */
+function checkCopyIsNewer(sink: string, at: Lsn | undefined, inserted: Lsn): void {
+  if (at === undefined || at <= inserted) return;
+  throw new WaltideError(
+    'CLUSTER_MISMATCH',
+    `sink "${sink}" stands at ${formatLsn(at)}, beyond the end of the server's WAL at ${formatLsn(inserted)}: rows copied now would count as seen`,
+    'The server was restored, or a standby that was behind was promoted. Give the sink a new path, or copy when the server has written as much.',
+  );
+}
+
+/** A failure after which the pipeline only has to begin again; null for any other. */
+export function beginsAgain(failure: unknown): { reason: string } | null {
+  return failure instanceof WaltideError && failure.code === 'TIMELINE_CHANGED' ? { reason: failure.message } : null;
 }

@@ -13,7 +13,7 @@ import type { CopyProgress } from '../snapshot/initial.ts';
 import type { Transport } from '../transport/transport.ts';
 import { BudgetMinder } from './budget-minder.ts';
 import { Capture } from './capture.ts';
-import { checkRole, checkSinks } from './checks.ts';
+import { beginsAgain, checkRole, checkSinks } from './checks.ts';
 import { createTransport } from './create-transport.ts';
 import { type Applier, StatusReporter } from './reporter.ts';
 import { SlotWatch } from './slot-watch.ts';
@@ -145,7 +145,7 @@ export class Pipeline {
       this.#interrupt = null;
       this.#state = 'stopping';
       reading.abort();
-      again ??= this.#minder.remedy(failure);
+      again ??= this.#minder.remedy(failure) ?? beginsAgain(failure);
       // At once: what hangs in a sink must not keep the source's WAL.
       if ((again as BeginAgain | null)?.recopy) await this.#capture?.abandonSlot();
       await this.#drain(failure !== null || again !== null);

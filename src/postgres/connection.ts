@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import pg from 'pg';
 import { type ConnectionOptions, parse, toClientConfig } from 'pg-connection-string';
-import { messageOf, WaltideError } from '../errors.ts';
+import { type SessionAttributes, sessionAttributes, urlPerHost } from '../config/hosts.ts';
+import { type ErrorCode, messageOf, WaltideError } from '../errors.ts';
 
 /**
  * Session settings that decide how values look as text. Pinned on every connection, so that a snapshot's COPY and
@@ -32,9 +33,66 @@ export interface ConnectOptions {
 
 /**
  * Opens one session with pinned settings. `sslmode` follows libpq: absent or `prefer` tries TLS first and falls back.
+ * So do several hosts and `target_session_attrs`: the first server that has what is wanted is taken.
  * Rejects with SOURCE_UNREACHABLE, SOURCE_AUTHENTICATION, SOURCE_DATABASE_MISSING, SOURCE_BUSY or SOURCE_RIGHTS.
  */
 export async function connect(url: string, options: ConnectOptions): Promise<pg.Client> {
+  const urls = urlPerHost(url);
+  const wanted = sessionAttributes(url);
+  const refused: string[] = [];
+  // prefer-standby goes round twice: the second time any server will do.
+  for (const attributes of wanted === 'prefer-standby' ? (['standby', 'any'] as const) : [wanted]) {
+    for (const one of urls) {
+      try {
+        const client = await connectOne(one, options);
+        const unfit = attributes === 'any' ? null : await unfitness(client, attributes);
+        if (unfit === null) return client;
+        await client.end().catch(() => {});
+        refused.push(`${describeUrl(one)} is ${unfit}`);
+      } catch (error) {
+        // As in libpq: a server that refuses the login ends it, one that is down does not.
+        if (urls.length === 1 || !(error instanceof WaltideError && HOST_DOWN.has(error.code))) throw error;
+        refused.push(error.message);
+      }
+    }
+  }
+  throw new WaltideError(
+    'SOURCE_UNREACHABLE',
+    `no server of ${describeUrl(url)} will do (target_session_attrs=${wanted}): ${refused.join('; ')}`,
+    'Check the hosts in source.url, and that one of them is what target_session_attrs asks for.',
+  );
+}
+
+const HOST_DOWN: ReadonlySet<ErrorCode> = new Set(['SOURCE_UNREACHABLE', 'SOURCE_BUSY']);
+
+/** Null where the server is what is wanted, otherwise what it is. */
+async function unfitness(client: pg.Client, wanted: SessionAttributes): Promise<string | null> {
+  const { rows } = await client
+    .query<{ standby: boolean; read_only: boolean }>(
+      `SELECT pg_catalog.pg_is_in_recovery() AS standby, pg_catalog.current_setting('default_transaction_read_only')::bool AS read_only`,
+    )
+    .catch(async (error: unknown) => {
+      await client.end().catch(() => {});
+      throw new WaltideError(
+        'SOURCE_UNREACHABLE',
+        `asking a server what it is: ${messageOf(error)}`,
+        'It is tried again.',
+      );
+    });
+  const { standby, read_only } = rows[0]!;
+  switch (wanted) {
+    case 'primary':
+      return standby ? 'a standby' : null;
+    case 'standby':
+      return standby ? null : 'the primary';
+    case 'read-only':
+      return standby || read_only ? null : 'read-write';
+    default:
+      return standby ? 'a standby' : read_only ? 'read-only' : null;
+  }
+}
+
+async function connectOne(url: string, options: ConnectOptions): Promise<pg.Client> {
   const parsed = parseUrl(url);
   const mode = sslMode(url);
   if (mode === 'disable') return open(parsed, false, url, options);
@@ -53,7 +111,8 @@ function parseUrl(url: string): ConnectionOptions {
   try {
     // TLS is decided here, from the same parameters.
     const plain = new URL(url);
-    for (const key of ['sslmode', 'sslcert', 'sslkey', 'sslrootcert', 'ssl']) plain.searchParams.delete(key);
+    for (const key of ['sslmode', 'sslcert', 'sslkey', 'sslrootcert', 'ssl', 'target_session_attrs'])
+      plain.searchParams.delete(key);
     return parse(plain.toString());
   } catch (cause) {
     throw new WaltideError(
@@ -112,10 +171,10 @@ async function open(
   }
 }
 
-/** Host, port and database of a connection string, with no secrets: for messages. */
+/** Hosts, ports and database of a connection string, with no secrets: for messages. */
 export function describeUrl(url: string): string {
-  const { hostname, port, pathname } = new URL(url);
-  return `${hostname}:${port || '5432'}${pathname}`;
+  const each = urlPerHost(url).map((one) => new URL(one));
+  return `${each.map(({ hostname, port }) => `${hostname}:${port || '5432'}`).join(',')}${each[0]!.pathname}`;
 }
 
 function connectError(error: unknown, url: string): WaltideError {

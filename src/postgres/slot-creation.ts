@@ -15,6 +15,8 @@ export interface SlotCreation {
   readonly snapshot: 'export' | 'none';
   /** Ends with the session that makes it. */
   readonly temporary?: boolean;
+  /** Standbys keep a copy of it in step (PostgreSQL 17 and later). */
+  readonly failover?: boolean;
 }
 
 export interface CreatedSlot {
@@ -31,7 +33,7 @@ export interface CreatedSlot {
 export async function createSlot(
   replication: pg.Client,
   watcher: pg.Client,
-  { name, waitMs, snapshot, temporary = false }: SlotCreation,
+  { name, waitMs, snapshot, temporary = false, failover = false }: SlotCreation,
   log: Log,
 ): Promise<CreatedSlot> {
   const deadline = Date.now() + waitMs;
@@ -50,9 +52,14 @@ export async function createSlot(
     }
   }, BLOCKERS_INTERVAL_MS);
   try {
-    // The options in the form of before 15, which later servers take as well.
+    // The options in the form of before 15, which later servers take as well; failover has only the new one.
+    const options = failover
+      ? `(SNAPSHOT '${snapshot === 'export' ? 'export' : 'nothing'}', FAILOVER)`
+      : snapshot === 'export'
+        ? 'EXPORT_SNAPSHOT'
+        : 'NOEXPORT_SNAPSHOT';
     const { rows } = await replication.query<{ consistent_point: string; snapshot_name: string | null }>(
-      `CREATE_REPLICATION_SLOT "${name}" ${temporary ? 'TEMPORARY ' : ''}LOGICAL pgoutput ${snapshot === 'export' ? 'EXPORT_SNAPSHOT' : 'NOEXPORT_SNAPSHOT'}`,
+      `CREATE_REPLICATION_SLOT "${name}" ${temporary ? 'TEMPORARY ' : ''}LOGICAL pgoutput ${options}`,
     );
     return { consistentPoint: parseLsn(rows[0]!.consistent_point), snapshotName: rows[0]!.snapshot_name };
   } catch (error) {

@@ -23,6 +23,10 @@ export interface SlotInfo {
   readonly invalidation: string | null;
   /** Since when no process has used it; null while one does, and before PostgreSQL 17. */
   readonly inactiveSince: Date | null;
+  /** Standbys keep a copy of it in step; false before PostgreSQL 17. */
+  readonly failover: boolean;
+  /** On a standby (or one that was promoted): it is such a copy. */
+  readonly synced: boolean;
   readonly retainedBytes: number | null;
   readonly safeWalBytes: number | null;
 }
@@ -34,6 +38,8 @@ SELECT slot_name AS name, plugin, database, active, active_pid AS pid, confirmed
        COALESCE(pg_catalog.to_jsonb(s) ->> 'invalidation_reason',
                 CASE WHEN wal_status = 'lost' THEN 'wal_removed' WHEN (pg_catalog.to_jsonb(s) ->> 'conflicting')::bool THEN 'rows_removed' END) AS invalidation,
        (pg_catalog.to_jsonb(s) ->> 'inactive_since')::timestamptz AS inactive,
+       COALESCE((pg_catalog.to_jsonb(s) ->> 'failover')::bool, false) AS failover,
+       COALESCE((pg_catalog.to_jsonb(s) ->> 'synced')::bool, false) AS synced,
        pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::float8 AS retained
 FROM pg_catalog.pg_replication_slots s
 WHERE slot_type = 'logical' AND ($1::text IS NULL OR slot_name = $1) ORDER BY slot_name`;
@@ -50,6 +56,8 @@ interface SlotRow {
   temporary: boolean;
   invalidation: string | null;
   inactive: Date | null;
+  failover: boolean;
+  synced: boolean;
   safe: number | null;
   retained: number | null;
 }
@@ -69,6 +77,8 @@ async function select(client: pg.Client, slot: string | null): Promise<SlotInfo[
       temporary: row.temporary,
       invalidation: row.invalidation,
       inactiveSince: row.inactive,
+      failover: row.failover,
+      synced: row.synced,
       retainedBytes: row.retained,
       safeWalBytes: row.safe,
     }));

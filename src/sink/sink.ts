@@ -11,18 +11,17 @@ export interface StoppedTable {
 }
 
 /** What a sink holds of a table. It may be live and being filled again at once. */
-export interface FollowedTable {
-  readonly schema: string;
-  readonly table: string;
+export interface FollowedTable extends Omit<StoppedTable, 'reason'> {
   /** A snapshot of it was completed: it holds every row of the source as of the sink's offset. */
   readonly live: boolean;
-  /** Id of the snapshot whose rows are being gathered beside what is live; null where there is none. */
+  /** Id of the snapshot being gathered beside what is live; null where there is none. */
   readonly filling: string | null;
 }
 
 export interface SinkState {
-  /** Where to go on, one per partition; empty for a sink that has never applied anything. */
+  /** Where to go on, one per partition; empty for a sink that has never applied anything. `timeline`: the server's of then. */
   readonly offsets: readonly Offset[];
+  readonly timeline?: number;
   readonly stopped: readonly StoppedTable[];
   /** Null for a sink that does not remember tables: it is given every event, apart from snapshots for others. */
   readonly tables: readonly FollowedTable[] | null;

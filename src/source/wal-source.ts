@@ -145,6 +145,13 @@ export class WalSource implements Source {
         `the server is now cluster ${found.systemIdentifier}, not ${identity.systemIdentifier}`,
         'Point source.url at the cluster that the sinks were filled from, or copy anew with `waltide run --recopy`.',
       );
+    // Where it branches off decides whether sinks may go on, and each knows for itself how far it is.
+    if (found.timeline !== identity.timeline)
+      throw new WaltideError(
+        'TIMELINE_CHANGED',
+        `a standby was promoted: the server is on timeline ${found.timeline}, before it was ${identity.timeline}`,
+        'The pipeline begins again, from what the sinks have.',
+      );
     await waitUntilReleased(catalog, config.slot, config.slotWaitMs, log, signal);
     const slot = await readSlot(catalog, config.slot);
     if (!slot)

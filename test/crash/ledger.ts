@@ -22,13 +22,14 @@ export function addUp(entries: readonly Entry[]): { faults: string[]; tables: Ma
   const seen = new Set<string>();
   for (const entry of entries) {
     if (entry.table === '') continue;
-    const id = `${entry.table} ${entry.position}`;
-    if (seen.has(id)) faults.push(`repeated: ${entry.op} ${id}`);
+    // Through Kafka a change of a key is a delete and an insert of one position.
+    const id = `${entry.op} ${entry.table} ${entry.position}`;
+    if (seen.has(id)) faults.push(`repeated: ${id}`);
     seen.add(id);
     const table = tables.get(entry.table) ?? { columns: entry.columns, live: null, filling: null };
     tables.set(entry.table, table);
     table.columns = entry.columns;
-    take(table, entry, (fault) => faults.push(`${fault}: ${entry.op} ${id} ${JSON.stringify(entry)}`));
+    take(table, entry, (fault) => faults.push(`${fault}: ${id} ${JSON.stringify(entry)}`));
   }
   return { faults, tables };
 }

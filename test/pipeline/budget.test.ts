@@ -22,6 +22,8 @@ function reading(
     temporary: false,
     invalidation: null,
     inactiveSince: null,
+    failover: false,
+    synced: false,
     retainedBytes,
     safeWalBytes: null,
     ...rest,

@@ -61,6 +61,7 @@ class DuckdbSink implements Sink {
       const tables = state.tables();
       return {
         offsets: state.offsets(),
+        timeline: state.timeline,
         stopped: tables.flatMap(({ schema, table, stopped: reason }) =>
           reason === null ? [] : [{ schema, table, reason }],
         ),

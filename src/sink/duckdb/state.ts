@@ -63,6 +63,9 @@ const nameKey = (relation: { readonly schema: string; readonly table: string }):
  */
 export class State {
   readonly #connection: Connection;
+  /** The server's timeline, and the one under which the offsets were saved. */
+  #timeline = 0;
+  #savedTimeline = 0;
   #offsets = new Map<string, Offset>();
   #tables = new Map<string, SinkTable>();
   #newOffsets = new Map<string, Offset>();
@@ -79,9 +82,11 @@ export class State {
       this.#connection,
       `SELECT system_identifier, timeline, slot, "database" FROM ${BOOKKEEPING}.identity`,
     );
+    this.#timeline = identity.timeline;
+    this.#savedTimeline = stored ? Number(stored[1]) : identity.timeline;
     const values = [
       quoteText(identity.systemIdentifier),
-      identity.timeline,
+      this.#savedTimeline,
       quoteText(identity.slot),
       quoteText(identity.database),
       quoteText(version),
@@ -126,6 +131,11 @@ export class State {
       };
       this.#tables.set(nameKey(known), known);
     }
+  }
+
+  /** The timeline of the offsets: a promoted standby has another one. */
+  get timeline(): number {
+    return this.#savedTimeline;
   }
 
   offsets(): Offset[] {
@@ -195,10 +205,13 @@ export class State {
       `INSERT INTO ${BOOKKEEPING}.offsets VALUES ${rows.join(', ')} ON CONFLICT ("partition") DO UPDATE SET
          commit_lsn = excluded.commit_lsn, seq = excluded.seq, "next" = excluded."next", updated_at = excluded.updated_at`,
     );
+    if (this.#timeline !== this.#savedTimeline)
+      await duckdb.query(this.#connection, `UPDATE ${BOOKKEEPING}.identity SET timeline = ${this.#timeline}`);
     this.#newOffsets = ahead;
   }
 
   committed(): void {
+    if (this.#newOffsets.size > 0) this.#savedTimeline = this.#timeline;
     for (const [key, table] of this.#newTables) this.#tables.set(key, table);
     for (const [key, offset] of this.#newOffsets) this.#offsets.set(key, offset);
     this.rolledBack();

@@ -5,6 +5,7 @@ import type { EventCodec } from '../../event/codec.ts';
 import type { Lsn } from '../../event/lsn.ts';
 import type { SourceIdentity } from '../../event/offset.ts';
 import type { Relation } from '../../event/relation.ts';
+import { checkTimeline } from '../../event/timeline.ts';
 import { checkIdentity, checkSlot } from './capture-checks.ts';
 import { type Cluster, closedError, LATEST, type NewTopic, partitionKey, type TopicInfo } from './cluster.ts';
 import { EventWriter, type Route } from './event-writer.ts';
@@ -84,6 +85,8 @@ export class Capture {
     const internal = await this.#cluster.ensureTopics(names.map(internalTopic));
     const last = await this.#lastProgress();
     if (last) checkIdentity(topicPrefix, identity, last.identity);
+    if (last && confirmed !== null)
+      checkTimeline(`the log in ${topicPrefix}.*`, last.identity.timeline, { commitLsn: last.lsn, seq: 0 }, identity);
     checkSlot(topicPrefix, confirmed, last);
     await this.#producer.open();
     await this.#loadSchemas();

@@ -25,7 +25,7 @@ describe('opening', () => {
   test('creates the directory and the file, and starts from nothing', async () => {
     const path = join(await directory(), 'deep', 'er', 'sink.duckdb');
     const sink = create(path);
-    expect(await sink.open(IDENTITY)).toEqual({ offsets: [], stopped: [], tables: [] });
+    expect(await sink.open(IDENTITY)).toEqual({ offsets: [], timeline: 1, stopped: [], tables: [] });
     await sink.close();
     expect(existsSync(path)).toBe(true);
   });
