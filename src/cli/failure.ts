@@ -25,9 +25,11 @@ export function describeFailure(error: unknown, showStack: boolean): Failure {
   const known = error instanceof WaltideError ? error : internal(error);
   const exitCode = known.code === 'CONFIG_INVALID' || known.code === 'USAGE' ? EXIT.usage : EXIT.failed;
   const lines = [`error: ${known.message}`, `what to do: ${known.help}`];
+  // Where in our code a wrong password was noticed helps nobody; what the server said may.
+  const mistake = known.side === 'config' || known.side === 'source';
   if (showStack)
-    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause)
-      lines.push(cause.stack ?? messageOf(cause));
+    for (let cause: unknown = mistake ? known.cause : error; cause instanceof Error; cause = cause.cause)
+      lines.push(mistake ? `cause: ${messageOf(cause)}` : (cause.stack ?? messageOf(cause)));
   const json = errorJson(
     known.code,
     known.message,

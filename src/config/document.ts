@@ -3,7 +3,7 @@ import { type Fault, faultAt, type Origin } from './faults.ts';
 import { formatPath, type Path, shapeAt } from './shape.ts';
 import { convertText, interpolate } from './text.ts';
 
-/** Deeper than any configuration; an alias to its own ancestor would go on for ever. */
+/** Deeper than any configuration. */
 const DEPTH_MAX = 32;
 /** More than any configuration; aliases of aliases grow exponentially. */
 const NODES_MAX = 20_000;
@@ -57,6 +57,8 @@ class Walk {
   readonly #env: NodeJS.ProcessEnv;
   readonly #resolve: (alias: Alias) => Node | undefined;
   #nodes = 0;
+  /** What is being read just now: an alias to any of it would lead to itself. */
+  readonly #open = new Set<Node>();
 
   constructor(
     document: Document,
@@ -76,17 +78,27 @@ class Walk {
       this.#document.values.set(formatPath(path), this.#originAt(node.range?.[0] ?? 0));
     }
     if (depth > DEPTH_MAX || ++this.#nodes > NODES_MAX) {
-      if (this.#nodes <= NODES_MAX + 1) this.#fault(node, path, 'is nested too deeply, or an alias leads to itself');
+      if (this.#nodes <= NODES_MAX + 1) this.#fault(node, path, 'is nested too deeply');
       return null;
     }
     if (isAlias(node)) {
       const target = this.#resolve(node);
+      if (target && this.#open.has(target)) {
+        this.#fault(node, path, `the alias "*${node.source}" leads to itself`);
+        return null;
+      }
       if (target) return this.read(target, path, depth + 1);
       this.#fault(node, path, `there is no anchor "&${node.source}" before this`);
       return null;
     }
-    if (isSeq(node)) return node.items.map((item, i) => this.read(item, [...path, i], depth + 1));
-    if (isMap(node)) return this.#map(node, path, depth);
+    if (!isScalar(node)) {
+      this.#open.add(node);
+      const value = isSeq(node)
+        ? node.items.map((item, i) => this.read(item, [...path, i], depth + 1))
+        : this.#map(node, path, depth);
+      this.#open.delete(node);
+      return value;
+    }
     return typeof node.value === 'string' ? this.#text(node, node.value, path) : node.value;
   }
 

@@ -133,3 +133,22 @@ async function run(client: pg.Client, sql: string, values: unknown[]): Promise<v
     throw queryError(error, 'writing waltide.slots');
   }
 }
+
+/** All of this database, by name; none where Waltide has no schema here. */
+export async function listSlotRecords(client: pg.Client): Promise<Map<string, SlotRecord>> {
+  const records = new Map<string, SlotRecord>();
+  try {
+    const { rows } = await client.query<{ name: string }>(
+      'SELECT slot_name AS name FROM waltide.slots ORDER BY slot_name',
+    );
+    for (const { name } of rows) {
+      const record = await readSlotRecord(client, name);
+      if (record) records.set(name, record);
+    }
+    return records;
+  } catch (error) {
+    // No schema of ours, or none that we may read: nothing of ours is known here.
+    if (['42P01', '3F000', '42501'].includes(sqlState(error) ?? '')) return records;
+    throw queryError(error, 'reading waltide.slots');
+  }
+}

@@ -14,6 +14,9 @@ import { PgoutputError } from './pgoutput.ts';
 import { RelationCache } from './relations.ts';
 import { ReplicationStream } from './replication-stream.ts';
 
+/** By it `waltide slot list` knows them. */
+export const TAIL_SLOT_PREFIX = 'waltide_tail_';
+
 export interface TemporarySlotOptions {
   readonly config: SourceConfig;
   readonly publications: readonly string[];
@@ -43,7 +46,7 @@ export class TemporarySlot {
    */
   static async open(options: TemporarySlotOptions): Promise<TemporarySlot> {
     const { config, publications, log } = options;
-    const name = `waltide_tail_${process.pid}_${randomBytes(3).toString('hex')}`;
+    const name = `${TAIL_SLOT_PREFIX}${process.pid}_${randomBytes(3).toString('hex')}`;
     const application = { applicationName: `waltide ${config.slot} tail`, timeoutMs: config.connectTimeoutMs };
     const catalog = await connect(config.url, application);
     let replication: pg.Client | null = null;

@@ -158,6 +158,11 @@ describe('failures', () => {
     expect(describeFailure(error, true).text).toMatch(/outer[\s\S]*at [\s\S]*inner[\s\S]*at /);
   });
 
+  test('no stack for what a user got wrong, but what the server said', () => {
+    const error = new WaltideError('SOURCE_AUTHENTICATION', 'refused', 'Check it.', { cause: new Error('inner') });
+    expect(describeFailure(error, true).text).toBe('error: refused\nwhat to do: Check it.\ncause: inner');
+  });
+
   test('what is none of ours is a fault of ours', () => {
     expect(describeFailure(new TypeError('x is not a function'), false).text).toMatch(
       /^error: x is not a function\nwhat to do: .*report/,

@@ -9,17 +9,11 @@ import { connect } from '../../postgres/connection.ts';
 import { forgetSlot, readSlotRecord, type SlotRecord } from '../../postgres/control.ts';
 import { dropSlot, listSlots, readSlot, type SlotInfo } from '../../postgres/slot.ts';
 import type { CliContext } from '../context.ts';
-import { formatBytes, formatTable } from '../output.ts';
+import { formatBytes, formatTable, paintFor, printable } from '../output.ts';
+import { listOwned, type OwnedSlot } from '../slot-owner.ts';
 
 /** A terminated walsender lets go of its slot a moment later. */
 const RELEASE_WAIT_MS = 10_000;
-
-interface ListedSlot {
-  readonly slot: SlotInfo;
-  readonly record: SlotRecord | null;
-  /** this configuration's, another one that Waltide made in this database, or someone else's. */
-  readonly owner: 'this' | 'waltide' | 'other';
-}
 
 /** `waltide slot list | drop`. */
 export function slotCommand(context: CliContext): Command {
@@ -32,31 +26,48 @@ export function slotCommand(context: CliContext): Command {
 
 function listCommand(context: CliContext): Command {
   return new Command('list')
-    .description('All logical slots of the server: whose they are, and how much WAL they retain.')
+    .description(
+      'All logical slots of the server: whose they are, how much WAL they retain, and which nobody uses any more.',
+    )
     .addHelpText('after', '\nExamples:\n  waltide slot list\n  waltide slot list --json')
     .action(async (_options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
-      const slots = await withClient(config, (client) => list(client, config.source.slot));
-      if (json) return context.print(toJson(slots.map(toObject), 2));
-      if (slots.length === 0) return context.print('the server has no logical slots');
-      const rows = slots.map(({ slot, owner, record }) => [
-        slot.name,
-        owner === 'this' ? 'this configuration' : owner === 'waltide' ? 'waltide' : '',
-        slot.database ?? '',
-        slot.plugin ?? '',
-        slot.active ? `pid ${slot.activePid}` : 'no',
-        slot.retainedBytes === null ? '' : formatBytes(slot.retainedBytes),
-        slot.walStatus ?? '',
-        record?.state ?? '',
-      ]);
+      const { slots, records } = await withClient(config, (client) => listOwned(client, config));
+      if (json) return context.print(toJson([...slots.map(toObject), ...records.map(recordObject)], 2));
+      if (slots.length + records.length === 0) return context.print('the server has no logical slots');
       const titles = ['slot', 'made by', 'database', 'plugin', 'active', 'retains', 'WAL', 'state'];
       context.print(
         formatTable(
           titles.map((title) => ({ title, align: title === 'retains' ? 'right' : 'left' })),
-          rows,
+          slots.map(toRow),
         ),
       );
+      const paint = paintFor(context.io.stdout, context.io.env);
+      for (const { slot, note, drop, orphan } of slots)
+        if (note !== null)
+          context.print(
+            `${paint(orphan ? 'yellow' : 'dim', slot.name)}: ${printable(note)}${drop === null ? '' : `; to drop it: ${drop}`}`,
+          );
+      for (const name of records)
+        context.print(
+          `${paint('yellow', name)}: its slot is gone, and what was recorded of it is still there; to forget it: waltide slot drop ${name}`,
+        );
     });
+}
+
+const MAKERS = { this: 'this configuration', waltide: 'waltide', tail: 'waltide tail', other: '' } as const;
+
+function toRow({ slot, owner, state }: OwnedSlot): string[] {
+  return [
+    slot.name,
+    MAKERS[owner],
+    slot.database ?? '',
+    slot.plugin ?? '',
+    slot.active ? `pid ${slot.activePid}` : 'no',
+    slot.retainedBytes === null ? '' : formatBytes(slot.retainedBytes),
+    slot.invalidation ?? slot.walStatus ?? '',
+    state ?? '',
+  ];
 }
 
 function dropCommand(context: CliContext): Command {
@@ -101,23 +112,19 @@ async function withClient<T>({ source }: Config, work: (client: pg.Client) => Pr
   }
 }
 
-async function list(client: pg.Client, own: string): Promise<ListedSlot[]> {
-  const slots: ListedSlot[] = [];
-  for (const slot of await listSlots(client)) {
-    const record = await readSlotRecord(client, slot.name);
-    slots.push({ slot, record, owner: slot.name === own ? 'this' : record ? 'waltide' : 'other' });
-  }
-  return slots;
+function toObject({ slot, ...rest }: OwnedSlot): unknown {
+  const lsn = (value: bigint | null): string | null => (value === null ? null : formatLsn(value));
+  return { ...slot, confirmedFlushLsn: lsn(slot.confirmedFlushLsn), restartLsn: lsn(slot.restartLsn), ...rest };
 }
 
-function toObject({ slot, record, owner }: ListedSlot): unknown {
-  const lsn = (value: bigint | null): string | null => (value === null ? null : formatLsn(value));
+function recordObject(name: string): unknown {
   return {
-    ...slot,
-    confirmedFlushLsn: lsn(slot.confirmedFlushLsn),
-    restartLsn: lsn(slot.restartLsn),
-    owner,
-    state: record?.state ?? null,
+    name,
+    owner: 'waltide',
+    plugin: null,
+    orphan: true,
+    note: 'the slot is gone',
+    drop: `waltide slot drop ${name}`,
   };
 }
 

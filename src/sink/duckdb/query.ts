@@ -1,5 +1,5 @@
 import { DuckDBDataChunk, DuckDBTimestampTZValue, JsonDuckDBValueConverter } from '@duckdb/node-api';
-import duckdb, { type Connection, type Result } from '@duckdb/node-bindings';
+import duckdb, { type Connection, type ExtractedStatements, type Result } from '@duckdb/node-bindings';
 import { messageOf, WaltideError } from '../../errors.ts';
 import type { QueryResult } from '../sink.ts';
 
@@ -49,6 +49,11 @@ export async function runQuery(connection: Connection, sql: string, limits: Quer
 async function read(connection: Connection, sql: string, rowsMax: number, deadline: AbortSignal): Promise<QueryResult> {
   const refused = 'Only one SELECT, EXPLAIN, SHOW or DESCRIBE at a time can be run here.';
   const extracted = await duckdb.extract_statements(connection, sql);
+  if (extracted.statement_count === 0) {
+    const wrong = syntaxError(extracted.extracted_statements);
+    if (wrong === null) throw queryError('the query is empty', 'Write one, such as: select count(*) from orders.');
+    throw queryError(wrong, 'Correct the query: it is read by DuckDB.');
+  }
   if (extracted.statement_count !== 1)
     throw queryError(`the query holds ${extracted.statement_count} statements`, refused);
   const statement = await duckdb.prepare_extracted_statement(connection, extracted.extracted_statements, 0);
@@ -65,6 +70,15 @@ async function read(connection: Connection, sql: string, rowsMax: number, deadli
     // What is left to the garbage collector keeps the file open, and locked, until it comes by.
     duckdb.destroy_prepare_sync(statement);
     if (result) await drain(connection, result);
+  }
+}
+
+/** Null where nothing is wrong with it but that it is empty: the binding then throws, having no text to give. */
+function syntaxError(statements: ExtractedStatements): string | null {
+  try {
+    return duckdb.extract_statements_error(statements);
+  } catch {
+    return null;
   }
 }
 

@@ -64,6 +64,20 @@ describe('a query', () => {
     expect((await sink.rows('SELECT count(*) FROM item'))[0]).toEqual(['1']);
   });
 
+  test.each([
+    ['', /is empty/],
+    [' ;; ', /is empty/],
+    ['selec 1', /syntax error at or near "selec"/],
+    ['select (', /syntax error at end of input/],
+    ['select 1; select 2', /holds 2 statements/],
+  ])('says what is wrong with %j', async (sql, message) => {
+    const sink = await openSink();
+    await expect(sink.query!(sql, LIMITS)).rejects.toMatchObject({
+      code: 'SINK_QUERY',
+      message: expect.stringMatching(message),
+    });
+  });
+
   test('ends when the sink closes', async () => {
     const sink = await openSink();
     const slow = sink.query!('SELECT sum(a.range * b.range) FROM range(10000000) a, range(100000) b', {
