@@ -79,18 +79,28 @@ export class RejectedError extends WaltideError {
   readonly table: string;
   /** True where only the live rows cannot follow: a snapshot of the table that is under way can go on. */
   readonly snapshotGoesOn: boolean;
+  /** True where nothing but the rows that the sink holds is wrong: a new snapshot of the table mends it. */
+  readonly refill: boolean;
 
-  constructor(schema: string, table: string, message: string, options?: { cause?: unknown; snapshotGoesOn?: boolean }) {
+  constructor(
+    schema: string,
+    table: string,
+    message: string,
+    options?: { cause?: unknown; snapshotGoesOn?: boolean; refill?: boolean },
+  ) {
     super(
       'SINK_REJECTED',
       message,
-      'Change the column in the source or leave the table out, then copy again with `waltide run --recopy`.',
+      options?.refill
+        ? 'Its rows stay as they are until a new snapshot of it is complete, which is asked for.'
+        : 'Change the column in the source or leave the table out, then copy again with `waltide run --recopy`.',
       options,
     );
     this.name = 'RejectedError';
     this.schema = schema;
     this.table = table;
     this.snapshotGoesOn = options?.snapshotGoesOn ?? false;
+    this.refill = options?.refill ?? false;
   }
 }
 

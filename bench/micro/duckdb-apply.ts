@@ -94,6 +94,8 @@ const sink = createDuckdbSink(
     memoryLimit: '256MB',
     threads: 2,
     onUnrepresentable: 'text',
+    schemaChanges: 'evolve',
+    droppedTables: 'keep',
     consistency: 'table',
     batch: { rowsMax: perDelivery, bytesMax: 24 << 20, lingerMs: 10 },
   },

@@ -245,6 +245,20 @@ const duckdb = z.strictObject({
         'Through Kafka, transaction puts whole source transactions together again: a reader never sees half of one.',
       ),
     ),
+  /** A sink that follows is what people expect of a copy; whoever wants to look first has pause-table. */
+  schemaChanges: z
+    .enum(['evolve', 'pause-table', 'ignore-drops'])
+    .default('evolve')
+    .meta(
+      about(
+        'evolve follows the source; ignore-drops keeps columns and tables that it drops; pause-table stops the table.',
+      ),
+    ),
+  /** A table dropped by mistake is worth more than a tidy file. */
+  droppedTables: z
+    .enum(['keep', 'drop'])
+    .default('keep')
+    .meta(about('What becomes of the rows of a table that the source drops, under schemaChanges: evolve.')),
   batch: batch.prefault({}).meta(about('How changes are gathered before they are applied.')),
 });
 

@@ -24,6 +24,11 @@ export interface Column {
    * known, as in what pgoutput tells by itself.
    */
   readonly attnum?: number;
+  /**
+   * What rows of before the column have in it: text (null for NULL), or `unknown` to anyone but the table. Absent where it
+   * does not matter or an earlier schema change has told.
+   */
+  readonly existing?: { readonly text: string | null } | 'unknown';
   readonly type: ColumnType;
   /** `atttypmod`: ((precision << 16) | scale) + 4 for numeric; -1 where there is none. */
   readonly modifier: number;

@@ -22,6 +22,8 @@ export interface ApplyLoopOptions {
   readonly state: Pick<SinkState, 'stopped' | 'tables'>;
   readonly batch: BatchConfig;
   readonly log: Log;
+  /** The sink has a table that only a new snapshot can bring up to date. */
+  readonly onLacking?: () => void;
 }
 
 export interface ApplyStatus {
@@ -220,10 +222,14 @@ export class ApplyLoop {
       .select(events)
       .find(({ relation }) => relation?.schema === error.schema && relation.table === error.table);
     if (!event?.relation) throw error;
-    log.error({ sink: sink.name, table: relationName(error) }, `table is stopped: ${error.message}. ${error.help}`);
-    const { schema, table, message: reason, snapshotGoesOn } = error;
-    await sink.stopTable(event.relation, reason, snapshotGoesOn);
-    this.#following.stop({ schema, table, reason }, events, snapshotGoesOn);
+    const { schema, table, message: reason, snapshotGoesOn, refill } = error;
+    const where = { sink: sink.name, table: relationName(error) };
+    if (refill) log.warn(where, `table is copied again: ${reason}. ${error.help}`);
+    else log.error(where, `table is stopped: ${reason}. ${error.help}`);
+    await sink.stopTable(event.relation, reason, { snapshotGoesOn, refill });
+    const { oid } = event.relation;
+    this.#following.stop({ schema, table, oid, reason: refill ? null : reason }, events, snapshotGoesOn);
+    if (refill && !snapshotGoesOn) this.#options.onLacking?.();
   }
 
   #count(events: readonly ChangeEvent[]): void {

@@ -1,14 +1,29 @@
-import { type ChangeEvent, snapshotPhase } from '../event/change-event.ts';
+import { type ChangeEvent, SCHEMA_MESSAGE, snapshotPhase } from '../event/change-event.ts';
 import type { Relation } from '../event/relation.ts';
+import { readSchemaChange } from '../event/schema-change.ts';
 import type { FollowedTable, SinkState, StoppedTable } from './sink.ts';
 
 interface Table {
   readonly schema: string;
   readonly table: string;
+  /** 0 where it is not known. */
+  readonly oid: number;
   readonly live: boolean;
   readonly filling: string | null;
   /** Why it is not followed; a snapshot that is filling it goes on all the same. */
   readonly stopped: string | null;
+}
+
+/** A table that is not followed any more: stopped for a reason, or without one until a snapshot brings it back. */
+interface SetAside {
+  readonly schema: string;
+  readonly table: string;
+  readonly oid?: number;
+  readonly reason: string | null;
+}
+
+function isDrop(event: ChangeEvent): boolean {
+  return readSchemaChange(event.message!.content)?.kind === 'dropped';
 }
 
 const nameKey = (table: { readonly schema: string; readonly table: string }): string =>
@@ -30,12 +45,13 @@ export class Following {
   constructor(sink: string, state: Pick<SinkState, 'stopped' | 'tables'>) {
     this.#sink = sink;
     this.#remembers = state.tables !== null;
-    for (const table of state.tables ?? []) this.#tables.set(nameKey(table), { ...table, stopped: null });
+    for (const table of state.tables ?? []) this.#tables.set(nameKey(table), { oid: 0, ...table, stopped: null });
     for (const { schema, table, reason } of state.stopped) {
       const known = this.#tables.get(nameKey({ schema, table }));
       this.#tables.set(nameKey({ schema, table }), {
         schema,
         table,
+        oid: known?.oid ?? 0,
         live: false,
         filling: known?.filling ?? null,
         stopped: reason,
@@ -53,7 +69,7 @@ export class Following {
   /** What the sink holds by now; null where it does not remember. */
   get tables(): FollowedTable[] | null {
     if (!this.#remembers) return null;
-    return [...this.#tables.values()].map(({ schema, table, live, filling }) => ({ schema, table, live, filling }));
+    return [...this.#tables.values()].map(({ stopped: _, ...table }) => table);
   }
 
   /** The events for the sink, in order. What they change here counts after `applied`. */
@@ -66,11 +82,14 @@ export class Following {
       const event = events[i]!;
       if (event.relation !== relation) {
         relation = event.relation;
-        table = relation ? (this.#next ?? this.#tables).get(nameKey(relation)) : undefined;
+        table = relation ? this.#find(relation) : undefined;
       }
       let takes: boolean;
       if (relation === null) takes = true;
-      else if (event.transaction.snapshot === null) takes = this.#followsChanges(table);
+      else if (event.op === 'm' && event.message!.prefix === SCHEMA_MESSAGE) {
+        takes = this.#remembers ? table !== undefined : table?.stopped == null;
+        if (isDrop(event)) table = this.#forget(table);
+      } else if (event.transaction.snapshot === null) takes = this.#followsChanges(table);
       else {
         takes = this.#followsSnapshot(event, table);
         if (takes && event.op !== 'r') table = this.#turn(event, table);
@@ -81,6 +100,27 @@ export class Following {
     return selected ?? events;
   }
 
+  /** By OID: a table that was renamed is taken up under its new name at once. Another one of a name is not the one known. */
+  #find(relation: Relation): Table | undefined {
+    const tables = this.#next ?? this.#tables;
+    const { schema, table, oid } = relation;
+    const named = tables.get(nameKey(relation));
+    if (named && (named.oid === oid || named.oid === 0)) return named;
+    const same = oid === 0 ? undefined : [...tables.values()].find((other) => other.oid === oid);
+    if (!same) return named;
+    const renamed = { ...same, schema, table };
+    this.#next ??= new Map(this.#tables);
+    this.#next.delete(nameKey(same));
+    this.#next.set(nameKey(renamed), renamed);
+    return renamed;
+  }
+
+  #forget(table: Table | undefined): undefined {
+    if (!table) return;
+    this.#next ??= new Map(this.#tables);
+    this.#next.delete(nameKey(table));
+  }
+
   /** What `select` returned last is in the sink, or in its open transaction. */
   applied(): void {
     if (this.#next) this.#tables = this.#next;
@@ -88,11 +128,23 @@ export class Following {
   }
 
   /** The table is set aside. Unless it goes on, the snapshot under way, in `events` or before, does not take it up again. */
-  stop({ schema, table, reason }: StoppedTable, events: readonly ChangeEvent[], snapshotGoesOn: boolean): void {
-    const key = nameKey({ schema, table });
-    const { filling = null } = this.#tables.get(key) ?? {};
-    const stopped = { schema, table, live: false, filling: snapshotGoesOn ? filling : null, stopped: reason };
+  stop(table: SetAside, events: readonly ChangeEvent[], snapshotGoesOn: boolean): void {
+    const { schema, table: bare, oid = 0, reason } = table;
+    const key = nameKey(table);
     this.#next = null;
+    const known = [this.#tables.get(key), ...this.#tables.values()].find(
+      (one) => one && (one.oid === oid || nameKey(one) === key),
+    );
+    const filling = known?.filling ?? null;
+    if (known) this.#tables.delete(nameKey(known));
+    const stopped = {
+      schema,
+      table: bare,
+      oid,
+      live: false,
+      filling: snapshotGoesOn ? filling : null,
+      stopped: reason,
+    };
     this.#tables.set(key, stopped);
     if (snapshotGoesOn) return;
     if (filling !== null) this.#refused.add(`${filling} ${key}`);
@@ -119,9 +171,10 @@ export class Following {
 
   /** The table after the beginning or end of a snapshot. */
   #turn(event: ChangeEvent, before: Table | undefined): Table | undefined {
-    const { schema, table } = event.relation!;
+    const { schema, table, oid } = event.relation!;
     const { id, kind } = event.transaction.snapshot!;
-    const base = before ?? { schema, table, live: false, filling: null, stopped: null };
+    const none = { schema, table, oid, live: false, filling: null, stopped: null };
+    const base = before && (before.oid === oid || before.oid === 0) ? { ...before, oid } : none;
     const phase = snapshotPhase(event);
     let after: Table | null = null;
     if (event.op === 't' && kind !== 'partial') after = { ...base, filling: id };

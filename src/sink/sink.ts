@@ -12,6 +12,7 @@ export interface StoppedTable {
 
 /** What a sink holds of a table. It may be live and being filled again at once. */
 export interface FollowedTable extends Omit<StoppedTable, 'reason'> {
+  readonly oid?: number; // Which a renamed table keeps; 0 or absent where it is not known.
   /** A snapshot of it was completed: it holds every row of the source as of the sink's offset. */
   readonly live: boolean;
   /** Id of the snapshot being gathered beside what is live; null where there is none. */
@@ -49,8 +50,8 @@ export interface Sink {
    * with a WaltideError of retryable code where trying again may help.
    */
   apply(delivery: Delivery): Promise<boolean>;
-  /** Resolves = the table is durably marked as stopped, and what a snapshot gathers is dropped unless that goes on. */
-  stopTable(relation: Relation, reason: string, snapshotGoesOn: boolean): Promise<void>;
+  /** Resolves = durably not followed any more. With `refill` it is not stopped, but not live until a new snapshot. */
+  stopTable(relation: Relation, reason: string, how: { snapshotGoesOn: boolean; refill: boolean }): Promise<void>;
   /** Read-only SQL for `waltide query`, where the store speaks SQL. Rejects after `timeoutMs`. */
   query?(sql: string, limits: { rowsMax: number; timeoutMs: number }): Promise<QueryResult>;
   losses?(): Losses | null; // Null where the sink is not open.

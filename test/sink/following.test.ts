@@ -35,7 +35,7 @@ describe('a sink that remembers its tables', () => {
     expect(pass(following, change)).toBe('cb');
     expect(pass(following, begin('x'), change)).toBe('ta ca cb');
     expect(pass(following, change, end('x', 'completed'), change)).toBe('ca cb ma ca cb');
-    expect(following.tables).toEqual([live('b'), live('a')]);
+    expect(following.tables).toMatchObject([live('b'), live('a')]);
   });
 
   it('is given the rows of the snapshot that fills a table, and of no other', () => {

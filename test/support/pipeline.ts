@@ -60,8 +60,6 @@ export async function catchUp(
 
 export interface RunningPipeline {
   readonly pipeline: Pipeline;
-  /** How it ends, if it does by itself. */
-  readonly finished: Promise<unknown>;
   /** Drains and ends it; rejects with what made it fail. */
   stop(): Promise<void>;
 }
@@ -77,7 +75,6 @@ export function start(
   finished.catch(() => {});
   return {
     pipeline,
-    finished,
     stop: async () => {
       controller.abort();
       await finished;

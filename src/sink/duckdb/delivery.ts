@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
 import { RejectedError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
-import type { ChangeEvent } from '../../event/change-event.ts';
+import { type ChangeEvent, SCHEMA_MESSAGE } from '../../event/change-event.ts';
 import { type Relation, relationName } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
 import { BagCompactor, KeyedCompactor, KeylessError } from '../compact.ts';
@@ -16,6 +16,7 @@ import { statementError } from './messages.ts';
 import { quoteText, shadowTable, targetSchema } from './names.ts';
 import { type Building, TablePlan } from './plan.ts';
 import { checkRelation, createColumns, evolve, type SinkColumn, sameShape } from './schema.ts';
+import { type SchemaPolicy, SchemaWriter } from './schema-writer.ts';
 import { SetAside } from './set-aside.ts';
 import { readRows, type SinkTable, type State, type TableShape } from './state.ts';
 import { type MisfitError, runTarget, TableWriter } from './table.ts';
@@ -23,7 +24,7 @@ import { type MisfitError, runTarget, TableWriter } from './table.ts';
 /** Events looked at before other work of the process gets its turn: about 2 ms. */
 const EVENTS_PER_TURN = 4096;
 
-export interface WriterOptions {
+export interface WriterOptions extends SchemaPolicy {
   readonly onUnrepresentable: DuckdbSinkConfig['onUnrepresentable'];
   readonly log: Log;
 }
@@ -36,6 +37,12 @@ interface Evolved {
   readonly shape: TableShape;
 }
 
+/** See `Sink.stopTable`. */
+export interface StopOptions {
+  readonly snapshotGoesOn: boolean;
+  readonly refill: boolean;
+}
+
 /** Writes deliveries into the tables, inside the caller's transaction. */
 export class DeliveryWriter {
   readonly #file: DuckdbFile;
@@ -46,15 +53,29 @@ export class DeliveryWriter {
   readonly #letters: DeadLetters;
   readonly #aside: SetAside;
   readonly #adaptions = new Adaptions();
+  readonly #schemas: SchemaWriter;
+  readonly #pauses: boolean;
 
   constructor(file: DuckdbFile, state: State, loader: Loader, options: WriterOptions) {
     this.#file = file;
     this.#state = state;
     this.#layout = new Layout(file.connection);
     this.#tables = new TableWriter(file.connection, loader, this.#layout);
-    this.#log = options.log;
+    const { log, onUnrepresentable, ...policy } = options;
+    this.#log = log;
     this.#letters = new DeadLetters(file.connection);
-    this.#aside = new SetAside(options.onUnrepresentable, this.#letters, options.log);
+    this.#aside = new SetAside(onUnrepresentable, this.#letters, log);
+    this.#pauses = policy.schemaChanges === 'pause-table';
+    const { catalog } = file;
+    this.#schemas = new SchemaWriter({
+      catalog,
+      state,
+      layout: this.#layout,
+      tables: this.#tables,
+      adaptions: this.#adaptions,
+      policy,
+      log,
+    });
   }
 
   /** A new transaction has begun. */
@@ -75,21 +96,64 @@ export class DeliveryWriter {
 
   /** Throws a RejectedError for the first table that cannot be held, a MisfitError to be tried again after `adapt`. */
   async write(delivery: Delivery): Promise<void> {
-    for (const plan of await this.#plan(delivery.events)) {
-      try {
-        await this.#writeTable(plan);
-      } catch (error) {
-        throw blamesData(error) ? statementError(plan.before, error) : error;
+    for (const { change, events } of this.#parts(delivery.events)) {
+      if (change) await this.#changeSchema(change);
+      for (const plan of await this.#plan(events)) {
+        try {
+          await this.#writeTable(plan);
+        } catch (error) {
+          throw blamesData(error) ? statementError(plan.before, error) : error;
+        }
       }
     }
   }
 
+  /** The events in parts, each with what must become of a table before it. What is asked for is there at the next part. */
+  *#parts(events: readonly ChangeEvent[]): Generator<{ change: ChangeEvent | null; events: readonly ChangeEvent[] }> {
+    const known = new Set<Relation>();
+    let relation: Relation | null = null;
+    let change: ChangeEvent | null = null;
+    let from = 0;
+    for (let i = 0; i < events.length; i++) {
+      const event = events[i]!;
+      const told = event.op === 'm' && event.message!.prefix === SCHEMA_MESSAGE && event.relation !== null;
+      if (event.relation === relation && !told) continue;
+      relation = event.relation;
+      if (!told) {
+        if (relation === null || known.has(relation)) continue;
+        known.add(relation);
+      }
+      if (!told && !this.#schemas.needs(relation!)) continue;
+      if (i > from || change) yield { change, events: events.slice(from, i) };
+      change = event;
+      from = i;
+    }
+    yield { change, events: from === 0 ? events : events.slice(from) };
+  }
+
+  async #changeSchema(event: ChangeEvent): Promise<void> {
+    const relation = event.relation!;
+    try {
+      if (event.op === 'm' && event.message!.prefix === SCHEMA_MESSAGE) await this.#schemas.told(event);
+      else await this.#schemas.seen(relation);
+    } catch (error) {
+      throw blamesData(error) ? statementError(relation, error) : error;
+    }
+  }
+
   /** The table is not followed any more: its rows stay as they are, what a snapshot has gathered goes unless it goes on. */
-  async stop({ schema, table }: Relation, reason: string, snapshotGoesOn: boolean): Promise<void> {
-    const { live = null, shadow = null } = this.#state.table({ schema, table }) ?? {};
+  async stop(relation: Relation, reason: string, { snapshotGoesOn, refill }: StopOptions): Promise<void> {
+    const { schema, table, live, shadow } = this.#state.table(relation) ?? { ...relation, live: null, shadow: null };
     if (shadow && !snapshotGoesOn)
       await this.#layout.drop({ ...this.#nameOf({ schema, table }), table: shadowTable(table) });
-    await this.#state.saveTable({ schema, table, live, stopped: reason, shadow: snapshotGoesOn ? shadow : null });
+    await this.#state.saveTable({
+      schema,
+      table,
+      live,
+      stopped: reason,
+      because: refill ? 'refill' : undefined,
+      shadow: snapshotGoesOn ? shadow : null,
+    });
   }
 
   async #plan(events: readonly ChangeEvent[]): Promise<Iterable<TablePlan>> {
@@ -100,6 +164,7 @@ export class DeliveryWriter {
       if (i > 0 && i % EVENTS_PER_TURN === 0) await setImmediate();
       const event = events[i]!;
       if (event.relation === null || event.relation.columns.length === 0) continue;
+      if (event.op === 'm' && event.message!.prefix === SCHEMA_MESSAGE) continue;
       if (event.relation !== relation || plan === null) {
         relation = event.relation;
         const key = tableKey(relation);
@@ -138,6 +203,7 @@ export class DeliveryWriter {
       table,
       live: live ?? before.live,
       stopped,
+      because: stopped === null ? undefined : before.because,
       shadow: shadow && snapshot !== null ? { ...shadow, snapshot } : null,
     });
   }
@@ -153,7 +219,7 @@ export class DeliveryWriter {
       const known = blamesData(error) ? statementError(plan.before, error) : error;
       if (!plan.shadow || live.at !== 'live' || !(known instanceof RejectedError)) throw known;
       const { schema, table, message } = known;
-      throw new RejectedError(schema, table, message, { cause: error, snapshotGoesOn: true });
+      throw new RejectedError(schema, table, message, { cause: error, snapshotGoesOn: true, refill: known.refill });
     }
   }
 
@@ -214,10 +280,17 @@ export class DeliveryWriter {
           schema,
           name,
           `${schema}.${name} was dropped and created again in the source, so the rows held here are of another table`,
+          { refill: true },
         );
       }
       oid = relation.oid;
       const evolved = columns === null ? createColumns(relation) : evolve(columns, relation);
+      if (this.#pauses && building.at === 'live' && columns && JSON.stringify(columns) !== JSON.stringify(evolved))
+        throw new RejectedError(
+          schema,
+          name,
+          `${schema}.${name} changed in the source, and schemaChanges is pause-table`,
+        );
       const next = evolved.map((column) => this.#adaptions.apply(relation, column));
       columns = next;
       return next;

@@ -9,7 +9,7 @@ import { VERSION } from '../../version.ts';
 import type { Losses } from '../losses.ts';
 import type { QueryResult, Sink, SinkState } from '../sink.ts';
 import { DuckdbFile, isFatal, isOutOfMemory, storeError } from './database.ts';
-import { DeliveryWriter } from './delivery.ts';
+import { DeliveryWriter, type StopOptions } from './delivery.ts';
 import { Loader } from './loader.ts';
 import { excerptError } from './messages.ts';
 import { runQuery } from './query.ts';
@@ -62,12 +62,13 @@ class DuckdbSink implements Sink {
       return {
         offsets: state.offsets(),
         timeline: state.timeline,
-        stopped: tables.flatMap(({ schema, table, stopped: reason }) =>
-          reason === null ? [] : [{ schema, table, reason }],
+        stopped: tables.flatMap(({ schema, table, stopped: reason, because }) =>
+          reason === null || because ? [] : [{ schema, table, reason }],
         ),
         tables: tables.map(({ schema, table, live, stopped, shadow }) => ({
           schema,
           table,
+          oid: (live ?? shadow)?.relation.oid ?? 0,
           live: live !== null && stopped === null,
           filling: shadow?.snapshot ?? null,
         })),
@@ -110,10 +111,10 @@ class DuckdbSink implements Sink {
     }
   }
 
-  stopTable(relation: Relation, reason: string, snapshotGoesOn = false): Promise<void> {
+  stopTable(relation: Relation, reason: string, options: StopOptions): Promise<void> {
     return this.#exclusive(async () => {
       const opened = await this.#ensureOpen();
-      await this.#transaction(opened, () => opened.writer.stop(relation, reason, snapshotGoesOn));
+      await this.#transaction(opened, () => opened.writer.stop(relation, reason, options));
     });
   }
 
@@ -195,6 +196,8 @@ class DuckdbSink implements Sink {
       await state.load(identity, file.path, VERSION);
       const writer = new DeliveryWriter(file, state, new Loader(file.connection), {
         onUnrepresentable: this.#config.onUnrepresentable,
+        schemaChanges: this.#config.schemaChanges,
+        droppedTables: this.#config.droppedTables,
         log: this.#log.child({ sink: this.name }),
       });
       this.#opened = { file, state, writer };

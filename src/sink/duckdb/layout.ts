@@ -54,9 +54,28 @@ export class Layout {
 
   /** From one set of columns to another, which came of it by `evolve`. */
   async alter(name: TableName, before: readonly SinkColumn[], after: readonly SinkColumn[]): Promise<void> {
-    const statements = alterTableSql(sqlName(name), before, after);
+    await this.change(name, alterTableSql(sqlName(name), before, after));
+  }
+
+  /** Statements that change the table's columns. */
+  async change(name: TableName, statements: readonly string[]): Promise<void> {
     if (statements.length > 0) await this.#settle(name);
     for (const statement of statements) await this.#run(statement);
+  }
+
+  /** To another schema, which DuckDB does not do by itself; or to a name that it does not tell apart. */
+  async move(from: TableName, to: TableName, columns: readonly SinkColumn[]): Promise<void> {
+    if (sqlName(from) === sqlName(to)) return;
+    if (from.schema !== to.schema) {
+      const names = columns.map((column) => quoteName(column.name)).join(', ');
+      await this.create(to, columns);
+      await this.#run(`INSERT INTO ${sqlName(to)} (${names}) SELECT ${names} FROM ${sqlName(from)}`);
+      await this.drop(from);
+      return;
+    }
+    const between = { ...from, table: copyTable(from.table) };
+    if (from.table.toLowerCase() === to.table.toLowerCase()) await this.rename(from, between.table);
+    await this.rename(from.table.toLowerCase() === to.table.toLowerCase() ? between : from, to.table);
   }
 
   /** Within one schema: DuckDB moves no table to another. */

@@ -7,6 +7,8 @@ import { sourceTextSql } from './source-text.ts';
 /** A column as the sink holds it. */
 export interface SinkColumn {
   readonly name: string;
+  /** Its number in the source's table, where anyone has told. */
+  readonly attnum?: number | undefined;
   readonly type: ColumnType;
   readonly modifier: number;
   /** Labels of an enum that arrived in data before the catalog told of them. */
@@ -23,8 +25,9 @@ export const targetOfColumn = (column: SinkColumn): Target => (column.text ? TEX
 
 const typedTarget = (column: SinkColumn): Target => targetOf(column.type, column.modifier, column.extraLabels);
 
-const fresh = ({ name, type, modifier }: Column, generation: number): SinkColumn => ({
+export const fresh = ({ name, attnum, type, modifier }: Column, generation: number): SinkColumn => ({
   name,
+  attnum,
   type,
   modifier,
   extraLabels: [],
@@ -83,14 +86,23 @@ export function evolve(columns: readonly SinkColumn[], relation: Relation): Sink
     incoming.delete(foldName(column.name));
     if (!next) return column.live ? { ...column, live: false } : column;
     if (!column.live || column.name !== next.name) return fresh(next, column.generation + 1);
-    const why = column.text ? whyTextDiffers(column, next) : whyNotWider(column, next);
-    if (why !== null) {
-      const { schema, table } = relation;
-      throw new RejectedError(schema, table, `column "${column.name}" of ${schema}.${table} changed its type: ${why}`);
-    }
-    return { ...column, type: next.type, modifier: next.modifier };
+    return retyped(column, next, relation);
   });
   return [...evolved, ...[...incoming.values()].map((column) => fresh(column, 0))];
+}
+
+/**
+ * The column with the type of `next`. Throws a RejectedError where stored values would differ from the source's then.
+ * `cast`: PostgreSQL converted the values by its own cast, and so refused those that do not fit.
+ */
+export function retyped(column: SinkColumn, next: Column, relation: Relation, cast = false): SinkColumn {
+  const why = column.text ? whyTextDiffers(column, next) : whyNotWider(column, next, cast);
+  if (why !== null) {
+    const { schema, table } = relation;
+    const message = `column "${column.name}" of ${schema}.${table} changed its type: ${why}`;
+    throw new RejectedError(schema, table, message, { refill: true });
+  }
+  return { ...column, attnum: next.attnum ?? column.attnum, type: next.type, modifier: next.modifier };
 }
 
 /** The statements that lead from `before` to `after`, which came of it by `evolve`. */
@@ -123,10 +135,21 @@ const REWRITTEN = 'temp.main."_waltide_text"';
  */
 function turnToTextSql(name: string, before: readonly SinkColumn[], after: readonly SinkColumn[]): string[] {
   if (after.every((column, i) => column.text === before[i]!.text)) return [];
+  return rewriteSql(name, after, (column, i) => {
+    const turns = column.text && !before[i]!.text;
+    return turns ? sourceTextSql(targetOfColumn(before[i]!), quoteName(column.name)) : null;
+  });
+}
+
+/** Makes the table anew; `sqlOf` is the SQL of a column's values, null for those that stay. */
+export function rewriteSql(
+  name: string,
+  after: readonly SinkColumn[],
+  sqlOf: (column: SinkColumn, index: number) => string | null,
+): string[] {
   const values = after.map((column, i) => {
     const quoted = quoteName(column.name);
-    const turns = column.text && !before[i]!.text;
-    return `${turns ? sourceTextSql(targetOfColumn(before[i]!), quoted) : quoted} AS ${quoted}`;
+    return `${sqlOf(column, i) ?? quoted} AS ${quoted}`;
   });
   // A column dropped and added again has moved to the end of DuckDB's table.
   const names = after.map((column) => quoteName(column.name)).join(', ');
@@ -158,6 +181,14 @@ function sameType(a: ColumnType, b: ColumnType): boolean {
   return a.of === null || b.of === null ? a.of === b.of : sameType(a.of, b.of);
 }
 
+/** FirstNormalObjectId of PostgreSQL: the OID of a type from there on tells it from all others, whatever its name. */
+const FIRST_USER_OID = 16384;
+
+/** True where both are one enum type, maybe before and after its labels or its name changed. */
+export function sameEnum(a: ColumnType, b: ColumnType): boolean {
+  return a.kind === 'enum' && b.kind === 'enum' && (a.name === b.name || (a.oid === b.oid && a.oid >= FIRST_USER_OID));
+}
+
 const INTEGER_DIGITS: Readonly<Record<string, number>> = { int2: 5, int4: 10, int8: 19 };
 /** Types whose text survives ALTER TYPE to text. */
 const TO_TEXT = new Set(['int2', 'int4', 'int8', 'json', 'jsonb', 'uuid', 'varchar', 'text']);
@@ -166,12 +197,12 @@ const TO_TEXT = new Set(['int2', 'int4', 'int8', 'json', 'jsonb', 'uuid', 'varch
  * Null where every stored value is still what PostgreSQL holds after the change, which rewrites rows without a word in
  * the WAL; else why not. A USING clause is not seen here: only validation finds what it did.
  */
-function whyNotWider(column: SinkColumn, next: Column): string | null {
+function whyNotWider(column: SinkColumn, next: Column, cast = false): string | null {
   const from = stripDomain(column.type, column.modifier);
   const to = stripDomain(next.type, next.modifier);
   const a = from.type;
   const b = to.type;
-  if (a.kind === 'enum' && b.kind === 'enum' && a.name === b.name) {
+  if (sameEnum(a, b)) {
     const gone = a.labels.filter((label) => !b.labels.includes(label));
     return gone.length === 0
       ? null
@@ -182,10 +213,13 @@ function whyNotWider(column: SinkColumn, next: Column): string | null {
     const why = whyNotWider(
       { ...column, type: a.of, modifier: from.modifier },
       { ...next, type: b.of, modifier: to.modifier },
+      cast,
     );
     // DuckDB alters lists of anything but ENUM, and those are VARCHAR here.
     return why;
   }
+  // Somebody renamed it.
+  if (a.oid === b.oid && a.oid >= FIRST_USER_OID) return null;
   if (a.name === b.name && a.schema === b.schema) return whyNotSame(a.name, base, from.modifier, to.modifier);
   const no = `${spell(a)} to ${spell(b)} may change stored values`;
   if (!base) return a.kind === 'enum' && b.name === 'text' ? null : no;
@@ -194,7 +228,7 @@ function whyNotWider(column: SinkColumn, next: Column): string | null {
   const digits = INTEGER_DIGITS[a.name];
   if (digits !== undefined) {
     const wider = INTEGER_DIGITS[b.name];
-    if (wider !== undefined) return wider > digits ? null : no;
+    if (wider !== undefined) return wider > digits || cast ? null : no;
     if (b.name !== 'numeric') return no;
     const numeric = numericModifier(to.modifier);
     return !numeric ||
@@ -236,7 +270,9 @@ function whyNotSame(name: string, base: boolean, from: number, to: number): stri
       b.precision - b.scale >= a.precision - a.scale;
     return fits ? null : 'the new precision and scale may change stored values';
   }
-  // Lengths of varchar and bit varying change no value; these pad or round.
+  if (name === 'varchar' && to !== -1 && (from === -1 || to < from))
+    return 'a shorter varchar may have lost blanks at its end';
+  // Another length of bit varying changes no value; these pad or round.
   const padding = ['bpchar', 'bit', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval'].includes(name);
   return padding ? `another length or precision of ${name} may change stored values` : null;
 }

@@ -2,7 +2,7 @@ import { DuckDBDataChunk } from '@duckdb/node-api';
 import duckdb, { type Connection } from '@duckdb/node-bindings';
 import { RejectedError, WaltideError } from '../../errors.ts';
 import type { Offset, SourceIdentity } from '../../event/offset.ts';
-import { comparePosition } from '../../event/position.ts';
+import { comparePosition, type Position } from '../../event/position.ts';
 import type { Relation } from '../../event/relation.ts';
 import { BOOKKEEPING, quoteText } from './names.ts';
 import { type SinkColumn, targetKey } from './schema.ts';
@@ -27,6 +27,11 @@ export interface SinkTable {
   readonly live: TableShape | null;
   /** Why the live table is not followed; null where it is. */
   readonly stopped: string | null;
+  /**
+   * Why it is not followed: refill = a new snapshot mends it and is asked for, dropped = the source has no such table
+   * any more. Absent: a person must act.
+   */
+  readonly because?: 'refill' | 'dropped' | undefined;
   readonly shadow: Shadow | null;
 }
 
@@ -38,6 +43,8 @@ CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.offsets ("partition" VARCHAR PRIMARY K
   seq BIGINT NOT NULL, "next" BIGINT, updated_at TIMESTAMPTZ NOT NULL);
 CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.tables (schema_name VARCHAR, table_name VARCHAR, relation JSON, "columns" JSON,
   state VARCHAR NOT NULL, reason VARCHAR, "at" TIMESTAMPTZ NOT NULL, PRIMARY KEY (schema_name, table_name));
+CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.schema_changes (schema_name VARCHAR NOT NULL, table_name VARCHAR NOT NULL,
+  commit_lsn UBIGINT NOT NULL, seq BIGINT NOT NULL, command VARCHAR, applied VARCHAR NOT NULL, "at" TIMESTAMPTZ NOT NULL);
 CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.shadows (schema_name VARCHAR, table_name VARCHAR, snapshot VARCHAR NOT NULL,
   relation JSON NOT NULL, "columns" JSON NOT NULL, "at" TIMESTAMPTZ NOT NULL);
 `;
@@ -69,7 +76,8 @@ export class State {
   #offsets = new Map<string, Offset>();
   #tables = new Map<string, SinkTable>();
   #newOffsets = new Map<string, Offset>();
-  #newTables = new Map<string, SinkTable>();
+  /** Null for a name that no table has any more. */
+  #newTables = new Map<string, SinkTable | null>();
 
   constructor(connection: Connection) {
     this.#connection = connection;
@@ -111,12 +119,12 @@ export class State {
     this.#tables = new Map();
     const rows = await readRows(
       this.#connection,
-      `SELECT schema_name, table_name, t.relation, t."columns", CASE state WHEN 'stopped' THEN coalesce(reason, '') END,
+      `SELECT schema_name, table_name, t.relation, t."columns", CASE WHEN state <> 'streaming' THEN coalesce(reason, '') END, state,
          s.snapshot, s.relation, s."columns"
        FROM ${BOOKKEEPING}.tables AS t FULL JOIN ${BOOKKEEPING}.shadows AS s USING (schema_name, table_name)`,
     );
     for (const row of rows) {
-      const [schema, table, relation, columns, stopped, snapshot, newRelation, newColumns] = row as [
+      const [schema, table, relation, columns, stopped, state, snapshot, newRelation, newColumns] = row as [
         string,
         string,
         ...(string | null)[],
@@ -127,6 +135,7 @@ export class State {
         table,
         live: shapeOf(relation, columns),
         stopped: stopped ?? null,
+        ...(state === 'refill' || state === 'dropped' ? { because: state } : {}),
         shadow: shadow && snapshot ? { ...shadow, snapshot } : null,
       };
       this.#tables.set(nameKey(known), known);
@@ -143,17 +152,32 @@ export class State {
   }
 
   tables(): SinkTable[] {
-    return [...this.#tables.values()];
+    return this.#newTables.size === 0 ? [...this.#tables.values()] : [...this.#merged().values()];
   }
 
-  table(relation: { readonly schema: string; readonly table: string }): SinkTable | undefined {
-    return this.#newTables.get(nameKey(relation)) ?? this.#tables.get(nameKey(relation));
+  #merged(): Map<string, SinkTable> {
+    const merged = new Map(this.#tables);
+    for (const [key, table] of this.#newTables) {
+      if (table) merged.set(key, table);
+      else merged.delete(key);
+    }
+    return merged;
+  }
+
+  /** The table of that OID, whatever it is called here; where none is, the one of that name. */
+  table(relation: { readonly oid?: number; readonly schema: string; readonly table: string }): SinkTable | undefined {
+    const key = nameKey(relation);
+    const changed = this.#newTables.get(key);
+    const named = changed === undefined ? this.#tables.get(key) : (changed ?? undefined);
+    const { oid } = relation;
+    if (!oid || (named && (oidOf(named) ?? oid) === oid)) return named;
+    return this.tables().find((table) => oidOf(table) === oid) ?? named;
   }
 
   /** Throws a RejectedError where the name in the file belongs to another table of the source. */
   checkName(relation: { readonly schema: string; readonly table: string }): void {
     const key = targetKey(relation);
-    for (const other of [...this.#tables.values(), ...this.#newTables.values()]) {
+    for (const other of this.tables()) {
       if ((other.live ?? other.shadow) === null || targetKey(other) !== key || nameKey(other) === nameKey(relation))
         continue;
       const { schema, table } = relation;
@@ -172,7 +196,8 @@ export class State {
       of ? `${quoteText(JSON.stringify(of.relation))}, ${quoteText(JSON.stringify(of.columns))}` : 'NULL, NULL';
     const statements = [`DELETE FROM ${BOOKKEEPING}.shadows WHERE (schema_name, table_name) = (${name})`];
     if (live || stopped !== null) {
-      const state = stopped === null ? `'streaming', NULL` : `'stopped', ${quoteText(stopped)}`;
+      const state =
+        stopped === null ? `'streaming', NULL` : `${quoteText(table.because ?? 'stopped')}, ${quoteText(stopped)}`;
       statements.push(
         `INSERT INTO ${BOOKKEEPING}.tables VALUES (${name}, ${shape(live)}, ${state}, now())
          ON CONFLICT (schema_name, table_name) DO UPDATE SET relation = excluded.relation, "columns" = excluded."columns",
@@ -185,6 +210,32 @@ export class State {
       );
     for (const statement of statements) await duckdb.query(this.#connection, statement);
     this.#newTables.set(nameKey(table), table);
+  }
+
+  /** The table is no more, or has another name now. */
+  async forgetTable(table: { readonly schema: string; readonly table: string }): Promise<void> {
+    const name = `${quoteText(table.schema)}, ${quoteText(table.table)}`;
+    for (const of of ['tables', 'shadows'])
+      await duckdb.query(
+        this.#connection,
+        `DELETE FROM ${BOOKKEEPING}.${of} WHERE (schema_name, table_name) = (${name})`,
+      );
+    this.#newTables.set(nameKey(table), null);
+  }
+
+  /** Adds to the history of schema changes in this file. */
+  async recordChange(
+    table: { readonly schema: string; readonly table: string },
+    position: Position,
+    command: string | null,
+    applied: string,
+  ): Promise<void> {
+    const values = [table.schema, table.table].map(quoteText);
+    const { commitLsn, seq } = position;
+    await duckdb.query(
+      this.#connection,
+      `INSERT INTO ${BOOKKEEPING}.schema_changes VALUES (${values.join(', ')}, ${commitLsn}, ${seq}, ${command === null ? 'NULL' : quoteText(command)}, ${quoteText(applied)}, now())`,
+    );
   }
 
   /** Saves those that are ahead of what is stored: an offset never goes back. */
@@ -212,7 +263,7 @@ export class State {
 
   committed(): void {
     if (this.#newOffsets.size > 0) this.#savedTimeline = this.#timeline;
-    for (const [key, table] of this.#newTables) this.#tables.set(key, table);
+    if (this.#newTables.size > 0) this.#tables = this.#merged();
     for (const [key, offset] of this.#newOffsets) this.#offsets.set(key, offset);
     this.rolledBack();
   }
@@ -222,6 +273,8 @@ export class State {
     this.#newOffsets = new Map();
   }
 }
+
+const oidOf = ({ live, shadow }: SinkTable): number | undefined => (live ?? shadow)?.relation.oid || undefined;
 
 function shapeOf(relation: string | null | undefined, columns: string | null | undefined): TableShape | null {
   if (relation == null || columns == null) return null;

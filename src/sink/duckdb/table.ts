@@ -1,7 +1,7 @@
 import duckdb from '@duckdb/node-bindings';
 import { RejectedError } from '../../errors.ts';
 import type { Relation } from '../../event/relation.ts';
-import type { Row } from '../../event/row.ts';
+import { encodeTuple, Row } from '../../event/row.ts';
 import type { Compacted, CompactedBag, Merge, Stored } from '../compact.ts';
 import { type Load, type LoadColumn, LoadError } from './chunk.ts';
 import type { Layout } from './layout.ts';
@@ -92,6 +92,20 @@ export class TableWriter {
   async #truncate(target: RunTarget): Promise<void> {
     this.#layout.deletes(target.name);
     await duckdb.query(this.#connection, `DELETE FROM ${target.name}`);
+  }
+
+  /** Every row gets `text`, in PostgreSQL's form, as its value of `column`. */
+  async fill(name: string, relation: Relation, column: SinkColumn, text: string): Promise<void> {
+    const { name: only, type, modifier } = column;
+    const narrow = { ...relation, columns: [{ name: only, type, modifier }], key: [] };
+    const row = new Row(narrow, encodeTuple([text]), 0);
+    const load: Load = { parts: [[row]], columns: [{ part: 0, column: 0, target: targetOfColumn(column) }] };
+    this.#layout.deletes(name);
+    await this.#run(
+      { name, relation: narrow, stored: 'exact', columns: [column] },
+      load,
+      (from) => `UPDATE ${name} SET ${quoteName(only)} = k.c0 FROM ${from} AS k`,
+    );
   }
 
   async #insert(target: RunTarget, rows: readonly Row[]): Promise<void> {

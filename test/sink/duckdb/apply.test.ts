@@ -198,10 +198,10 @@ describe('names', () => {
   test('tables or columns that differ in case only are refused by name', async () => {
     const sink = await openSink();
     await sink.apply(changes(['c', item, ['1', 'a', null]]));
-    await expect(sink.apply(changes(['t', { ...item, table: 'ITEM' }]))).rejects.toThrow(
+    await expect(sink.apply(changes(['t', { ...item, oid: 5, table: 'ITEM' }]))).rejects.toThrow(
       /public\.ITEM would share its name in DuckDB with public\.item/,
     );
-    await expect(sink.apply(changes(['t', { ...item, schema: 'main' }]))).rejects.toThrow(
+    await expect(sink.apply(changes(['t', { ...item, oid: 6, schema: 'main' }]))).rejects.toThrow(
       /main\.item would share its name/,
     );
     const twice = relation('twice', [
@@ -228,7 +228,7 @@ describe('names', () => {
 
   test("a schema of Waltide's own name, and tables that it did not create, are left alone", async () => {
     const sink = await openSink();
-    await expect(sink.apply(changes(['t', { ...item, schema: '_waltide', table: 'offsets' }]))).rejects.toThrow(
+    await expect(sink.apply(changes(['t', { ...item, oid: 5, schema: '_waltide', table: 'offsets' }]))).rejects.toThrow(
       /Waltide's own schema/,
     );
     await sink.close();
@@ -245,9 +245,11 @@ describe('names', () => {
     await expect(again.apply(changes(['c', item, ['1', 'a', null]]))).rejects.toThrow(
       /exists in the DuckDB file but was not created by Waltide/,
     );
-    await expect(again.apply(changes(['t', { ...item, table: 'v' }]))).rejects.toThrow(/not created by Waltide/);
+    await expect(again.apply(changes(['t', { ...item, oid: 5, table: 'v' }]))).rejects.toThrow(
+      /not created by Waltide/,
+    );
     // Stopping and copying again do not make it ours.
-    await again.stopTable(item, 'foreign', false);
+    await again.stopTable(item, 'foreign', { snapshotGoesOn: false, refill: false });
     await expect(again.apply(copy(['t', item]))).rejects.toThrow(/not created by Waltide/);
     expect(await again.rows('SELECT * FROM item')).toEqual([['keep']]);
   });
@@ -294,7 +296,7 @@ describe('a copy', () => {
   test('takes a stopped table up again; until then its events are left out', async () => {
     const sink = await openSink();
     await sink.apply(changes(['c', item, ['1', 'a', null]]));
-    await sink.stopTable(item, 'because', false);
+    await sink.stopTable(item, 'because', { snapshotGoesOn: false, refill: false });
     await sink.apply(changes(['c', item, ['2', 'b', null]]));
     expect(await sink.rows(all)).toEqual([['1', 'a', null]]);
     expect(await sink.rows('SELECT table_name, state, reason FROM _waltide.tables')).toEqual([

@@ -41,7 +41,7 @@ describe('opening', () => {
       { partition: "odd'name", position: { commitLsn: 5n, seq: 0 }, next: null },
     ];
     await sink.apply({ events: [], bytes: 0, offsets, complete: true });
-    await sink.stopTable(item, "it's broken", false);
+    await sink.stopTable(item, "it's broken", { snapshotGoesOn: false, refill: false });
     await sink.close();
     const again = create(sink.path);
     const state = await again.open({ ...IDENTITY, timeline: 2 });

@@ -39,6 +39,8 @@ const sink = createDuckdbSink(
     consistency: 'table',
     batch,
     onUnrepresentable: 'text',
+    schemaChanges: 'evolve',
+    droppedTables: 'keep',
   },
   pino({ level: 'silent' }),
 );

@@ -135,14 +135,14 @@ describe('a snapshot of a live table', () => {
       ['1', 'a3'],
       ['3', 'c2'],
     ]);
-    expect(sink.state.tables).toEqual([{ schema: 'public', table: 'item', live: true, filling: null }]);
+    expect(sink.state.tables).toEqual([{ schema: 'public', table: 'item', oid: item.oid, live: true, filling: null }]);
   });
 
   test('begun again starts anew; cancelled leaves what was', async () => {
     const sink = await filled('a', 'b');
     await sink.apply(delivery(begin('x'), rows('x', ['1', 'a', null], ['9', 'void', null])));
     expect((await sink.crashed()).state.tables).toEqual([
-      { schema: 'public', table: 'item', live: true, filling: 'x' },
+      { schema: 'public', table: 'item', oid: item.oid, live: true, filling: 'x' },
     ]);
     await sink.apply(delivery(begin('x'), rows('x', ['1', 'again', null])));
     expect(await sink.rows(`SELECT id, name FROM "${SHADOW}"`)).toEqual([['1', 'again']]);
@@ -152,7 +152,7 @@ describe('a snapshot of a live table', () => {
       ['2', 'b', '5000'],
     ]);
     expect((await sink.crashed()).state.tables).toEqual([
-      { schema: 'public', table: 'item', live: true, filling: null },
+      { schema: 'public', table: 'item', oid: item.oid, live: true, filling: null },
     ]);
   });
 
@@ -201,7 +201,7 @@ describe('a snapshot of a live table', () => {
       events([['c', other, ['l']]]),
     );
     await expect(sink.apply(change)).rejects.toMatchObject({ code: 'SINK_REJECTED', snapshotGoesOn: true });
-    await sink.stopTable(item, 'another table', true);
+    await sink.stopTable(item, 'another table', { snapshotGoesOn: true, refill: false });
     await sink.apply(change);
     expect(await sink.rows(all)).toEqual([['1', 'a']]);
     expect((await sink.crashed()).state).toMatchObject({
@@ -262,9 +262,9 @@ test('a table named like one of our own is refused', async () => {
 test('stopping a table drops what was gathered, and keeps its rows', async () => {
   const sink = await filled('a');
   await sink.apply(delivery(begin('x'), rows('x', ['1', 'x', null])));
-  await sink.stopTable(item, 'because', false);
+  await sink.stopTable(item, 'because', { snapshotGoesOn: false, refill: false });
   expect(await sink.rows("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'")).toEqual([['item']]);
   expect((await sink.crashed()).state.tables).toEqual([
-    { schema: 'public', table: 'item', live: false, filling: null },
+    { schema: 'public', table: 'item', oid: item.oid, live: false, filling: null },
   ]);
 });

@@ -51,7 +51,9 @@ export function relation(table: string, columns: readonly ColumnSpec[], extra: P
     type: typeof of === 'string' ? type(of) : of,
     modifier,
   }));
-  return { oid: 16400, schema: 'public', table, replicaIdentity: 'd', columns: all, key: [0], ...extra };
+  // Each name another table.
+  const oid = 16400 + [...table].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)!) % 65_521, 0);
+  return { oid, schema: 'public', table, replicaIdentity: 'd', columns: all, key: [0], ...extra };
 }
 
 export type Values = readonly (string | null | undefined)[];
@@ -131,6 +133,8 @@ export function config(path: string, more: Partial<DuckdbSinkConfig> = {}): Duck
     consistency: 'table',
     batch,
     onUnrepresentable: 'text',
+    schemaChanges: 'evolve',
+    droppedTables: 'keep',
     ...more,
   };
 }

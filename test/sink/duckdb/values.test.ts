@@ -265,7 +265,7 @@ describe('values arrive exactly', () => {
     await sink.apply(changes(...rows.map((text, i) => ['c', table, [String(i), text]] as const)));
     // A key of this type finds its row again, so that an update is not a second row.
     if (of.name !== 'json') {
-      const keyed = { ...table, table: 'k', key: [1] };
+      const keyed = { ...table, oid: 5, table: 'k', key: [1] };
       await sink.apply(changes(...values.map(([text], i) => ['c', keyed, [String(i), text]] as const)));
       await sink.apply(changes(...values.map(([text], i) => ['u', keyed, [String(i + 1000), text]] as const)));
       expect(await sink.rows('SELECT count(*), min(i) FROM k')).toEqual([[String(values.length), 1000]]);
