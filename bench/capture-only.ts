@@ -17,7 +17,7 @@ const log = createLog({ level: 'info', format: 'json' });
 const client = await connect(url, { applicationName: 'bench', replication: false, timeoutMs: 10_000 });
 const identity = await identify(client, slot);
 await client.end();
-const source = new WalSource({ config, identity, publications: [publication], copied: null, from: 0n, log });
+const source = new WalSource({ config, identity, publications: [publication], captured: null, from: 0n, log });
 const stop = new AbortController();
 let inserts = 0;
 let updates = 0;

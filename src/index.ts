@@ -16,4 +16,4 @@ export { createLog, type Log, type LogOptions } from './log.ts';
 export { Pipeline, type PipelineOptions, type StoppedTableOf } from './pipeline/pipeline.ts';
 export type { CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './pipeline/status.ts';
 export type { QueryResult, Sink, SinkState, StoppedTable } from './sink/sink.ts';
-export type { CopyProgress } from './snapshot/initial.ts';
+export type { SnapshotProgress } from './snapshot/snapshot.ts';

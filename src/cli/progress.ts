@@ -1,5 +1,5 @@
 import type { Log } from '../log.ts';
-import type { CopyProgress } from '../snapshot/initial.ts';
+import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import type { Output } from './context.ts';
 import { formatBytes, formatCount, formatDuration, printable } from './output.ts';
 
@@ -28,7 +28,7 @@ export class CopyReporter {
   }
 
   /** For Pipeline's `onCopyProgress`; called often, tells seldom. */
-  readonly note = (progress: CopyProgress): void => {
+  readonly note = (progress: SnapshotProgress): void => {
     const now = Date.now();
     if (this.#firstAt === 0) {
       this.#firstAt = now;
@@ -67,7 +67,7 @@ export class CopyReporter {
     this.#tables = 0;
   }
 
-  #finish({ table, rows, bytes }: CopyProgress, seconds: number): void {
+  #finish({ table, rows, bytes }: SnapshotProgress, seconds: number): void {
     this.#tables++;
     this.#rows += rows;
     const rate = rows / seconds;
@@ -82,7 +82,7 @@ export class CopyReporter {
     );
   }
 
-  #draw(progress: CopyProgress, seconds: number): void {
+  #draw(progress: SnapshotProgress, seconds: number): void {
     const { table, rows, estimatedRows } = progress;
     const share = estimatedRows > 0 ? Math.min(rows / estimatedRows, 0.99) : null;
     const filled = Math.floor((share ?? 0) * BAR_WIDTH);
@@ -107,7 +107,7 @@ export class CopyReporter {
 }
 
 /** Nothing where there is no estimate, or the table has outgrown it. */
-function left({ rows, estimatedRows }: CopyProgress, seconds: number): { secondsLeft?: number } {
+function left({ rows, estimatedRows }: SnapshotProgress, seconds: number): { secondsLeft?: number } {
   if (rows === 0 || estimatedRows <= rows) return {};
   return { secondsLeft: Math.ceil(((estimatedRows - rows) / rows) * seconds) };
 }

@@ -120,6 +120,41 @@ const source = z.strictObject({
     .meta(about('In-process: WAL that the slot keeps although it is applied, so that `waltide replay` can go back.')),
 });
 
+const snapshot = z.strictObject({
+  /** Two keep both ends busy; more would take connections and memory, and the sinks take one batch at a time anyway. */
+  workers: z
+    .number()
+    .int()
+    .min(1)
+    .max(32)
+    .default(2)
+    .meta(about('Parallel readers of the first copy, and tables that later snapshots read at once.')),
+  /** Each chunk costs a transaction, a watermark and a saved cursor: a few milliseconds. */
+  chunkRows: z.number().int().min(1).default(50_000).meta(about('Most rows of one chunk of an incremental snapshot.')),
+  /** A few chunks are in memory at once: one that is read, one that waits for its place, one that is applied. */
+  chunkBytesMax: bytes
+    .default(4 * 1024 * 1024)
+    .meta(about('Bytes that a chunk aims at; four times as much is never passed by more than one row.')),
+  /** About 100 bytes each. */
+  notedKeysMax: z
+    .number()
+    .int()
+    .min(1)
+    .default(200_000)
+    .meta(about('Keys, changed while a table is read, that are remembered; past it chunks are read again.')),
+  /** Nothing is held up unasked. */
+  rowsPerSecondMax: z
+    .number()
+    .int()
+    .min(1)
+    .optional()
+    .meta(about('Most rows a second that an incremental snapshot reads, per table; no limit when left out.')),
+  /** One small query of the catalog. */
+  tablesIntervalMs: ms
+    .default(5000)
+    .meta(about('How often to look for tables that came, went, or are published in another way.')),
+});
+
 const inProcess = z.strictObject({
   type: z.literal('in-process').meta(about('in-process (nothing but PostgreSQL is needed) or kafka.')),
   /** Bytes of WAL, decoded and not yet applied: one batch being applied and one that fills. The slot keeps the rest. */
@@ -285,6 +320,7 @@ const log = z.strictObject({
 
 export const configSchema = z.strictObject({
   source: source.meta(about('The PostgreSQL database whose changes are captured.')),
+  snapshot: snapshot.prefault({}).meta(about('How existing rows are read, at first and later.')),
   transport: z
     .discriminatedUnion('type', [inProcess, kafka])
     .prefault({ type: 'in-process' })

@@ -2,16 +2,17 @@ import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
-import { formatLsn, type Lsn } from '../event/lsn.ts';
+import type { Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
 import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
+import type { CapturedTable } from '../postgres/captured.ts';
 import { connect } from '../postgres/connection.ts';
-import { type CopiedTable, markCopying, markStreaming, migrate, readSlotRecord } from '../postgres/control.ts';
+import { markCopying, markStreaming, migrate, readSlotRecord } from '../postgres/control.ts';
 import { alterFailover, checkFailoverVersion, slotGone } from '../postgres/failover.ts';
 import { identify, withAncestors } from '../postgres/identity.ts';
-import { DURABLE, forgetMarks, type Marks, momentsSince, readMarks } from '../postgres/positions.ts';
-import { type EnsuredPublication, ensurePublication } from '../postgres/publication.ts';
+import { DURABLE, type Marks, momentsSince, readMarks } from '../postgres/positions.ts';
+import type { EnsuredPublication } from '../postgres/publication.ts';
 import { checkServer, readServer } from '../postgres/server.ts';
 import {
   checkOwner,
@@ -22,12 +23,16 @@ import {
   waitUntilReleased,
   walPosition,
 } from '../postgres/slot.ts';
-import { createSlot } from '../postgres/slot-creation.ts';
-import { type CopyProgress, initialSnapshot } from '../snapshot/initial.ts';
+import { ControlSession } from '../snapshot/control-session.ts';
+import { SnapshotManager } from '../snapshot/manager.ts';
+import type { SnapshotProgress } from '../snapshot/snapshot.ts';
+import { Weave } from '../snapshot/weave.ts';
 import { Heartbeat } from '../source/heartbeat.ts';
 import { WalSource } from '../source/wal-source.ts';
 import type { Transport } from '../transport/transport.ts';
 import { Acknowledger } from './acknowledger.ts';
+import { TableKeeper } from './captured-tables.ts';
+import { firstCopy } from './first-copy.ts';
 import { LagClock } from './lag.ts';
 import { RetainWindow } from './retain.ts';
 
@@ -39,7 +44,7 @@ export interface CaptureOptions {
   readonly transport: Transport;
   readonly log: Log;
   readonly recopy: boolean;
-  readonly onCopyProgress: (progress: CopyProgress) => void;
+  readonly onCopyProgress: (progress: SnapshotProgress) => void;
 }
 
 /** Everything from the slot to the transport: set-up, first copy, streaming, acknowledging. */
@@ -54,9 +59,13 @@ export class Capture {
   #identity: SourceIdentity | null = null;
   #publication: EnsuredPublication | null = null;
   #slot: SlotInfo | null = null;
-  /** A slot of ours without a finished copy: dropped as late as possible, so that a refused start changes nothing. */
+  /** It is to be made anew: dropped as late as possible, so that a refused start changes nothing. */
   #staleSlot = false;
-  #copied: readonly CopiedTable[] = [];
+  /** What was captured when the last process ended; null for a new slot. */
+  #recorded: readonly CapturedTable[] | null = null;
+  readonly #control: ControlSession;
+  readonly #tables: TableKeeper;
+  #snapshots: SnapshotManager | null = null;
   #source: WalSource | null = null;
   #failure: unknown = null;
   events = 0;
@@ -72,8 +81,16 @@ export class Capture {
     this.retain = new RetainWindow(
       retain ? { bytes: retain.bytes, ms: retain.hours === undefined ? null : retain.hours * 3_600_000 } : null,
     );
+    const { config, log } = options;
+    this.#control = new ControlSession(() => this.#connect(), log);
+    this.#tables = new TableKeeper({
+      config,
+      log,
+      control: (work) => this.#control.run(work),
+      passed: () => this.#passed,
+    });
     const { url, slot, heartbeatIntervalMs, connectTimeoutMs } = options.config.source;
-    this.#heartbeat = new Heartbeat({ url, slot, intervalMs: heartbeatIntervalMs, connectTimeoutMs, log: options.log });
+    this.#heartbeat = new Heartbeat({ url, slot, intervalMs: heartbeatIntervalMs, connectTimeoutMs, log });
   }
 
   /** Who the source is; null before `prepare`. */
@@ -99,9 +116,29 @@ export class Capture {
     return this.#slot;
   }
 
+  get #passed(): Lsn {
+    const confirmed = this.#slot?.confirmedFlushLsn ?? 0n;
+    return this.durableLsn > confirmed ? this.durableLsn : confirmed;
+  }
+
+  /** True where every captured table has had its rows delivered once. */
+  get filled(): boolean {
+    return this.#tables.captured.values().every(({ filled, leftLsn }) => filled || leftLsn !== null);
+  }
+
+  /** What is captured, and which snapshots it still needs. */
+  get tables(): TableKeeper {
+    return this.#tables;
+  }
+
+  /** True where no snapshot is pending or under way; those that someone has paused do not count. */
+  get settled(): boolean {
+    return this.#tables.settled && this.#snapshots?.idle === true;
+  }
+
   /** Checks the server, the control schema, publication and slot. Changes nothing that a refused start would regret. */
   async prepare(signal: AbortSignal): Promise<SourceIdentity> {
-    const { config, log, recopy } = this.#options;
+    const { config, recopy } = this.#options;
     const client = await this.#connect();
     try {
       const server = await readServer(client);
@@ -111,15 +148,8 @@ export class Capture {
       await migrate(client);
       this.wal = await walPosition(client);
       this.#slot = await this.#findSlot(client, recopy, signal);
-      this.#publication = await ensurePublication(client, config.source, log, !this.needsCopy);
+      this.#publication = await this.#tables.choose(client, this.#recorded);
       if (this.#slot) await this.#readRetained(client, this.#slot);
-      const { unwanted } = this.#publication;
-      this.#copied = this.#copied.filter((table) => !unwanted.has(table.oid));
-      for (const table of this.#publication.uncopied)
-        log.warn(
-          { table: `${table.schema}.${table.table}` },
-          'table matches but came after the first copy: it is left out until `waltide run --recopy`',
-        );
       return this.#identity;
     } finally {
       await client.end().catch(() => {});
@@ -150,95 +180,99 @@ export class Capture {
       );
     if (!slot) return null;
     await waitUntilReleased(client, name, config.source.slotWaitMs, log, signal);
-    if (record?.state === 'streaming' && !recopy) {
+    if (!recopy) {
       checkSlot(slot, this.#identity!.database);
       await alterFailover(slot, config.source.failover, () => this.#replication(), log);
-      this.#copied = record.tables;
+      if (record!.state === 'copying')
+        log.warn(
+          { slot: name },
+          'the first copy was not finished: what is missing is filled while changes are streamed',
+        );
+      this.#recorded = record!.tables;
       return (await readSlot(client, name)) ?? null;
     }
     this.#staleSlot = true;
-    log.warn(
-      { slot: name },
-      recopy ? 'every table is copied anew, with a new slot' : 'the first copy was not finished; it starts again',
-    );
+    log.warn({ slot: name }, 'every table is copied anew, with a new slot');
     return null;
   }
 
   /** Makes the slot and delivers existing rows. Resolves once all of them are durable. */
   async copy(signal: AbortSignal): Promise<void> {
     const { config, log, onCopyProgress } = this.#options;
-    const { url, slot, slotCreateWaitMs, connectTimeoutMs } = config.source;
-    const tables = this.#publication!.tables;
-    const control = await this.#connect();
-    const replication = await this.#replication();
-    try {
-      await markCopying(control, slot);
-      await forgetMarks(control, slot);
-      if (this.#staleSlot) await dropSlot(control, slot);
-      failpoint('before-slot');
-      const { consistentPoint, snapshotName } = await createSlot(
-        replication,
-        control,
-        { name: slot, waitMs: slotCreateWaitMs, snapshot: 'export', failover: config.source.failover },
+    await firstCopy(
+      {
+        config,
         log,
-      );
-      failpoint('after-slot');
-      log.info(
-        { slot, consistentPoint: formatLsn(consistentPoint), tables: tables.length },
-        'slot created; copying existing rows',
-      );
-      const snapshot = initialSnapshot(
-        {
-          url,
-          slot,
-          connectTimeoutMs,
-          tables,
-          consistentPoint,
-          snapshotName: snapshotName!,
-          onProgress: onCopyProgress,
+        tables: this.#publication!.tables,
+        keeper: this.#tables,
+        dropSlot: this.#staleSlot,
+        onProgress: onCopyProgress,
+        publish: async (batch, durable) => {
+          this.#publish(batch, null, durable);
+          await this.#room(signal);
+          this.#throwFailure();
         },
-        signal,
-      );
-      for await (const batch of snapshot) {
-        this.#publish(batch);
-        await this.#room(signal);
-        this.#throwFailure();
-        if (signal.aborted) return;
-      }
-      if (signal.aborted) return;
-      this.#publish({ events: [], bytes: 0, commitEndLsn: consistentPoint });
-      await this.#until(() => this.#acknowledger.outstanding === 0, signal);
-      this.#throwFailure();
-      if (signal.aborted) return;
-      this.#copied = tables.map(({ oid, schema, table }) => ({ oid, schema, table }));
-      await markStreaming(control, slot, consistentPoint, this.#copied);
-      log.info({ slot }, 'every existing row is copied');
-    } finally {
-      await replication.end().catch(() => {});
-      await control.end().catch(() => {});
-    }
+        durable: async () => {
+          await this.#until(() => this.#acknowledger.outstanding === 0, signal);
+          this.#throwFailure();
+        },
+      },
+      signal,
+    );
   }
 
-  /** Streams until `signal` aborts. Rejects with what only a person can mend. */
+  /** Streams until `signal` aborts, and fills what is to be filled. Rejects with what only a person can mend. */
   async stream(signal: AbortSignal, beatAtOnce: boolean): Promise<void> {
     const { config, log } = this.#options;
+    const weave = new Weave();
+    const snapshots = this.#snapshotManager(weave);
+    await this.#control.run(async (client) => {
+      await markStreaming(client, config.source.slot);
+      await snapshots.load(client);
+      await this.#tables.begin(client);
+    });
     this.#source = new WalSource({
       config: config.source,
       identity: this.#identity!,
       publications: this.#publication!.names,
-      copied: this.#copied,
+      captured: this.#tables.captured,
       from: this.#from(),
       log,
     });
     this.#heartbeat.start();
     if (beatAtOnce) void this.#heartbeat.beat();
-    for await (const batch of this.#source.stream(signal)) {
-      // Publishing goes on while the next batch is read: only the budget makes the source wait.
-      this.#publish(batch);
-      await this.#room(signal);
+    const stop = new AbortController();
+    const either = AbortSignal.any([signal, stop.signal]);
+    const beside = [snapshots.run(either), this.#tables.run(either)];
+    try {
+      for await (const { batch, hold, durable } of weave.weave(this.#source.stream(signal))) {
+        // Publishing goes on while the next batch is read: only the budget makes the source wait.
+        this.#publish(batch, hold, durable);
+        await this.#room(signal);
+        this.#throwFailure();
+      }
       this.#throwFailure();
+    } finally {
+      stop.abort();
+      await Promise.all(beside);
     }
-    this.#throwFailure();
+  }
+
+  #snapshotManager(weave: Weave): SnapshotManager {
+    const { config, log, onCopyProgress: onProgress } = this.#options;
+    const context = {
+      config,
+      publications: this.#publication!.names,
+      weave,
+      log,
+      onProgress,
+      connect: (what: string, replication = false) => this.#connect(what, replication),
+      control: <T>(work: (client: pg.Client) => Promise<T>) => this.#control.run(work),
+    };
+    this.#snapshots = new SnapshotManager(context, async ({ tableOid, kind, sinks }) => {
+      if (kind === 'incremental' && sinks === null) await this.#tables.filled(tableOid);
+    });
+    return this.#snapshots;
   }
 
   /** Where WAL is retained on purpose, what every sink has need not be streamed again. */
@@ -249,7 +283,8 @@ export class Capture {
     return durable < this.needFrom ? durable : this.needFrom;
   }
 
-  #publish(batch: Batch): void {
+  /** `hold`: it is not acknowledged before that, however durable it is. `told`: told once it is durable. */
+  #publish(batch: Batch, hold: Promise<unknown> | null, told: (() => void) | null): void {
     const last = batch.events.at(-1);
     this.events += batch.events.length;
     this.bytes += batch.bytes;
@@ -262,6 +297,10 @@ export class Capture {
     const durable = this.#acknowledger.track(batch.commitEndLsn);
     this.#options.transport
       .publish(batch)
+      .then(() => {
+        told?.();
+        return hold;
+      })
       .then(() => {
         failpoint('before-acknowledge');
         const lsn = durable();
@@ -327,15 +366,19 @@ export class Capture {
   async close(): Promise<void> {
     await this.#heartbeat.stop();
     await this.#source?.close();
+    await this.#control.close();
   }
 
   #replication(): Promise<pg.Client> {
-    const { url, slot, connectTimeoutMs } = this.#options.config.source;
-    return connect(url, { applicationName: `waltide ${slot}`, replication: true, timeoutMs: connectTimeoutMs });
+    return this.#connect('', true);
   }
 
-  #connect(): Promise<pg.Client> {
+  #connect(what = 'control', replication = false): Promise<pg.Client> {
     const { url, slot, connectTimeoutMs } = this.#options.config.source;
-    return connect(url, { applicationName: `waltide ${slot} control`, timeoutMs: connectTimeoutMs });
+    return connect(url, {
+      applicationName: `waltide ${slot} ${what}`.trim(),
+      replication,
+      timeoutMs: connectTimeoutMs,
+    });
   }
 }

@@ -6,15 +6,17 @@ import type { Log } from '../log.ts';
 import { connect } from '../postgres/connection.ts';
 import { DURABLE } from '../postgres/positions.ts';
 import { readSlot, walPosition } from '../postgres/slot.ts';
+import { listSnapshots } from '../postgres/snapshots.ts';
 import { ApplyLoop } from '../sink/apply-loop.ts';
 import { createSink } from '../sink/registry.ts';
 import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
-import type { CopyProgress } from '../snapshot/initial.ts';
+import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import type { Transport } from '../transport/transport.ts';
 import { BudgetMinder } from './budget-minder.ts';
 import { Capture } from './capture.ts';
 import { beginsAgain, checkRole, checkSinks } from './checks.ts';
 import { createTransport } from './create-transport.ts';
+import { lacksByTable, NEW_SINK, requestForSinks } from './fill-sinks.ts';
 import { type Applier, StatusReporter } from './reporter.ts';
 import { SlotWatch } from './slot-watch.ts';
 import type { PipelineState, PipelineStatus, Role } from './status.ts';
@@ -25,7 +27,7 @@ export interface PipelineOptions {
   readonly log: Log;
   /** Copies every table anew, with a new slot: what a lost slot or an incomplete sink needs. */
   readonly recopy?: boolean;
-  readonly onCopyProgress?: (progress: CopyProgress) => void;
+  readonly onCopyProgress?: (progress: SnapshotProgress) => void;
   /** A library user's own sinks, beside those of the configuration. */
   readonly sinks?: readonly Sink[];
 }
@@ -130,11 +132,11 @@ export class Pipeline {
         this.#state = 'copying';
         await this.#capture.copy(outer);
       }
-      if (until !== 'copied' && !outer.aborted) {
+      if ((until !== 'copied' || this.#capture?.filled === false) && !outer.aborted) {
         this.#state = 'streaming';
         const streaming =
-          this.#capture?.stream(reading.signal, until === 'caught-up').catch(fail) ?? waitForAbort(reading.signal);
-        if (until === 'caught-up') await this.#caughtUp(target, outer);
+          this.#capture?.stream(reading.signal, until !== null).catch(fail) ?? waitForAbort(reading.signal);
+        if (until !== null) await this.#caughtUp(target, outer);
         else await waitForAbort(outer);
         reading.abort();
         await streaming;
@@ -199,7 +201,7 @@ export class Pipeline {
     const transport = await createTransport(config, log);
     this.#transport = transport;
     if (role === 'apply') return transport;
-    const onCopyProgress = (progress: CopyProgress): void => {
+    const onCopyProgress = (progress: SnapshotProgress): void => {
       this.#reporter.noteCopy(progress);
       this.#options.onCopyProgress?.(progress);
     };
@@ -231,6 +233,7 @@ export class Pipeline {
     const identity = capture ? await capture.prepare(signal) : await transport.identity(signal);
     const sinks = role === 'capture' ? [] : await this.#openSinks(identity);
     if (capture && config.transport.type === 'in-process') checkSinks(capture, sinks, log);
+    const lacking: { name: string; state: SinkState }[] = [];
     if (capture)
       await transport.openCapture(identity, capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null));
     for (const { sink, type, batch, consistency, state } of sinks) {
@@ -241,9 +244,12 @@ export class Pipeline {
         subscription,
         loop: new ApplyLoop({ sink, subscription, state, batch: this.#withinBudget(batch), log }),
       });
+      // On Kafka what a sink lacks may still lie ahead of it in the log.
+      if (config.transport.type === 'in-process' || subscription.startsEmpty) lacking.push({ name: sink.name, state });
       for (const table of state.stopped)
         log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);
     }
+    await this.#fill(lacking);
     if (until !== 'caught-up') return 0n;
     return capture ? capture.wal.inserted : await this.#applyTarget();
   }
@@ -264,6 +270,23 @@ export class Pipeline {
   }
 
   readonly #opened: Sink[] = [];
+
+  /** A sink that is new, or whose store was deleted, is given every table by snapshots of its own. */
+  async #fill(lacking: readonly { name: string; state: SinkState }[]): Promise<void> {
+    const { config } = this.#options;
+    const capture = this.#capture;
+    if (lacking.length === 0 || capture?.needsCopy) return;
+    const { url, slot, connectTimeoutMs } = config.source;
+    const client = await connect(url, { applicationName: `waltide ${slot} control`, timeoutMs: connectTimeoutMs });
+    try {
+      if (!capture) return await requestForSinks(client, slot, lacking);
+      const active = new Set((await listSnapshots(client, slot, true)).map(({ id }) => id));
+      for (const { table, sinks } of lacksByTable(lacking, capture.tables.captured.values(), active))
+        capture.tables.ask(table.oid, sinks, NEW_SINK);
+    } finally {
+      await client.end().catch(() => {});
+    }
+  }
 
   /** A batch that the budget never lets fill would wait for the rest of its transaction for ever. */
   #withinBudget(batch: BatchConfig): BatchConfig {
@@ -302,7 +325,7 @@ export class Pipeline {
         this.#appliers.length > 0
           ? this.#appliers.every(({ subscription }) => subscription.appliedLsn() >= target)
           : (this.#capture?.durableLsn ?? 0n) >= target;
-      if (reached) {
+      if (reached && this.#capture?.settled !== false) {
         this.#options.log.info({ target: formatLsn(target) }, 'caught up');
         return;
       }

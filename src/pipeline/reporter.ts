@@ -2,7 +2,7 @@ import type { Config } from '../config/schema.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { ApplyLoop } from '../sink/apply-loop.ts';
 import type { Sink } from '../sink/sink.ts';
-import type { CopyProgress } from '../snapshot/initial.ts';
+import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import type { Subscription, Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
 import type { Capture } from './capture.ts';
@@ -27,7 +27,7 @@ export class StatusReporter {
   readonly #config: Config;
   readonly #role: Role;
   readonly #startedAt = new Date();
-  readonly #copy = new Map<string, CopyProgress>();
+  readonly #copy = new Map<string, SnapshotProgress>();
   readonly #rates = new Map<string, Rate>();
 
   constructor(config: Config, role: Role) {
@@ -35,7 +35,7 @@ export class StatusReporter {
     this.#role = role;
   }
 
-  noteCopy(progress: CopyProgress): void {
+  noteCopy(progress: SnapshotProgress): void {
     this.#copy.set(progress.table, progress);
   }
 

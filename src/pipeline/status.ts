@@ -1,5 +1,5 @@
 import type { Losses } from '../sink/losses.ts';
-import type { CopyProgress } from '../snapshot/initial.ts';
+import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 
 /** all = both ends in one process; capture ends at the transport, apply begins there. */
 export type Role = 'all' | 'capture' | 'apply';
@@ -16,7 +16,7 @@ export interface PipelineStatus {
   readonly source: CaptureStatus | null;
   readonly transport: { readonly type: 'in-process' | 'kafka'; readonly bytesInFlight: number };
   readonly sinks: readonly SinkStatus[];
-  readonly copy: readonly CopyProgress[];
+  readonly copy: readonly SnapshotProgress[];
   readonly memory: { readonly rssBytes: number; readonly heapBytes: number };
   /** What makes /healthz red: stages that have work and make no progress. Empty when all is well. */
   readonly stuck: readonly string[];

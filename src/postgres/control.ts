@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../event/lsn.ts';
+import type { CapturedTable } from './captured.ts';
 import { queryError, sqlState } from './connection.ts';
 
 /** sql/ lies beside both src/ and dist/. */
@@ -9,16 +10,10 @@ const MIGRATIONS = new URL('../../sql/', import.meta.url);
 /** Any constant would do; this one spells "waltide" so that it can be recognised in pg_locks. */
 const MIGRATION_LOCK = '0x77616c74696465';
 
-export interface CopiedTable {
-  readonly oid: number;
-  readonly schema: string;
-  readonly table: string;
-}
-
 export interface SlotRecord {
   readonly state: 'copying' | 'streaming';
   readonly consistentPoint: Lsn | null;
-  readonly tables: readonly CopiedTable[];
+  readonly tables: readonly CapturedTable[];
 }
 
 /**
@@ -84,21 +79,25 @@ async function installedVersion(client: pg.Client): Promise<number> {
 /** What is recorded of a slot; null where Waltide has never made it, or has no schema here yet. */
 export async function readSlotRecord(client: pg.Client, slot: string): Promise<SlotRecord | null> {
   try {
-    const { rows } = await client.query<{ state: SlotRecord['state']; point: string | null; tables: CopiedTable[] }>(
-      'SELECT state, consistent_point::text AS point, tables FROM waltide.slots WHERE slot_name = $1',
-      [slot],
-    );
+    const { rows } = await client.query<{
+      state: SlotRecord['state'];
+      point: string | null;
+      tables: Partial<CapturedTable>[];
+    }>('SELECT state, consistent_point::text AS point, tables FROM waltide.slots WHERE slot_name = $1', [slot]);
     const row = rows[0];
-    return row
-      ? { state: row.state, consistentPoint: row.point === null ? null : parseLsn(row.point), tables: row.tables }
-      : null;
+    if (!row) return null;
+    // Waltide 0.1 recorded no more than what was copied.
+    const tables = row.tables.map(
+      (table) => ({ filled: true, membership: null, leftLsn: null, ...table }) as CapturedTable,
+    );
+    return { state: row.state, consistentPoint: row.point === null ? null : parseLsn(row.point), tables };
   } catch (error) {
     if (['42P01', '3F000'].includes(sqlState(error) ?? '')) return null;
     throw queryError(error, 'reading waltide.slots');
   }
 }
 
-/** Before a slot is made: from here until `markStreaming`, a crash means that the copy starts again. */
+/** Before a slot is made. */
 export async function markCopying(client: pg.Client, slot: string): Promise<void> {
   await run(
     client,
@@ -108,18 +107,26 @@ export async function markCopying(client: pg.Client, slot: string): Promise<void
   );
 }
 
-/** Every row of `tables` as of `consistentPoint` is durable downstream. */
-export async function markStreaming(
-  client: pg.Client,
-  slot: string,
-  consistentPoint: Lsn,
-  tables: readonly CopiedTable[],
-): Promise<void> {
+/** The slot has been made: its first copy may begin. */
+export async function markCreated(client: pg.Client, slot: string, consistentPoint: Lsn): Promise<void> {
+  await run(client, 'UPDATE waltide.slots SET consistent_point = $2 WHERE slot_name = $1', [
+    slot,
+    formatLsn(consistentPoint),
+  ]);
+}
+
+/** The first copy is over: from here on a missing slot means missing changes. */
+export async function markStreaming(client: pg.Client, slot: string): Promise<void> {
   await run(
     client,
-    `UPDATE waltide.slots SET state = 'streaming', consistent_point = $2, tables = $3, copied_at = now() WHERE slot_name = $1`,
-    [slot, formatLsn(consistentPoint), JSON.stringify(tables)],
+    `UPDATE waltide.slots SET state = 'streaming', copied_at = COALESCE(copied_at, now()) WHERE slot_name = $1 AND state <> 'streaming'`,
+    [slot],
   );
+}
+
+/** What is captured, and which of it is filled. */
+export async function saveTables(client: pg.Client, slot: string, tables: readonly CapturedTable[]): Promise<void> {
+  await run(client, 'UPDATE waltide.slots SET tables = $2 WHERE slot_name = $1', [slot, JSON.stringify(tables)]);
 }
 
 export async function forgetSlot(client: pg.Client, slot: string): Promise<void> {

@@ -6,11 +6,11 @@ import { FrameBuffer } from './frame.ts';
 /** 'd' CopyData. */
 export const COPY_DATA = 0x64;
 const COPY_DONE = 0x63;
-const COPY_OUT_RESPONSE = 0x48;
+export const COPY_OUT_RESPONSE = 0x48;
 const COPY_BOTH_RESPONSE = 0x57;
 const COMMAND_COMPLETE = 0x43;
-const READY_FOR_QUERY = 0x5a;
-const ERROR_RESPONSE = 0x45;
+export const READY_FOR_QUERY = 0x5a;
+export const ERROR_RESPONSE = 0x45;
 
 /**
  * While a backlog exists, bytes are left to gather in the kernel for this long between reads. The walsender writes
@@ -47,17 +47,27 @@ export class CopySession {
     this.#stream.on('close', () => this.#fail(lost('the server closed the connection')));
   }
 
+  /** Takes the connection over for good. `query` and `read` are all that is left; `destroy` hangs up. */
+  static take(client: pg.Client): CopySession {
+    return new CopySession(client);
+  }
+
+  /** Sends a Query message. Its answers come by `read`. */
+  query(sql: string): void {
+    const text = Buffer.from(`${sql}\0`);
+    const head = Buffer.alloc(5);
+    head[0] = 0x51; // Q
+    head.writeUInt32BE(text.length + 4, 1);
+    this.#stream.write(Buffer.concat([head, text]));
+  }
+
   /**
    * Sends `command` (START_REPLICATION or COPY … TO STDOUT) and resolves once the server has switched to COPY. Rejects
    * with the server's refusal; the connection is closed then.
    */
   static async start(client: pg.Client, command: string): Promise<CopySession> {
-    const session = new CopySession(client);
-    const text = Buffer.from(`${command}\0`);
-    const query = Buffer.alloc(5);
-    query[0] = 0x51; // Q
-    query.writeUInt32BE(text.length + 4, 1);
-    session.#stream.write(Buffer.concat([query, text]));
+    const session = CopySession.take(client);
+    session.query(command);
     try {
       await session.#awaitResponse();
       return session;
@@ -209,7 +219,8 @@ export class ServerError extends Error {
   }
 }
 
-function serverError(frames: Buffer, at: number): ServerError {
+/** The error in the ErrorResponse whose fields begin at `at`. */
+export function serverError(frames: Buffer, at: number): ServerError {
   const fields = new Map<string, string>();
   for (let i = at; frames[i] !== 0 && i < frames.length; ) {
     const end = frames.indexOf(0, i + 1);

@@ -1,8 +1,10 @@
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
-import type { Log } from '../log.ts';
 import { listTables, type TableInfo } from './catalog.ts';
 import { queryError } from './connection.ts';
+
+/** Tells someone; the fields say of what. */
+export type Warn = (fields: object, message: string) => void;
 
 /** Written as the comment of a publication that Waltide made, and may therefore alter. */
 const OURS = 'managed by waltide';
@@ -19,6 +21,8 @@ export interface PublishedTable extends TableInfo {
   readonly columns: readonly string[];
   /** SQL expression of the row filter; null for all rows. */
   readonly rowFilter: string | null;
+  /** See CapturedTable. */
+  readonly membership: string;
 }
 
 /** What the configuration asks for, held against what is there. */
@@ -122,56 +126,53 @@ async function readPublication(client: pg.Client, name: string): Promise<Publica
 export interface EnsuredPublication {
   /** For START_REPLICATION's publication_names. */
   readonly names: readonly string[];
+  /** What is published of what was asked for. */
   readonly tables: readonly PublishedTable[];
   readonly left: TableSelection['left'];
-  /** Tables that match and can be published but are not yet: they came after the first copy. */
-  readonly uncopied: readonly TableInfo[];
-  /** OIDs of tables that someone else's publication carries and nobody asked for. */
-  readonly unwanted: ReadonlySet<number>;
+  /** Tables that match and that someone else's publication does not carry. */
+  readonly missing: readonly TableInfo[];
+  /** OIDs of tables that it carries and that nobody asked for. */
+  readonly unasked: ReadonlySet<number>;
 }
 
 /**
- * Creates the publication, or alters one of ours, until it carries what `options` ask for. With `frozen` (a slot is
- * streaming) tables are taken away but none is added, since its existing rows would be missing in the sinks.
- * Someone else's publication is used as it is, and must carry every table asked for.
+ * Creates the publication, or alters one of ours, until it carries what `options` ask for. Someone else's publication is
+ * used as it is, and must carry every table asked for, unless a slot is `streaming` already: then what is missing is told.
+ * A fault is thrown as PUBLICATION or TABLES.
  */
 export async function ensurePublication(
   client: pg.Client,
   options: PublicationOptions,
-  log: Log,
-  frozen: boolean,
+  warn: Warn,
+  streaming: boolean,
 ): Promise<EnsuredPublication> {
   try {
-    const selection = selectTables(await listTables(client), options, frozen);
-    for (const { name, why } of selection.left) log.warn({ table: name }, `table is left out: ${why}`);
+    const { tables: wanted, keyless, left } = selectTables(await listTables(client), options, streaming);
     const names = [options.publication];
     const row = await readPublication(client, options.publication);
-    if (row && !row.ours) return await adopt(client, row, selection, options, frozen, log);
-    const uncopied = await align(client, options.publication, row, selection.tables, '', frozen, log);
+    if (row && !row.ours) return await adopt(client, row, [...wanted, ...keyless], left, options, streaming, warn);
+    await align(client, options.publication, row, wanted, '', warn);
     const inserts = `${options.publication}_inserts`;
     const second = await readPublication(client, inserts);
-    if (selection.keyless.length > 0 || second?.ours) {
-      uncopied.push(
-        ...(await align(client, inserts, second, selection.keyless, "publish = 'insert, truncate', ", frozen, log)),
-      );
+    if (keyless.length > 0 || second?.ours) {
+      await align(client, inserts, second, keyless, "publish = 'insert, truncate', ", warn);
       names.push(inserts);
     }
-    return { names, tables: await publishedTables(client, names), left: selection.left, uncopied, unwanted: new Set() };
+    return { names, tables: await publishedTables(client, names), left, missing: [], unasked: new Set() };
   } catch (error) {
     throw queryError(error, `preparing publication "${options.publication}"`);
   }
 }
 
-/** Makes one publication of ours carry exactly `wanted` (at most, when frozen). Resolves with what is still missing. */
+/** Makes one publication of ours carry exactly `wanted`. */
 async function align(
   client: pg.Client,
   name: string,
   row: PublicationRow | null,
   wanted: readonly TableInfo[],
   extra: string,
-  frozen: boolean,
-  log: Log,
-): Promise<TableInfo[]> {
+  warn: Warn,
+): Promise<void> {
   const quoted = client.escapeIdentifier(name);
   const list = (tables: readonly TableInfo[]): string =>
     tables
@@ -184,7 +185,7 @@ async function align(
     );
     await client.query(`COMMENT ON PUBLICATION ${quoted} IS '${OURS}'`);
     await client.query('COMMIT');
-    return [];
+    return;
   }
   const { rows: members } = await client.query<{ oid: number; schema: string; table: string }>(
     `SELECT prrelid::int8::float8 AS oid, nspname AS schema, relname AS table FROM pg_catalog.pg_publication_rel r
@@ -197,32 +198,30 @@ async function align(
   const surplus = members.filter((member) => !want.has(member.oid));
   const missing = wanted.filter((table) => !have.has(table.oid));
   for (const { schema, table } of surplus)
-    log.warn(
+    warn(
       { table: `${schema}.${table}` },
       'table is not asked for any more: taken out of the publication; sinks keep its rows as they are',
     );
   if (surplus.length > 0)
     await client.query(`ALTER PUBLICATION ${quoted} DROP TABLE ${list(surplus as unknown as TableInfo[])}`);
-  if (frozen) return missing;
   if (missing.length > 0) await client.query(`ALTER PUBLICATION ${quoted} ADD TABLE ${list(missing)}`);
-  return [];
 }
 
 async function adopt(
   client: pg.Client,
   row: PublicationRow,
-  selection: TableSelection,
+  wanted: readonly TableInfo[],
+  left: TableSelection['left'],
   options: PublicationOptions,
-  frozen: boolean,
-  log: Log,
+  streaming: boolean,
+  warn: Warn,
 ): Promise<EnsuredPublication> {
   const published = await publishedTables(client, [row.name]);
-  const wanted = [...selection.tables, ...selection.keyless];
   const names = new Set(published.map((table) => `${table.schema}.${table.table}`));
   const missing = wanted.filter(
     (table) => !names.has(`${table.schema}.${table.table}`) && !(table.kind === 'p' && !row.viaroot),
   );
-  if (missing.length > 0 && !frozen) {
+  if (missing.length > 0 && !streaming) {
     const list = missing.map((table) => `${table.schema}.${table.table}`).join(', ');
     throw new WaltideError(
       'PUBLICATION',
@@ -231,7 +230,7 @@ async function adopt(
     );
   }
   if (!row.operations)
-    log.warn(
+    warn(
       { publication: row.name },
       'the publication does not publish all of insert, update, delete and truncate: the rest will be missing in the sinks',
     );
@@ -240,8 +239,8 @@ async function adopt(
       options.tables.some((pattern) => matchesPattern(pattern, table.schema, table.table)) &&
       !options.exclude.some((pattern) => matchesPattern(pattern, table.schema, table.table)),
   );
-  const unwanted = new Set(published.filter((table) => !asked.includes(table)).map((table) => table.oid));
-  return { names: [row.name], tables: asked, left: selection.left, uncopied: missing, unwanted };
+  const unasked = new Set(published.filter((table) => !asked.includes(table)).map(({ oid }) => oid));
+  return { names: [row.name], tables: asked, left, missing, unasked };
 }
 
 /** What the publications carry, with column lists and row filters where the server has them (15+). */
@@ -251,17 +250,28 @@ export async function publishedTables(client: pg.Client, names: readonly string[
   );
   const lists =
     version >= 150000 ? 'attnames::text[] AS attnames, rowfilter' : 'NULL::text[] AS attnames, NULL::text AS rowfilter';
+  const schemas =
+    version >= 150000
+      ? `UNION ALL SELECT 'n' || r.oid FROM pg_catalog.pg_publication_namespace r, pg_catalog.pg_class c
+           WHERE r.pnpubid = p.oid AND c.oid IN (SELECT oid FROM road) AND r.pnnspid = c.relnamespace`
+      : '';
   const { rows } = await client.query<{
     schema: string;
     table: string;
     attnames: string[] | null;
     rowfilter: string | null;
     all: string[];
+    membership: string;
   }>(
     `SELECT schemaname AS schema, tablename AS table, ${lists},
+            -- Ids change when it is taken out and put back, and with a filter or list of columns; xmin when the publication is altered.
+            (WITH road AS (SELECT format('%I.%I', schemaname, tablename)::regclass::oid AS oid
+                           UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(format('%I.%I', schemaname, tablename)::regclass))
+             SELECT p.xmin::text || ':' || COALESCE((SELECT string_agg(id, ',' ORDER BY id) FROM (
+               SELECT 'r' || r.oid AS id FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid IN (SELECT oid FROM road) ${schemas}) ids), '')) AS membership,
             (SELECT array_agg(attname::text ORDER BY attnum) FROM pg_catalog.pg_attribute a
              WHERE attrelid = format('%I.%I', schemaname, tablename)::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '') AS all
-     FROM pg_catalog.pg_publication_tables WHERE pubname = ANY($1) ORDER BY 1, 2`,
+     FROM pg_catalog.pg_publication_tables t JOIN pg_catalog.pg_publication p USING (pubname) WHERE pubname = ANY($1) ORDER BY 1, 2`,
     [names],
   );
   const byName = new Map((await listTables(client)).map((table) => [`${table.schema}.${table.table}`, table]));
@@ -270,6 +280,6 @@ export async function publishedTables(client: pg.Client, names: readonly string[
     // Before 18 generated columns are never published, though 15 to 17 may list them.
     const columns =
       version >= 180000 ? row.attnames : (row.attnames ?? row.all)?.filter((name) => row.all.includes(name));
-    return info ? [{ ...info, columns: columns ?? [], rowFilter: row.rowfilter }] : [];
+    return info ? [{ ...info, columns: columns ?? [], rowFilter: row.rowfilter, membership: row.membership }] : [];
   });
 }

@@ -238,7 +238,8 @@ export function checkOffset(
   mark?: { lsn: Lsn; at: Date },
 ): void {
   const restored = mark !== undefined && offset < mark.lsn;
-  if (slot.confirmedFlushLsn !== null && slot.confirmedFlushLsn > offset)
+  // Rows of the first copy stand 1 before the slot's beginning, and nothing lies between.
+  if (slot.confirmedFlushLsn !== null && slot.confirmedFlushLsn > offset + 1n)
     throw new WaltideError(
       'SLOT_AHEAD',
       `slot "${slot.name}" has been acknowledged up to ${formatLsn(slot.confirmedFlushLsn)}, but "${sink}" stands at ${formatLsn(offset)}: what lies between is gone from the slot`,

@@ -1,187 +1,253 @@
 import { randomBytes } from 'node:crypto';
+import pg from 'pg';
 import { messageOf, WaltideError } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
-import { ByteWriter } from '../event/byte-writer.ts';
-import { ChangeEvent, snapshotEndMessage, type Transaction } from '../event/change-event.ts';
+import { ChangeEvent, type Transaction } from '../event/change-event.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Relation } from '../event/relation.ts';
-import { Row } from '../event/row.ts';
+import type { Row } from '../event/row.ts';
+import { failpoint } from '../failpoint.ts';
+import type { Log } from '../log.ts';
 import { describeRelation, TypeCatalog } from '../postgres/catalog.ts';
-import { connect, queryError } from '../postgres/connection.ts';
-import { COPY_DATA, CopySession, ServerError } from '../postgres/copy-session.ts';
+import { queryError } from '../postgres/connection.ts';
 import type { PublishedTable } from '../postgres/publication.ts';
-import { copyRowToTuple } from './copy-text.ts';
+import { endEvent } from './context.ts';
+import { type CopySource, copyRows } from './copy-rows.ts';
+import type { SnapshotProgress } from './snapshot.ts';
+import { checkReadable } from './table-shape.ts';
+
+const { escapeIdentifier } = pg;
+
+/** 64 MB of heap: many for a large table, so that all workers end together, and few connections. */
+const UNIT_BLOCKS = 8192;
 
 export interface InitialSnapshotOptions {
-  readonly url: string;
-  readonly slot: string;
-  readonly connectTimeoutMs: number;
   readonly tables: readonly PublishedTable[];
   readonly consistentPoint: Lsn;
   readonly snapshotName: string;
-  readonly onProgress: (progress: CopyProgress) => void;
+  readonly workers: number;
+  readonly log: Log;
+  connect(): Promise<pg.Client>;
+  /** Resolves when there is room for more; `durable` is called once the batch is. */
+  publish(batch: Batch, durable: (() => void) | null): Promise<void>;
+  /** Every row of the table is durable downstream. */
+  onCompleted(table: PublishedTable): void;
+  readonly onProgress: (progress: SnapshotProgress) => void;
 }
 
-export interface CopyProgress {
-  readonly table: string;
-  readonly rows: number;
-  readonly bytes: number;
-  /** The planner's guess; 0 when it has none. */
-  readonly estimatedRows: number;
-  readonly done: boolean;
+/** One table on its way. */
+interface Copy {
+  readonly table: PublishedTable;
+  readonly relation: Relation;
+  units: number;
+  rows: number;
+  bytes: number;
+  /** Events of the table so far. */
+  count: number;
+  /** Altered meanwhile, so that the snapshot does not show it: its rows are void, and it is filled later. */
+  failed: boolean;
+}
+
+interface Unit {
+  readonly copy: Copy;
+  readonly source: CopySource;
 }
 
 /**
- * The rows as they were at the slot's consistent point, table by table, as op r. Each table begins with a truncate, so
- * that a copy that starts again replaces what an earlier one left behind.
+ * The rows as they were at the slot's consistent point, as op r: several tables, and several ranges of a large one, at once.
+ * Each table is begun and ended for itself. A table that was dropped or rewritten meanwhile is cancelled, no more.
  */
-export async function* initialSnapshot(options: InitialSnapshotOptions, signal: AbortSignal): AsyncGenerator<Batch> {
-  const transaction: Transaction = {
-    xid: 0,
-    // WAL records begin at multiples of 8, so no commit can have this LSN: the copy comes before all that is streamed.
-    commitLsn: options.consistentPoint - 1n,
-    commitTimeUs: BigInt(Date.now()) * 1000n,
-    snapshot: { id: randomBytes(6).toString('hex'), kind: 'initial', sinks: null },
-    origin: null,
-  };
-  let seq = 0;
-  for (const table of options.tables) {
-    checkReadable(table);
-    for await (const batch of copyTable(options, table, transaction, seq, signal)) {
-      seq = batch.events.at(-1)!.seq;
-      yield batch;
-    }
-  }
-}
+export class InitialSnapshot {
+  readonly #options: InitialSnapshotOptions;
+  readonly #transaction: Transaction;
+  #seq = 0;
+  #units: Unit[] = [];
+  readonly #tables: PublishedTable[];
 
-function checkReadable(table: PublishedTable): void {
-  const name = `${table.schema}.${table.table}`;
-  if (!table.canSelect)
-    throw new WaltideError(
-      'SOURCE_RIGHTS',
-      `table ${name} cannot be read by this role`,
-      `Run GRANT SELECT ON ${name} TO this role, or leave the table out by source.exclude.`,
-    );
-  if (table.rowSecurity)
-    throw new WaltideError(
-      'SOURCE_RIGHTS',
-      `row-level security would hide rows of ${name} from this role`,
-      'Run ALTER ROLE … BYPASSRLS, or leave the table out by source.exclude.',
-    );
-}
-
-async function* copyTable(
-  options: InitialSnapshotOptions,
-  table: PublishedTable,
-  transaction: Transaction,
-  firstSeq: number,
-  signal: AbortSignal,
-): AsyncGenerator<Batch> {
-  const client = await connect(options.url, {
-    applicationName: `waltide ${options.slot} copy`,
-    timeoutMs: options.connectTimeoutMs,
-  });
-  const name = `${table.schema}.${table.table}`;
-  let rows = 0;
-  let bytes = 0;
-  const progress = (done: boolean): void =>
-    options.onProgress({ table: name, rows, bytes, estimatedRows: table.estimatedRows, done });
-  try {
-    await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
-    await client.query(`SET TRANSACTION SNAPSHOT ${client.escapeLiteral(options.snapshotName)}`);
-    // An error rather than fewer rows, should a policy apply after all.
-    await client.query('SET LOCAL row_security = off');
-    const relation = await describeRelation(client, new TypeCatalog(client), table, table.columns);
-    let seq = firstSeq;
-    yield {
-      events: [new ChangeEvent('t', transaction, ++seq, 1, transaction.commitLsn, relation, null, null)],
-      bytes: 0,
-      commitEndLsn: null,
+  constructor(options: InitialSnapshotOptions) {
+    this.#options = options;
+    for (const table of options.tables) checkReadable(table);
+    this.#tables = [...options.tables];
+    this.#transaction = {
+      xid: 0,
+      // WAL records begin at multiples of 8, so no commit can have this LSN: the copy comes before all that is streamed.
+      commitLsn: options.consistentPoint - 1n,
+      commitTimeUs: BigInt(Date.now()) * 1000n,
+      snapshot: { id: randomBytes(6).toString('hex'), kind: 'initial', sinks: null },
+      origin: null,
     };
-    const session = await CopySession.start(client, copyCommand(client.escapeIdentifier.bind(client), table, relation));
-    const onAbort = (): void => session.destroy();
-    signal.addEventListener('abort', onAbort, { once: true });
-    try {
-      for (let frames = await session.read(); frames; frames = await session.read()) {
-        const events = rowsOf(session, frames, relation, transaction, seq, rows);
-        if (events.length === 0) continue;
-        seq += events.length;
-        rows += events.length;
-        bytes += frames.length;
-        progress(false);
-        yield { events, bytes: events[0]!.after!.bytes.length, commitEndLsn: null };
+  }
+
+  /** Resolves when all is published, or `signal` aborts. Rejects with what stops the others too. */
+  async run(signal: AbortSignal): Promise<void> {
+    const failed = new AbortController();
+    const either = AbortSignal.any([signal, failed.signal]);
+    const workers = Array.from({ length: this.#options.workers }, () => this.#work(either));
+    for (const worker of workers) worker.catch(() => failed.abort());
+    const [first] = (await Promise.allSettled(workers)).filter((result) => result.status === 'rejected');
+    if (first) throw first.reason;
+  }
+
+  /** Units of tables that are begun come before new tables, so that tables end early. */
+  async #work(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const unit = this.#units.shift();
+      const table = unit ? null : this.#tables.shift();
+      if (!unit && !table) return;
+      const client = await this.#session();
+      try {
+        if (unit) await this.#copy(unit, client, signal);
+        else await this.#begin(table!, client, signal);
+      } finally {
+        await client.end().catch(() => {});
       }
-    } finally {
-      signal.removeEventListener('abort', onAbort);
-      session.destroy();
     }
-    progress(true);
-    yield { events: [completed(transaction, ++seq, rows + 2, relation)], bytes: 0, commitEndLsn: null };
-  } catch (error) {
-    if (error instanceof ServerError)
-      throw new WaltideError(
-        'SOURCE_QUERY',
-        `copying ${name}: ${error.message}`,
-        'Correct the table or leave it out by source.exclude.',
-        { cause: error },
-      );
-    if (error instanceof RangeError)
-      throw new WaltideError(
-        'PROTOCOL',
-        `copying ${name}: ${messageOf(error)}`,
-        'The table was altered during the copy; start again.',
-        { cause: error },
-      );
-    throw queryError(error, `copying ${name}`);
-  } finally {
-    await client.end().catch(() => {});
+  }
+
+  async #session(): Promise<pg.Client> {
+    const client = await this.#options.connect();
+    try {
+      await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+      await client.query(`SET TRANSACTION SNAPSHOT ${client.escapeLiteral(this.#options.snapshotName)}`);
+      // An error rather than fewer rows, should a policy apply after all.
+      await client.query('SET LOCAL row_security = off');
+      return client;
+    } catch (error) {
+      await client.end().catch(() => {});
+      throw queryError(error, 'using the exported snapshot');
+    }
+  }
+
+  async #begin(table: PublishedTable, client: pg.Client, signal: AbortSignal): Promise<void> {
+    const relation = await describeRelation(client, new TypeCatalog(client), table, table.columns);
+    const copy: Copy = { table, relation, units: 0, rows: 0, bytes: 0, count: 0, failed: false };
+    await this.#publishOne(copy, (...at) => new ChangeEvent('t', ...at, relation, null, null));
+    let sources: CopySource[] = [];
+    try {
+      sources = await cut(client, table);
+    } catch (error) {
+      await this.#setAside(copy, messageOf(error));
+    }
+    copy.units = Math.max(1, sources.length);
+    if (sources.length === 0) return this.#done(copy);
+    const [mine, ...others] = sources.map((source) => ({ copy, source }));
+    this.#units.push(...others);
+    await this.#copy(mine!, client, signal);
+  }
+
+  async #copy({ copy, source }: Unit, client: pg.Client, signal: AbortSignal): Promise<void> {
+    const { table } = copy;
+    try {
+      if (!copy.failed && (await isReadable(client, table)))
+        for await (const { rows, bytes } of copyRows(client, copy, source, signal)) {
+          copy.rows += rows.length;
+          copy.bytes += bytes;
+          failpoint('during-copy');
+          await this.#publishRows(copy, rows, bytes);
+          this.#progress(copy, 'running');
+          if (copy.failed) break;
+        }
+      else await this.#setAside(copy, 'it was dropped or rewritten after the snapshot was taken');
+    } catch (error) {
+      const { code = 'INTERNAL', retry = false } = error instanceof WaltideError ? error : {};
+      // A lost connection takes the exported snapshot with it; missing rights must be seen.
+      if (retry || (code !== 'SOURCE_QUERY' && code !== 'PROTOCOL')) throw error;
+      await this.#setAside(copy, messageOf(error));
+    }
+    if (!signal.aborted) await this.#done(copy);
+  }
+
+  async #setAside(copy: Copy, reason: string): Promise<void> {
+    if (copy.failed) return;
+    copy.failed = true;
+    const { schema, table } = copy.table;
+    this.#options.log.warn(
+      { table: `${schema}.${table}` },
+      `the first copy leaves the table to a snapshot of its own: ${reason}`,
+    );
+  }
+
+  async #done(copy: Copy): Promise<void> {
+    if (--copy.units > 0) return;
+    const phase = copy.failed ? 'cancelled' : 'completed';
+    const durable = copy.failed ? null : () => this.#options.onCompleted(copy.table);
+    await this.#publishOne(
+      copy,
+      (transaction, seq, tableSeq) => endEvent(transaction, seq, tableSeq, copy.relation, phase),
+      durable,
+    );
+    this.#progress(copy, phase);
+    failpoint('after-table-copied');
+  }
+
+  #publishOne(
+    copy: Copy,
+    make: (transaction: Transaction, seq: number, tableSeq: number, lsn: Lsn) => ChangeEvent,
+    durable: (() => void) | null = null,
+  ): Promise<void> {
+    const event = make(this.#transaction, ++this.#seq, ++copy.count, this.#transaction.commitLsn);
+    return this.#options.publish({ events: [event], bytes: 0, commitEndLsn: null }, durable);
+  }
+
+  /** Numbers are given when events are published and not before, so that what several workers publish is in order. */
+  #publishRows(copy: Copy, rows: readonly Row[], bytes: number): Promise<void> {
+    const transaction = this.#transaction;
+    const { commitLsn } = transaction;
+    const events: ChangeEvent[] = [];
+    for (const row of rows)
+      events.push(new ChangeEvent('r', transaction, ++this.#seq, ++copy.count, commitLsn, copy.relation, null, row));
+    return this.#options.publish({ events, bytes, commitEndLsn: null }, null);
+  }
+
+  #progress({ table, rows, bytes }: Copy, state: SnapshotProgress['state']): void {
+    const { schema, table: name, estimatedRows } = table;
+    this.#options.onProgress({
+      table: `${schema}.${name}`,
+      kind: 'initial',
+      state,
+      rows,
+      bytes,
+      estimatedRows,
+      done: state !== 'running',
+    });
   }
 }
 
-function completed(transaction: Transaction, seq: number, tableSeq: number, relation: Relation): ChangeEvent {
-  const message = snapshotEndMessage({ phase: 'completed' });
-  return new ChangeEvent('m', transaction, seq, tableSeq, transaction.commitLsn, relation, null, null, message);
-}
-
-function copyCommand(quote: (name: string) => string, table: PublishedTable, relation: Relation): string {
-  const columns = relation.columns.map((column) => quote(column.name)).join(', ');
-  const target = `${quote(table.schema)}.${quote(table.table)}`;
-  const where = table.rowFilter ? ` WHERE ${table.rowFilter}` : '';
-  // COPY of a bare name takes neither partitioned tables nor filters. ONLY: children of inheritance are tables of their own.
-  if (table.kind !== 'p' && !where && relation.columns.length > 0) return `COPY ${target} (${columns}) TO STDOUT`;
-  return `COPY (SELECT ${columns} FROM ${table.kind === 'p' ? '' : 'ONLY '}${target}${where}) TO STDOUT`;
-}
-
-/** The server sends one row per CopyData message. */
-function rowsOf(
-  session: CopySession,
-  frames: Buffer,
-  relation: Relation,
-  transaction: Transaction,
-  seq: number,
-  rows: number,
-): ChangeEvent[] {
-  const out = new ByteWriter(frames.length + (frames.length >> 1));
-  const starts: number[] = [];
-  for (let at = 0; at < frames.length; ) {
-    const end = at + 1 + frames.readUInt32BE(at + 1);
-    if (frames[at] === COPY_DATA) starts.push(copyRowToTuple(frames, at + 5, end, relation.columns.length, out));
-    else session.control(frames, at);
-    at = end;
-  }
-  const bytes = out.bytes;
-  // The truncate that begins the table is number 1 among its events.
-  return starts.map(
-    (start, i) =>
-      new ChangeEvent(
-        'r',
-        transaction,
-        seq + i + 1,
-        rows + i + 2,
-        transaction.commitLsn,
-        relation,
-        null,
-        new Row(relation, bytes, start),
-      ),
+/** The table, or the leaves of a partitioned one, in ranges of blocks. */
+async function cut(client: pg.Client, table: PublishedTable): Promise<CopySource[]> {
+  const { rows } = await client.query<{ schema: string; table: string; kind: string; blocks: number }>(
+    `SELECT n.nspname AS schema, c.relname AS table, c.relkind::text AS kind,
+            (pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int)::float8 AS blocks
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid IN (SELECT $1::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid)) AND c.relkind <> 'p' ORDER BY 1, 2`,
+    [table.oid],
   );
+  return rows.flatMap(({ schema, table: name, kind, blocks }): CopySource[] => {
+    const from = `${escapeIdentifier(schema)}.${escapeIdentifier(name)}`;
+    if (kind !== 'r' || blocks <= UNIT_BLOCKS * 1.5) return [{ from, range: null }];
+    const count = Math.ceil(blocks / UNIT_BLOCKS);
+    return Array.from({ length: count }, (_, i) => ({
+      from,
+      range: { from: i * UNIT_BLOCKS, to: i === count - 1 ? null : (i + 1) * UNIT_BLOCKS },
+    }));
+  });
+}
+
+/**
+ * False where the table was dropped, truncated or rewritten after the snapshot: to the snapshot it would look empty. The
+ * lock keeps it so from here on. The catalog's rows are those of the snapshot, the function's answer is of now.
+ */
+async function isReadable(client: pg.Client, table: PublishedTable): Promise<boolean> {
+  const target = `${escapeIdentifier(table.schema)}.${escapeIdentifier(table.table)}`;
+  try {
+    await client.query(`LOCK TABLE ${table.kind === 'p' ? '' : 'ONLY '}${target} IN ACCESS SHARE MODE`);
+    const { rows } = await client.query<{ same: boolean | null }>(
+      `SELECT bool_and(c.relkind NOT IN ('r', 'm') OR c.relfilenode = 0 OR c.relfilenode IS NOT DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid)) AS same
+       FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT $1::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid))`,
+      [table.oid],
+    );
+    return rows[0]?.same === true;
+  } catch (error) {
+    throw queryError(error, `locking ${table.schema}.${table.table}`);
+  }
 }

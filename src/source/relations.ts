@@ -2,8 +2,8 @@ import type pg from 'pg';
 import type { Relation } from '../event/relation.ts';
 import { type SchemaChange, sameDescription } from '../event/schema-change.ts';
 import type { Log } from '../log.ts';
+import type { CapturedTables } from '../postgres/captured.ts';
 import { keyColumns, type TypeCatalog } from '../postgres/catalog.ts';
-import type { CopiedTable } from '../postgres/control.ts';
 import {
   type AlteredTable,
   changeOf,
@@ -32,20 +32,23 @@ export class RelationCache {
   readonly #catalog: pg.Client;
   readonly #types: TypeCatalog;
   readonly #publications: readonly string[];
-  readonly #copied: ReadonlyMap<number, CopiedTable> | null;
+  readonly #captured: CapturedTables | null;
   readonly #log: Log;
   readonly #relations = new Map<number, Relation | null>();
   /** Of partitioned tables: who holds their rows, as far as the capture trigger has told. */
   readonly #partitions: Map<number, readonly number[]>;
   /** Names of tables left out that nobody was told of yet. */
   readonly #leftOut = new Map<number, string>();
+  /** Tables that are left out, should they be captured later: the server does not describe them again for that. */
+  readonly #spare = new Map<number, Relation>();
+  #version = 0;
 
-  /** `copied`: the tables whose rows the first copy delivered; null takes every table that comes. */
+  /** `captured`: the tables to let through, which may change at any time; null takes every table that comes. */
   constructor(
     catalog: pg.Client,
     types: TypeCatalog,
     publications: readonly string[],
-    copied: readonly CopiedTable[] | null,
+    captured: CapturedTables | null,
     log: Log,
     partitions: Iterable<[number, readonly number[]]> = [],
   ) {
@@ -53,12 +56,13 @@ export class RelationCache {
     this.#types = types;
     this.#publications = publications;
     this.#partitions = new Map(partitions);
-    this.#copied = copied && new Map(copied.map((table) => [table.oid, table]));
+    this.#captured = captured;
     this.#log = log;
   }
 
   /** Null for a table that this pipeline leaves out; undefined where the server has not described it. Asked per change. */
   get(oid: number): Relation | null | undefined {
+    if (this.#captured && this.#captured.version !== this.#version) this.#chooseAgain(this.#captured);
     const relation = this.#relations.get(oid);
     if (relation === null) this.#warnLeftOut(oid);
     return relation;
@@ -69,10 +73,7 @@ export class RelationCache {
     const table = this.#leftOut.get(oid);
     if (table === undefined) return;
     this.#leftOut.delete(oid);
-    this.#log.warn(
-      { table },
-      'table is published but its rows were never copied: its changes are left out; `waltide run --recopy` takes it in',
-    );
+    this.#log.warn({ table }, 'table is published, but source.tables does not ask for it: its changes are left out');
   }
 
   /**
@@ -82,10 +83,6 @@ export class RelationCache {
   async describe(message: RelationMessage): Promise<Relation | null> {
     const before = this.#relations.get(message.oid);
     const target = this.#target(message);
-    if (!target) {
-      this.#relations.set(message.oid, null);
-      return null;
-    }
     await this.#types.resolve(message.columns.map((column) => column.typeOid));
     const columns = message.columns.map((column) => ({
       name: column.name,
@@ -94,15 +91,33 @@ export class RelationCache {
     }));
     const relation: Relation = {
       oid: message.oid,
-      schema: target.schema,
-      table: target.table,
+      schema: (target ?? message).schema,
+      table: (target ?? message).table,
       replicaIdentity: message.replicaIdentity,
       columns,
       key: await this.#key(message),
     };
+    if (!target) return this.#leave(relation);
     if (before && sameDescription(before, relation)) return null;
     this.#relations.set(message.oid, relation);
     return relation;
+  }
+
+  #leave(relation: Relation): null {
+    this.#spare.set(relation.oid, relation);
+    this.#relations.set(relation.oid, null);
+    return null;
+  }
+
+  #chooseAgain(captured: CapturedTables): void {
+    this.#version = captured.version;
+    for (const [oid, relation] of this.#relations) if (relation && !captured.get(oid)) this.#leave(relation);
+    for (const [oid, relation] of this.#spare) {
+      const target = captured.get(oid);
+      if (!target) continue;
+      this.#spare.delete(oid);
+      this.#relations.set(oid, { ...relation, schema: target.schema, table: target.table });
+    }
   }
 
   /**
@@ -120,7 +135,7 @@ export class RelationCache {
     const before = this.#relations.get(message.oid) ?? null;
     const target = this.#target(message);
     if (message.event === 'drop') return target ? this.#drop(message, target, before) : this.#dropPartition(message);
-    if (!target) return null;
+    if (!target) return this.#spare.has(message.oid) ? this.#leave(await this.#described(message)) : null;
     const relation = { ...(await this.#described(message)), ...target };
     const rows = this.#movedRows(message);
     if (before && !rows && sameDescription(before, relation) && sameNumbers(before, relation) && isQuiet(message))
@@ -185,18 +200,18 @@ export class RelationCache {
     readonly table: string;
   }): { schema: string; table: string } | null {
     const name = { schema: message.schema, table: message.table };
-    if (!this.#copied) return name;
-    const copied = this.#copied.get(message.oid);
-    if (!copied) {
+    if (!this.#captured) return name;
+    const captured = this.#captured.get(message.oid);
+    if (!captured) {
       if (!this.#relations.has(message.oid)) this.#leftOut.set(message.oid, `${name.schema}.${name.table}`);
       return null;
     }
-    if (copied.schema !== name.schema || copied.table !== name.table)
+    if (captured.schema !== name.schema || captured.table !== name.table)
       this.#log.warn(
-        { table: `${copied.schema}.${copied.table}`, renamedTo: `${name.schema}.${name.table}` },
+        { table: `${captured.schema}.${captured.table}`, renamedTo: `${name.schema}.${name.table}` },
         'table was renamed in the source; sinks keep it under its old name until `waltide run --recopy`',
       );
-    return { schema: copied.schema, table: copied.table };
+    return { schema: captured.schema, table: captured.table };
   }
 }
 

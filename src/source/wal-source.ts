@@ -6,9 +6,9 @@ import type { Batch } from '../event/batch.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
+import type { CapturedTables } from '../postgres/captured.ts';
 import { TypeCatalog } from '../postgres/catalog.ts';
 import { connect } from '../postgres/connection.ts';
-import type { CopiedTable } from '../postgres/control.ts';
 import { ServerError } from '../postgres/copy-session.ts';
 import { identify } from '../postgres/identity.ts';
 import { checkSlot, readSlot, waitUntilReleased } from '../postgres/slot.ts';
@@ -35,8 +35,8 @@ export interface WalSourceOptions {
   readonly config: SourceConfig;
   readonly identity: SourceIdentity;
   readonly publications: readonly string[];
-  /** The tables that were copied; null lets every published table through. */
-  readonly copied: readonly CopiedTable[] | null;
+  /** The tables to let through; null for every published one. */
+  readonly captured: CapturedTables | null;
   /** Everything before it is durable downstream, though the slot may retain more; 0 for the slot's own position. */
   readonly from: Lsn;
   readonly log: Log;
@@ -117,7 +117,7 @@ export class WalSource implements Source {
       catalog,
       new TypeCatalog(catalog),
       this.#options.publications,
-      this.#options.copied,
+      this.#options.captured,
       this.#options.log,
       history.partitions(),
     );

@@ -2,6 +2,7 @@ import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { Output } from '../../src/cli/context.ts';
 import { CopyReporter } from '../../src/cli/progress.ts';
+import type { SnapshotProgress } from '../../src/snapshot/snapshot.ts';
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -25,8 +26,10 @@ function reporter(isTTY: boolean): { reporter: CopyReporter; lines: Record<strin
   return { reporter: new CopyReporter(output, log), lines, text: () => text };
 }
 
-const copy = (rows: number, done = false, estimatedRows = 1000) => ({
+const copy = (rows: number, done = false, estimatedRows = 1000): SnapshotProgress => ({
   table: 'public.a',
+  kind: 'initial',
+  state: done ? 'completed' : 'running',
   rows,
   bytes: rows * 10,
   estimatedRows,

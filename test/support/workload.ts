@@ -99,8 +99,8 @@ export async function runWorkload(url: string, seed: number, signal: AbortSignal
       try {
         await transaction(client, random);
       } catch (error) {
-        // Two random keys may collide: an aborted transaction is one more shape to carry, or rather not to carry.
-        if ((error as { code?: string }).code !== '23505') throw error;
+        // Two random keys may collide, two writers deadlock: one more shape to carry, or rather not to carry.
+        if (!['23505', '40P01'].includes((error as { code?: string }).code ?? '')) throw error;
         await client.query('ROLLBACK');
       }
       transactions++;

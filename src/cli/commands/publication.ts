@@ -2,9 +2,10 @@ import { Command } from 'commander';
 import type pg from 'pg';
 import { toJson } from '../../api/json.ts';
 import type { SourceConfig } from '../../config/schema.ts';
+import type { CapturedTable } from '../../postgres/captured.ts';
 import { listTables } from '../../postgres/catalog.ts';
 import { connect, queryError } from '../../postgres/connection.ts';
-import { type CopiedTable, readSlotRecord } from '../../postgres/control.ts';
+import { readSlotRecord } from '../../postgres/control.ts';
 import { type PublishedTable, publishedTables, selectTables } from '../../postgres/publication.ts';
 import type { CliContext } from '../context.ts';
 import { formatTable, printable } from '../output.ts';
@@ -24,14 +25,14 @@ export interface PublicationView {
     readonly copied: boolean;
   }[];
   readonly left: readonly { readonly name: string; readonly why: string }[];
-  /** They match the configuration and are not published, or were never copied. */
+  /** They match the configuration and are not published, or not filled yet. */
   readonly uncopied: readonly string[];
 }
 
 /** `waltide publication show`. */
 export function publicationCommand(context: CliContext): Command {
   const show = new Command('show')
-    .description('Tables that are published, those left out and why, and those that came after the first copy.')
+    .description('Tables that are published, those left out and why, and those not filled yet.')
     .addHelpText('after', '\nExamples:\n  waltide publication show\n  waltide publication show --json')
     .action(async (_options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
@@ -70,7 +71,7 @@ async function view(client: pg.Client, source: SourceConfig): Promise<Publicatio
   const all = await listTables(client);
   const selection = selectTables(all, source, true);
   const record = await readSlotRecord(client, source.slot);
-  const copied = record?.state === 'streaming' ? record.tables : [];
+  const copied = (record?.tables ?? []).filter(({ filled }) => filled);
   const published = [
     ...(main ? await publishedTables(client, [source.publication]) : []).map((table) => shown(table, false, copied)),
     ...(second ? await publishedTables(client, [inserts]) : []).map((table) => shown(table, true, copied)),
@@ -95,7 +96,7 @@ const IDENTITIES = { d: 'primary key', i: 'index', f: 'full row', n: 'nothing' }
 function shown(
   table: PublishedTable,
   insertsOnly: boolean,
-  copied: readonly CopiedTable[],
+  copied: readonly CapturedTable[],
 ): PublicationView['tables'][number] {
   const { columns, rowFilter } = table;
   const identity =
@@ -141,7 +142,7 @@ function describe({ name, exists, ours, tables, left, uncopied }: PublicationVie
   if (uncopied.length > 0)
     lines.push(
       '',
-      'match, but came after the first copy (`waltide run --recopy` takes them in):',
+      'match, and are not filled yet (a running capture takes them in; `waltide snapshot list` shows how far it is):',
       ...uncopied.map((table) => `  ${printable(table)}`),
     );
   return lines.join('\n');

@@ -17,7 +17,8 @@ export function checkIdentity(prefix: string, mine: SourceIdentity, theirs: Sour
 
 /** Throws SLOT_AHEAD where the slot has acknowledged (`confirmed`) what the topics do not hold. */
 export function checkSlot(prefix: string, confirmed: Lsn | null, last: Progress | null): void {
-  if (confirmed === null || (last !== null && confirmed <= last.lsn)) return;
+  // 0: a first copy was cut short. Nothing was acknowledged, so the slot still stands at its beginning.
+  if (confirmed === null || (last !== null && (last.lsn === 0n || confirmed <= last.lsn))) return;
   const stored = last ? `only everything up to ${formatLsn(last.lsn)}` : 'nothing';
   throw new WaltideError(
     'SLOT_AHEAD',

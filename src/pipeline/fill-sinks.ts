@@ -1,0 +1,54 @@
+import type pg from 'pg';
+import type { CapturedTable } from '../postgres/captured.ts';
+import { readSlotRecord } from '../postgres/control.ts';
+import { listSnapshots, requestSnapshot } from '../postgres/snapshots.ts';
+import type { SinkState } from '../sink/sink.ts';
+
+/**
+ * Tables whose rows a sink lacks though everyone was given them: it is new, its file was deleted, or it was away. Stopped
+ * ones wait for a person. `active`: ids of snapshots that have not ended.
+ */
+export function lackingTables(
+  state: SinkState,
+  captured: readonly CapturedTable[],
+  active: ReadonlySet<string>,
+): CapturedTable[] {
+  const same = (a: { schema: string; table: string }) => (b: { schema: string; table: string }) =>
+    a.schema === b.schema && a.table === b.table;
+  return captured.filter((table) => {
+    if (!table.filled || table.leftLsn !== null || state.stopped.some(same(table))) return false;
+    if (state.tables === null) return state.offsets.length === 0;
+    const known = state.tables.find(same(table));
+    return !known?.live && !(known?.filling != null && active.has(known.filling));
+  });
+}
+
+/** Groups what each sink lacks by table: one snapshot serves them all. */
+export function lacksByTable(
+  sinks: readonly { readonly name: string; readonly state: SinkState }[],
+  captured: readonly CapturedTable[],
+  active: ReadonlySet<string>,
+): { readonly table: CapturedTable; readonly sinks: string[] }[] {
+  const byTable = new Map<number, { table: CapturedTable; sinks: string[] }>();
+  for (const { name, state } of sinks)
+    for (const table of lackingTables(state, captured, active)) {
+      const lack = byTable.get(table.oid) ?? { table, sinks: [] };
+      lack.sinks.push(name);
+      byTable.set(table.oid, lack);
+    }
+  return [...byTable.values()];
+}
+
+export const NEW_SINK = 'a sink without the table';
+
+/** Where no capture runs in this process: the one that does takes the requests up. */
+export async function requestForSinks(
+  client: pg.Client,
+  slot: string,
+  sinks: readonly { readonly name: string; readonly state: SinkState }[],
+): Promise<void> {
+  const record = await readSlotRecord(client, slot);
+  const active = new Set((await listSnapshots(client, slot, true)).map(({ id }) => id));
+  for (const { table, sinks: names } of lacksByTable(sinks, record?.tables ?? [], active))
+    await requestSnapshot(client, { slot, table, sinks: names, reason: NEW_SINK });
+}

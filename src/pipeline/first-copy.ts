@@ -1,0 +1,85 @@
+import type { Config } from '../config/schema.ts';
+import type { Batch } from '../event/batch.ts';
+import { formatLsn } from '../event/lsn.ts';
+import { failpoint } from '../failpoint.ts';
+import type { Log } from '../log.ts';
+import { connect } from '../postgres/connection.ts';
+import { markCopying, markCreated, markStreaming, saveTables } from '../postgres/control.ts';
+import { forgetMarks } from '../postgres/positions.ts';
+import type { PublishedTable } from '../postgres/publication.ts';
+import { dropSlot } from '../postgres/slot.ts';
+import { createSlot } from '../postgres/slot-creation.ts';
+import { voidSnapshots } from '../postgres/snapshots.ts';
+import { InitialSnapshot } from '../snapshot/initial.ts';
+import type { SnapshotProgress } from '../snapshot/snapshot.ts';
+import type { TableKeeper } from './captured-tables.ts';
+
+export interface FirstCopyOptions {
+  readonly config: Config;
+  readonly log: Log;
+  readonly tables: readonly PublishedTable[];
+  readonly keeper: TableKeeper;
+  /** There is a slot of before, which is to go. */
+  readonly dropSlot: boolean;
+  readonly onProgress: (progress: SnapshotProgress) => void;
+  /** Resolves when there is room for more. */
+  publish(batch: Batch, durable: (() => void) | null): Promise<void>;
+  /** Resolves once all that was published is durable. */
+  durable(): Promise<void>;
+}
+
+/**
+ * Makes the slot and publishes every row as of its beginning. A table whose rows are durable is recorded at once, so that
+ * a crash costs no more than what was under way: the next start streams from the slot and fills the rest.
+ */
+export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal): Promise<void> {
+  const { config, log, tables, keeper } = options;
+  const { url, slot, slotCreateWaitMs: waitMs, connectTimeoutMs: timeoutMs } = config.source;
+  const open = (what: string, replication = false) =>
+    connect(url, { applicationName: `waltide ${slot}${what}`, replication, timeoutMs });
+  const control = await open(' control');
+  const replication = await open('', true);
+  try {
+    await markCopying(control, slot);
+    await forgetMarks(control, slot);
+    await voidSnapshots(control, slot);
+    if (options.dropSlot) await dropSlot(control, slot);
+    failpoint('before-slot');
+    const { consistentPoint, snapshotName } = await createSlot(
+      replication,
+      control,
+      { name: slot, waitMs, snapshot: 'export', failover: config.source.failover },
+      log,
+    );
+    failpoint('after-slot');
+    await markCreated(control, slot, consistentPoint);
+    await saveTables(control, slot, keeper.captured.values());
+    log.info(
+      { slot, consistentPoint: formatLsn(consistentPoint), tables: tables.length },
+      'slot created; copying existing rows',
+    );
+    const recorded: Promise<void>[] = [];
+    const snapshot = new InitialSnapshot({
+      tables,
+      consistentPoint,
+      snapshotName: snapshotName!,
+      workers: config.snapshot.workers,
+      log,
+      connect: () => open(' copy'),
+      publish: options.publish,
+      onCompleted: ({ oid }) => recorded.push(keeper.filled(oid)),
+      onProgress: options.onProgress,
+    });
+    await snapshot.run(signal);
+    if (signal.aborted) return;
+    await options.publish({ events: [], bytes: 0, commitEndLsn: consistentPoint }, null);
+    await options.durable();
+    if (signal.aborted) return;
+    await Promise.all(recorded);
+    await markStreaming(control, slot);
+    log.info({ slot }, 'every existing row is copied');
+  } finally {
+    await replication.end().catch(() => {});
+    await control.end().catch(() => {});
+  }
+}

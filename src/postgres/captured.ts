@@ -1,0 +1,43 @@
+/** A table whose changes are captured. */
+export interface CapturedTable {
+  readonly oid: number;
+  /** The name that sinks know it by, whatever the source calls it by now. */
+  readonly schema: string;
+  readonly table: string;
+  /** True once a snapshot of it was completed for all sinks; before, they do not have its rows. */
+  readonly filled: boolean;
+  /**
+   * By what it is published, as PostgreSQL's own ids: another value means that it was taken out of the publication and put
+   * back, or published otherwise, and that changes between may be missing. Null where that was not recorded.
+   */
+  readonly membership: string | null;
+  /**
+   * It is not published any more, and was not at this LSN: what was committed before still comes. Null for all others.
+   */
+  readonly leftLsn: string | null;
+}
+
+/** The tables captured by now: one set for who decides it and for who reads the stream by it. */
+export class CapturedTables {
+  readonly #tables = new Map<number, CapturedTable>();
+  /** Grows with every change, so that who remembers something by it can tell. */
+  version = 0;
+
+  get(oid: number): CapturedTable | undefined {
+    return this.#tables.get(oid);
+  }
+
+  values(): CapturedTable[] {
+    return [...this.#tables.values()];
+  }
+
+  /** Adds it, or puts it in the place of the one with its OID. */
+  put(table: CapturedTable): void {
+    this.#tables.set(table.oid, table);
+    this.version++;
+  }
+
+  remove(oid: number): void {
+    if (this.#tables.delete(oid)) this.version++;
+  }
+}

@@ -1,0 +1,89 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
+import type { Config } from '../config/schema.ts';
+import { ChangeEvent, type SnapshotEnd, snapshotEndMessage, type Transaction } from '../event/change-event.ts';
+import type { Relation } from '../event/relation.ts';
+import type { Log } from '../log.ts';
+import { queryError } from '../postgres/connection.ts';
+import { type SnapshotProgress, WATERMARK_PREFIX } from './snapshot.ts';
+import type { Weave } from './weave.ts';
+
+/** What every run of a snapshot needs from the one who starts it. */
+export interface SnapshotContext {
+  readonly config: Config;
+  readonly publications: readonly string[];
+  readonly weave: Weave;
+  readonly log: Log;
+  readonly onProgress: (progress: SnapshotProgress) => void;
+  /** A session on the primary: a standby's `pg_current_snapshot` does not tell what is in progress. */
+  connect(what: string, replication?: boolean): Promise<pg.Client>;
+  /** Work on the control tables, one after another, tried again where the connection is lost. */
+  control<T>(work: (client: pg.Client) => Promise<T>): Promise<T>;
+}
+
+/** The event that ends a snapshot of its table. */
+export function endEvent(
+  transaction: Transaction,
+  seq: number,
+  tableSeq: number,
+  relation: Relation,
+  phase: SnapshotEnd['phase'],
+): ChangeEvent {
+  const message = snapshotEndMessage({ phase });
+  return new ChangeEvent('m', transaction, seq, tableSeq, transaction.commitLsn, relation, null, null, message);
+}
+
+/** Writes watermarks over a connection of its own. */
+export class WatermarkWriter {
+  readonly #connect: () => Promise<pg.Client>;
+  #client: pg.Client | null = null;
+
+  constructor(connect: () => Promise<pg.Client>) {
+    this.#connect = connect;
+  }
+
+  /** Resolves once it is in the WAL. After a rejection it may be there all the same. */
+  async write(nonce: string): Promise<void> {
+    try {
+      if (!this.#client) {
+        this.#client = await this.#connect();
+        // The stream brings it back: no standby need confirm it first. `off` would leave it unflushed for a while.
+        await this.#client.query('SET synchronous_commit = local');
+      }
+      await this.#client.query('SELECT pg_catalog.pg_logical_emit_message(true, $1, $2)', [WATERMARK_PREFIX, nonce]);
+    } catch (error) {
+      await this.close();
+      throw queryError(error, 'writing a watermark');
+    }
+  }
+
+  async close(): Promise<void> {
+    const client = this.#client;
+    this.#client = null;
+    await client?.end().catch(() => {});
+  }
+}
+
+/** Lets through so many rows a second, on average over the run. */
+export class RateLimit {
+  readonly #rowsPerSecondMax: number | null;
+  #freeAt = 0;
+
+  constructor(rowsPerSecondMax: number | null) {
+    this.#rowsPerSecondMax = rowsPerSecondMax;
+  }
+
+  /** Rows that may be asked for at once: what a second allows. */
+  limit(rows: number): number {
+    return this.#rowsPerSecondMax === null ? rows : Math.max(1, Math.min(rows, this.#rowsPerSecondMax));
+  }
+
+  /** Waits until the rows of before have had their time, then counts these. */
+  async take(rows: number, signal: AbortSignal): Promise<void> {
+    if (this.#rowsPerSecondMax === null) return;
+    const now = performance.now();
+    const waitMs = this.#freeAt - now;
+    if (waitMs > 0) await sleep(waitMs, undefined, { signal });
+    this.#freeAt = Math.max(now, this.#freeAt) + (rows * 1000) / this.#rowsPerSecondMax;
+  }
+}

@@ -1,0 +1,103 @@
+import pg from 'pg';
+import { messageOf, WaltideError } from '../errors.ts';
+import { ByteWriter } from '../event/byte-writer.ts';
+import { Row } from '../event/row.ts';
+import { queryError } from '../postgres/connection.ts';
+import { COPY_DATA, CopySession, ServerError } from '../postgres/copy-session.ts';
+import { copyRowToTuple } from './copy-text.ts';
+import { fromOf, type TableShape, targetOf } from './table-shape.ts';
+
+const { escapeIdentifier } = pg;
+
+/** Where rows are read: a table or one of its partitions, whole or some blocks of its heap. */
+export interface CopySource {
+  /** Quoted. */
+  readonly from: string;
+  /** The last block excluded; null: to the end. */
+  readonly range: { readonly from: number; readonly to: number | null } | null;
+}
+
+/** What is copied: a table as it is published, and as events carry it. */
+export type CopyTarget = Pick<TableShape, 'table' | 'relation'>;
+
+export interface CopiedRows {
+  readonly rows: readonly Row[];
+  /** Bytes that came over the wire. */
+  readonly bytes: number;
+}
+
+/**
+ * All rows (of `source`, null for the whole table) by COPY, in the transaction that `client` has begun; the connection is used up. Ends
+ * early when `signal` aborts.
+ */
+export async function* copyRows(
+  client: pg.Client,
+  target: CopyTarget,
+  source: CopySource | null,
+  signal: AbortSignal,
+): AsyncGenerator<CopiedRows> {
+  const name = `${target.table.schema}.${target.table.table}`;
+  const onAbort = (): void => session?.destroy();
+  let session: CopySession | null = null;
+  try {
+    session = await CopySession.start(client, copyCommand(target, source));
+    signal.addEventListener('abort', onAbort, { once: true });
+    for (let frames = await session.read(); frames; frames = await session.read()) {
+      const rows = rowsOf(session, frames, target);
+      if (rows.length > 0) yield { rows, bytes: frames.length };
+    }
+  } catch (error) {
+    if (signal.aborted) return;
+    throw copyError(error, name);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    session?.destroy();
+  }
+}
+
+function copyCommand(target: CopyTarget, source: CopySource | null): string {
+  const { relation, table } = target;
+  const columns = relation.columns.map((column) => escapeIdentifier(column.name)).join(', ');
+  const conditions = table.rowFilter ? [`(${table.rowFilter})`] : [];
+  const { range = null, from = targetOf(target) } = source ?? {};
+  if (range) conditions.push(`ctid >= '(${range.from},0)'::tid`);
+  if (range?.to != null) conditions.push(`ctid < '(${range.to},0)'::tid`);
+  const whole = source ? `ONLY ${from}` : fromOf(target);
+  // COPY of a bare name takes neither partitioned tables nor conditions.
+  if ((source || table.kind !== 'p') && conditions.length === 0 && relation.columns.length > 0)
+    return `COPY ${from} (${columns}) TO STDOUT`;
+  const where = conditions.length > 0 ? ` WHERE ${conditions.join(' AND ')}` : '';
+  return `COPY (SELECT ${columns} FROM ${whole}${where}) TO STDOUT`;
+}
+
+/** The server sends one row per CopyData message. */
+function rowsOf(session: CopySession, frames: Buffer, { relation }: CopyTarget): Row[] {
+  const out = new ByteWriter(frames.length + (frames.length >> 1));
+  const starts: number[] = [];
+  for (let at = 0; at < frames.length; ) {
+    const end = at + 1 + frames.readUInt32BE(at + 1);
+    if (frames[at] === COPY_DATA) starts.push(copyRowToTuple(frames, at + 5, end, relation.columns.length, out));
+    else session.control(frames, at);
+    at = end;
+  }
+  return starts.map((start) => new Row(relation, out.bytes, start));
+}
+
+function copyError(error: unknown, name: string): WaltideError {
+  const options = { cause: error };
+  if (error instanceof ServerError)
+    return new WaltideError(
+      'SOURCE_QUERY',
+      `copying ${name}: ${error.message}`,
+      'Correct the table or leave it out by source.exclude.',
+      options,
+    );
+  if (error instanceof RangeError)
+    return new WaltideError(
+      'PROTOCOL',
+      `copying ${name}: ${messageOf(error)}`,
+      'The table was altered during the copy; start again.',
+      options,
+    );
+  return queryError(error, `copying ${name}`);
+}

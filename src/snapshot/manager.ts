@@ -1,0 +1,208 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
+import { messageOf, WaltideError } from '../errors.ts';
+import {
+  endSnapshot,
+  listSnapshots,
+  SNAPSHOT_CHANNEL,
+  type SnapshotRecord,
+  takeSnapshot,
+} from '../postgres/snapshots.ts';
+import type { SnapshotContext } from './context.ts';
+import { KeylessRun } from './keyless-run.ts';
+import { retrying } from './retry.ts';
+import type { SnapshotProgress } from './snapshot.ts';
+import { TableRun } from './table-run.ts';
+import { describeTable } from './table-shape.ts';
+
+/** NOTIFY wakes it at once; this is for what no one tells, and for a lost connection. */
+const POLL_MS = 500;
+
+interface Running {
+  readonly stop: AbortController;
+  readonly done: Promise<void>;
+}
+
+/**
+ * Takes up the requests of `waltide.snapshots`, a few at a time, and does with each what its state says. What one table's
+ * snapshot runs into is no other's matter, nor the stream's.
+ */
+export class SnapshotManager {
+  readonly #context: SnapshotContext;
+  readonly #slot: string;
+  readonly #onCompleted: (record: SnapshotRecord) => Promise<void>;
+  /** Runs by snapshot id; those that are paused only watch. */
+  readonly #runs = new Map<string, TableRun>();
+  readonly #running = new Map<string, Running>();
+  #client: pg.Client | null = null;
+  #wake: (() => void) | null = null;
+  #idle = false;
+
+  /** `onCompleted`: everything of it is durable downstream. Its record is closed after that. */
+  constructor(context: SnapshotContext, onCompleted: (record: SnapshotRecord) => Promise<void>) {
+    this.#context = context;
+    this.#slot = context.config.source.slot;
+    this.#onCompleted = onCompleted;
+  }
+
+  /** True where nothing was pending or running at the last look; paused ones do not count. */
+  get idle(): boolean {
+    return this.#idle && this.#running.size === 0;
+  }
+
+  /** Before the stream begins: those that have begun must see every change of their tables. */
+  async load(client: pg.Client): Promise<void> {
+    for (const record of await listSnapshots(client, this.#slot, true))
+      if (record.begun) this.#runs.set(record.id, new TableRun(record, this.#context));
+  }
+
+  /** Until `signal` aborts. Never rejects for what happens to a snapshot. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        const client = await this.#connected();
+        await this.#look(await listSnapshots(client, this.#slot, true), signal);
+      } catch (error) {
+        if (signal.aborted) break;
+        this.#context.log.warn(`snapshots: ${messageOf(error)}`);
+        await this.#disconnect();
+      }
+      await this.#pause(signal);
+    }
+    for (const { stop } of this.#running.values()) stop.abort();
+    await Promise.all([...this.#running.values()].map(({ done }) => done));
+    for (const run of this.#runs.values()) run.close();
+    await this.#disconnect();
+  }
+
+  async #look(records: readonly SnapshotRecord[], signal: AbortSignal): Promise<void> {
+    const byId = new Map(records.map((record) => [record.id, record]));
+    for (const [id, { stop }] of this.#running) {
+      const state = byId.get(id)?.state;
+      if (state !== 'running' && state !== 'pending') stop.abort();
+    }
+    for (const [id, run] of this.#runs)
+      if (!byId.has(id) && !this.#running.has(id)) {
+        run.close();
+        this.#runs.delete(id);
+      }
+    // Oldest first.
+    for (const record of [...records].reverse()) {
+      if (this.#running.has(record.id)) continue;
+      if (record.state === 'cancelling') this.#start(record, signal, (stop) => this.#cancel(record, stop));
+      else if (record.state === 'paused') this.#context.onProgress(this.#progress(record, 'paused'));
+      else if (this.#running.size < this.#context.config.snapshot.workers)
+        this.#start(record, signal, (stop) => this.#take(record, stop));
+    }
+    this.#idle = records.every(({ state }) => state === 'paused');
+  }
+
+  #start(record: SnapshotRecord, outer: AbortSignal, work: (signal: AbortSignal) => Promise<void>): void {
+    const stop = new AbortController();
+    const signal = AbortSignal.any([outer, stop.signal]);
+    const done = work(signal)
+      .catch((error: unknown) => (signal.aborted ? undefined : this.#failed(record, error, signal)))
+      .catch((error: unknown) => this.#context.log.error({ snapshot: record.id }, messageOf(error)))
+      .finally(() => {
+        this.#running.delete(record.id);
+        this.#wake?.();
+      });
+    this.#running.set(record.id, { stop, done });
+  }
+
+  async #take(record: SnapshotRecord, signal: AbortSignal): Promise<void> {
+    const { log } = this.#context;
+    const table = `${record.schema}.${record.table}`;
+    if (!(await this.#context.control((client) => takeSnapshot(client, record.id)))) return;
+    log.info({ table, snapshot: record.id, reason: record.reason, resumed: record.begun }, 'snapshot of a table');
+    if (!(await this.#hasKey(record, signal))) {
+      const run = new KeylessRun(record, this.#context);
+      await run.run(signal);
+      this.#context.onProgress(run.progress('completed'));
+    } else {
+      const run = this.#runOf(record);
+      if (!(await run.run(signal))) return;
+      this.#context.onProgress(run.progress('completed'));
+    }
+    await this.#onCompleted(record);
+    await this.#close(record, 'completed');
+    log.info({ table, snapshot: record.id }, 'snapshot completed');
+  }
+
+  async #hasKey(record: SnapshotRecord, signal: AbortSignal): Promise<boolean> {
+    const { tableOid: oid, schema, table } = record;
+    return retrying('snapshot', this.#context.log, signal, async () => {
+      const client = await this.#context.connect(`snapshot ${record.id}`);
+      try {
+        return (await describeTable(client, this.#context.publications, { oid, schema, table })).key.length > 0;
+      } finally {
+        await client.end().catch(() => {});
+      }
+    });
+  }
+
+  async #cancel(record: SnapshotRecord, signal: AbortSignal): Promise<void> {
+    const run = this.#runOf(record);
+    await run.cancel(signal);
+    this.#context.onProgress(run.progress('cancelled'));
+    await this.#close(record, 'cancelled');
+    this.#context.log.info({ table: `${record.schema}.${record.table}`, snapshot: record.id }, 'snapshot cancelled');
+  }
+
+  async #failed(record: SnapshotRecord, error: unknown, signal: AbortSignal): Promise<void> {
+    const table = `${record.schema}.${record.table}`;
+    const help = error instanceof WaltideError ? ` ${error.help}` : '';
+    this.#context.log.error({ table, snapshot: record.id }, `snapshot failed: ${messageOf(error)}.${help}`);
+    const run = this.#runOf(record);
+    // What has come of it is void.
+    await run.cancel(signal);
+    this.#context.onProgress(run.progress('failed'));
+    await this.#close(record, 'failed', messageOf(error));
+  }
+
+  async #close(
+    record: SnapshotRecord,
+    state: 'completed' | 'cancelled' | 'failed',
+    error: string | null = null,
+  ): Promise<void> {
+    await this.#context.control((client) => endSnapshot(client, record.id, state, error));
+    this.#runs.get(record.id)?.close();
+    this.#runs.delete(record.id);
+  }
+
+  #runOf(record: SnapshotRecord): TableRun {
+    let run = this.#runs.get(record.id);
+    if (!run) {
+      run = new TableRun(record, this.#context);
+      this.#runs.set(record.id, run);
+    }
+    return run;
+  }
+
+  #progress(record: SnapshotRecord, state: SnapshotProgress['state']): SnapshotProgress {
+    const { schema, table, kind, rows, bytes, estimatedRows } = record;
+    return { table: `${schema}.${table}`, kind, state, rows, bytes, estimatedRows, done: false };
+  }
+
+  async #connected(): Promise<pg.Client> {
+    if (this.#client) return this.#client;
+    const client = await this.#context.connect('snapshots');
+    client.on('notification', () => this.#wake?.());
+    await client.query(`LISTEN ${SNAPSHOT_CHANNEL}`);
+    this.#client = client;
+    return client;
+  }
+
+  async #disconnect(): Promise<void> {
+    const client = this.#client;
+    this.#client = null;
+    await client?.end().catch(() => {});
+  }
+
+  async #pause(signal: AbortSignal): Promise<void> {
+    const woken = new AbortController();
+    this.#wake = () => woken.abort();
+    await sleep(POLL_MS, undefined, { signal: AbortSignal.any([signal, woken.signal]) }).catch(() => {});
+    this.#wake = null;
+  }
+}

@@ -1,0 +1,368 @@
+import { randomBytes } from 'node:crypto';
+import { messageOf, WaltideError } from '../errors.ts';
+import { ChangeEvent, type Transaction } from '../event/change-event.ts';
+import type { Relation } from '../event/relation.ts';
+import { Row } from '../event/row.ts';
+import { failpoint } from '../failpoint.ts';
+import { type KeyText, type SnapshotRecord, type SnapshotState, saveSnapshot } from '../postgres/snapshots.ts';
+import { type Chunk, ChunkReader } from './chunk-reader.ts';
+import { endEvent, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
+import { retrying } from './retry.ts';
+import type { SnapshotProgress } from './snapshot.ts';
+import { checkWhere, describeTable, needsNewStart, type Selection, type TableShape } from './table-shape.ts';
+import { fillUnchanged, keyOf, TableWatch } from './table-watch.ts';
+import { writersGone } from './writers.ts';
+
+/** The first chunk: how wide rows are is not known yet. */
+const FIRST_ROWS = 500;
+const GROWTH_MAX = 4;
+/** Keys in one statement. */
+const REREADS_MAX = 500;
+
+/** A key to read once more. */
+interface Reread {
+  readonly key: KeyText;
+  /** Another number: it was asked for again. */
+  readonly asked: number;
+}
+
+/** What a chunk that was woven leads to. */
+interface Outcome {
+  /** Nothing of it was used: read again. */
+  readonly void: boolean;
+  /** The end of the snapshot went with it. */
+  readonly ended: boolean;
+}
+
+/** One incremental snapshot of a table with a key, from its first chunk to its end or until it is told to stop. */
+export class TableRun {
+  readonly record: SnapshotRecord;
+  readonly #context: SnapshotContext;
+  readonly #watch: TableWatch;
+  readonly #reader: ChunkReader;
+  readonly #watermarks: WatermarkWriter;
+  readonly #rate: RateLimit;
+  /** Keys to read once more, each with a number that changes when it is asked for again. */
+  readonly #rereads = new Map<string, Reread>();
+  #asked = 0;
+  #shape: TableShape | null = null;
+  #begun: boolean;
+  #cursor: KeyText | null;
+  #rows: number;
+  #bytes: number;
+  #limit = FIRST_ROWS;
+  #marks = 0;
+
+  /** From here on the run watches its table, so that nothing slips by between the process's start and the run's. */
+  constructor(record: SnapshotRecord, context: SnapshotContext) {
+    this.record = record;
+    this.#context = context;
+    this.#begun = record.begun;
+    this.#cursor = record.cursor;
+    this.#rows = record.rows;
+    this.#bytes = record.bytes;
+    for (const key of record.rereads) this.#rereads.set(JSON.stringify(key), { key, asked: 0 });
+    this.#watch = new TableWatch(record.tableOid, context.config.snapshot.notedKeysMax, (key) => this.#moved(key));
+    const connect = (what: string) => () => context.connect(`${what} ${record.id}`);
+    this.#reader = new ChunkReader(connect('snapshot'));
+    this.#watermarks = new WatermarkWriter(connect('watermark'));
+    this.#rate = new RateLimit(record.rowsPerSecondMax ?? context.config.snapshot.rowsPerSecondMax ?? null);
+    if (this.#begun) context.weave.watch(this.#watch);
+  }
+
+  /** Resolves with true once all of it is durable downstream, with false where its state was changed by somebody. */
+  async run(signal: AbortSignal): Promise<boolean> {
+    try {
+      return await this.#run(signal);
+    } finally {
+      this.#watch.stopNoting();
+      this.#reader.close();
+      await this.#watermarks.close();
+    }
+  }
+
+  /** Tells the sinks that it is void, where they know of it. Resolves once that is durable downstream. */
+  async cancel(signal: AbortSignal): Promise<void> {
+    if (this.#begun && this.record.kind === 'incremental')
+      await this.#insert((transaction) => [endEvent(transaction, 1, 1, this.#relation(), 'cancelled')], signal);
+    await this.#watermarks.close();
+  }
+
+  /** Stops watching. */
+  close(): void {
+    this.#context.weave.unwatch(this.#watch);
+  }
+
+  progress(state: SnapshotProgress['state']): SnapshotProgress {
+    const { schema, table, kind, estimatedRows } = this.record;
+    return {
+      table: `${schema}.${table}`,
+      kind,
+      state,
+      rows: this.#rows,
+      bytes: this.#bytes,
+      estimatedRows: this.#shape?.table.estimatedRows || estimatedRows,
+      done: state !== 'running' && state !== 'paused',
+    };
+  }
+
+  async #run(signal: AbortSignal): Promise<boolean> {
+    const shape = await this.#describe(signal);
+    await this.#begin(shape, signal);
+    await this.#quiet(signal);
+    let next: Promise<Chunk | null> | null = null;
+    for (let copied = false; ; ) {
+      const reread: boolean = copied || this.#rereads.size >= REREADS_MAX;
+      const keys: readonly Reread[] = reread ? [...this.#rereads.values()].slice(0, REREADS_MAX) : [];
+      if (reread && keys.length === 0) {
+        if (await this.#end(signal)) return true;
+        continue;
+      }
+      failpoint('before-chunk');
+      const chunk: Chunk | null = await (reread
+        ? this.#read({ keys: keys.map(({ key }) => key) }, signal)
+        : (next ?? this.#read(this.#range(this.#cursor), signal)));
+      next = null;
+      if (!chunk) {
+        await this.#reshape(signal);
+        continue;
+      }
+      // The next one is read while this one waits for its place in the stream.
+      if (!reread && !chunk.whole) next = this.#prefetch(chunk, signal);
+      const outcome = await this.#weave(chunk, reread, signal);
+      if (outcome.void) {
+        await next;
+        next = null;
+        continue;
+      }
+      const state = await this.#save(chunk, reread ? keys : null, signal);
+      if (outcome.ended) return true;
+      if (state !== 'running') return false;
+      copied ||= !reread && chunk.whole;
+    }
+  }
+
+  async #describe(signal: AbortSignal): Promise<TableShape> {
+    const { record } = this;
+    const shape = await retrying('snapshot', this.#context.log, signal, async () => {
+      const client = await this.#context.connect(`snapshot ${record.id}`);
+      try {
+        const described = await describeTable(client, this.#context.publications, {
+          oid: record.tableOid,
+          schema: record.schema,
+          table: record.table,
+        });
+        if (record.where !== null) await checkWhere(client, described, record.where);
+        return described;
+      } finally {
+        await client.end().catch(() => {});
+      }
+    });
+    if (shape.key.length === 0)
+      throw new WaltideError(
+        'TABLES',
+        `table ${record.schema}.${record.table} has lost its key, so its chunks cannot be told apart`,
+        'Start the snapshot again: a table without a key is copied in one piece.',
+      );
+    this.#watch.keyColumns = shape.key.map(({ index }) => index);
+    this.#shape = shape;
+    return shape;
+  }
+
+  /** From here on every change is noted; the sinks are told unless they have been. */
+  async #begin({ relation }: TableShape, signal: AbortSignal): Promise<void> {
+    const { id, kind, tableOid: oid } = this.record;
+    const tell = kind === 'incremental' && !this.#begun;
+    await this.#insert((transaction) => {
+      this.#context.weave.watch(this.#watch);
+      this.#watch.startNoting();
+      if (!tell) return [];
+      return [new ChangeEvent('t', transaction, 1, 1, transaction.commitLsn, relation, null, null)];
+    }, signal);
+    if (!tell) return;
+    this.#begun = true;
+    this.#cursor = null;
+    this.#rows = 0;
+    this.#bytes = 0;
+    const progress = { begun: true, cursor: null, rows: 0, bytes: 0, estimatedRows: this.#shape!.table.estimatedRows };
+    await this.#context.control((client) => saveSnapshot(client, id, progress));
+    this.#context.log.debug({ table: relation.table, oid, snapshot: id }, 'snapshot begun');
+  }
+
+  /** What was streamed before noting began must be visible to the chunks. */
+  async #quiet(signal: AbortSignal): Promise<void> {
+    const { record } = this;
+    await retrying('snapshot', this.#context.log, signal, async () => {
+      const client = await this.#context.connect(`snapshot ${record.id}`);
+      try {
+        const { tableOid: oid, schema, table } = record;
+        await writersGone(client, { oid, schema, table }, this.#context.log, signal);
+      } finally {
+        await client.end().catch(() => {});
+      }
+    });
+  }
+
+  /** The table is another than it was. Where rows read before cannot stand beside those read from now on, all begins again. */
+  async #reshape(signal: AbortSignal): Promise<void> {
+    const before = this.#shape!;
+    const now = await this.#describe(signal);
+    if (!needsNewStart(before, now)) return;
+    const { schema, table } = this.record;
+    this.#context.log.warn(
+      { table: `${schema}.${table}` },
+      'the table was altered under its snapshot, which starts again',
+    );
+    this.#begun = false;
+    this.#rereads.clear();
+    await this.#begin(now, signal);
+    await this.#quiet(signal);
+  }
+
+  #range(after: KeyText | null): Selection {
+    return { after, limit: this.#rate.limit(this.#limit) };
+  }
+
+  #read(selection: Selection, signal: AbortSignal): Promise<Chunk | null> {
+    return retrying('snapshot', this.#context.log, signal, () =>
+      this.#reader.read(this.#shape!, selection, this.record.where, this.#context.config.snapshot.chunkBytesMax * 4),
+    );
+  }
+
+  #prefetch(chunk: Chunk, signal: AbortSignal): Promise<Chunk | null> {
+    const { chunkRows, chunkBytesMax } = this.#context.config.snapshot;
+    const rowBytes = Math.max(1, chunk.length / Math.max(1, chunk.starts.length));
+    this.#limit = Math.max(1, Math.min(chunkRows, Math.ceil(chunkBytesMax / rowBytes), this.#limit * GROWTH_MAX));
+    const next = this.#read(this.#range(chunk.last), signal);
+    // Looked at only when its turn comes.
+    next.catch(() => {});
+    return next;
+  }
+
+  /** At a watermark of its own. Resolves once what came of it is durable. */
+  async #weave(chunk: Chunk, reread: boolean, signal: AbortSignal): Promise<Outcome> {
+    await this.#rate.take(chunk.starts.length, signal);
+    let outcome: Outcome = { void: true, ended: false };
+    const build = (transaction: Transaction): ChangeEvent[] => {
+      const events = this.#events(chunk, transaction);
+      if (!events) return [];
+      const ended = !reread && chunk.whole && this.#rereads.size === 0;
+      outcome = { void: false, ended };
+      if (ended && this.record.kind === 'incremental')
+        events.push(endEvent(transaction, events.length + 1, events.length + 1, this.#relation(), 'completed'));
+      return events;
+    };
+    await this.#insert(build, signal, chunk.length);
+    failpoint('after-chunk-before-save');
+    return outcome;
+  }
+
+  /** Null where the chunk is void. */
+  #events({ relation, snapshot, starts, bytes }: Chunk, transaction: Transaction): ChangeEvent[] | null {
+    const verdict = this.#watch.verdict(snapshot, relation);
+    if (verdict.void) return null;
+    this.#watch.forget(snapshot);
+    const streamed = this.#watch.streamed(relation);
+    const events: ChangeEvent[] = [];
+    for (const start of starts) {
+      let row = new Row(streamed, bytes, start);
+      if (verdict.touched.size > 0) {
+        const touch = verdict.touched.get(keyOf(row, streamed.key) ?? '');
+        if (touch === 'whole' || touch === 'gone') continue;
+        if (touch) row = fillUnchanged(touch.image, row);
+      }
+      const seq = events.length + 1;
+      events.push(new ChangeEvent('r', transaction, seq, seq, transaction.commitLsn, streamed, null, row));
+    }
+    return events;
+  }
+
+  /** Nothing is left but to say so; false where another row moved meanwhile. */
+  async #end(signal: AbortSignal): Promise<boolean> {
+    let ended = false;
+    await this.#insert((transaction) => {
+      ended = this.#rereads.size === 0;
+      return ended && this.record.kind === 'incremental'
+        ? [endEvent(transaction, 1, 1, this.#relation(), 'completed')]
+        : [];
+    }, signal);
+    return ended;
+  }
+
+  async #save(chunk: Chunk, rereads: readonly Reread[] | null, signal: AbortSignal): Promise<SnapshotState | null> {
+    for (const { key, asked } of rereads ?? []) {
+      const name = JSON.stringify(key);
+      if (this.#rereads.get(name)?.asked === asked) this.#rereads.delete(name);
+    }
+    this.#rows += chunk.starts.length;
+    this.#bytes += chunk.length;
+    if (!rereads) this.#cursor = chunk.last ?? this.#cursor;
+    const state = await this.#context.control((client) =>
+      saveSnapshot(client, this.record.id, {
+        cursor: this.#cursor,
+        rows: this.#rows,
+        bytes: this.#bytes,
+        rereads: [...this.#rereads.values()].map(({ key }) => key),
+      }),
+    );
+    failpoint('after-chunk-saved');
+    signal.throwIfAborted();
+    this.#context.onProgress(this.progress('running'));
+    return state;
+  }
+
+  /** A row moved, without all of its values, from where it may not have been copied: it is read again under its new key. */
+  #moved(key: KeyText): void {
+    if (this.record.kind === 'partial' || !this.#begun) return;
+    this.#rereads.set(JSON.stringify(key), { key, asked: ++this.#asked });
+    // Until that is saved the slot holds the change that told of it.
+    this.#context.weave.hold(
+      this.#context.control((client) =>
+        saveSnapshot(client, this.record.id, { rereads: [...this.#rereads.values()].map((one) => one.key) }),
+      ),
+    );
+  }
+
+  #relation(): Relation {
+    const { schema, table, tableOid: oid } = this.record;
+    const relation = this.#shape?.relation ?? { oid, schema, table, replicaIdentity: 'd', columns: [], key: [] };
+    return this.#watch.streamed(relation);
+  }
+
+  /** Puts events into the stream at a new watermark. Resolves once they are durable downstream. */
+  async #insert(build: (transaction: Transaction) => ChangeEvent[], signal: AbortSignal, bytes = 0): Promise<void> {
+    const { id, kind, sinks } = this.record;
+    const { weave, log } = this.#context;
+    const nonce = `${id}/${++this.#marks}/${randomBytes(8).toString('hex')}`;
+    let settle: { resolve: () => void; reject: (reason: unknown) => void } | null = null;
+    const durable = new Promise<void>((resolve, reject) => {
+      settle = { resolve, reject };
+    });
+    durable.catch(() => {});
+    const events = (watermark: Transaction): { events: ChangeEvent[]; bytes: number } => {
+      const { commitLsn, commitTimeUs } = watermark;
+      try {
+        return {
+          events: build({ xid: 0, commitLsn, commitTimeUs, snapshot: { id, kind, sinks }, origin: null }),
+          bytes,
+        };
+      } catch (error) {
+        // A fault of ours must not end the stream.
+        settle!.reject(
+          new WaltideError('INTERNAL', `weaving a chunk: ${messageOf(error)}`, 'Please report this.', { cause: error }),
+        );
+        return { events: [], bytes: 0 };
+      }
+    };
+    weave.expect(nonce, { events, durable: () => settle!.resolve() });
+    const abort = (): void => settle!.reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      await retrying('snapshot', log, signal, () => this.#watermarks.write(nonce));
+      await durable;
+    } finally {
+      weave.forget(nonce);
+      signal.removeEventListener('abort', abort);
+    }
+  }
+}

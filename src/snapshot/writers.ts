@@ -1,0 +1,58 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
+import type { Log } from '../log.ts';
+import { queryError } from '../postgres/connection.ts';
+
+const POLL_MS = 25;
+const POLL_MAX_MS = 1000;
+const TOLD_EVERY_MS = 10_000;
+
+const WRITERS = `
+SELECT DISTINCT l.virtualtransaction AS id,
+       COALESCE('pid ' || l.pid, (SELECT 'prepared transaction ' || quote_literal(p.gid) FROM pg_catalog.pg_prepared_xacts p
+         WHERE '-1/' || p.transaction = l.virtualtransaction LIMIT 1), l.virtualtransaction) AS who
+FROM pg_catalog.pg_locks l
+WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  AND (l.relation = $1 OR l.relation IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::regclass)))`;
+
+/**
+ * Resolves once every transaction that has written to the table by now is over, and so visible to whoever looks next.
+ * What such a transaction wrote before the table was published is not in the stream, and what it committed may have been
+ * streamed before it is visible; either way a snapshot taken earlier would miss it. CREATE INDEX CONCURRENTLY waits alike.
+ */
+export async function writersGone(
+  client: pg.Client,
+  table: { readonly oid: number; readonly schema: string; readonly table: string },
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
+  let waiting: Set<string> | null = null;
+  let pauseMs = POLL_MS;
+  let toldAt = Date.now();
+  for (;;) {
+    const writers = await listWriters(client, table.oid);
+    const ids: Set<string> = new Set(writers.map(({ id }) => id));
+    waiting = waiting === null ? ids : new Set([...waiting].filter((id: string) => ids.has(id)));
+    if (waiting.size === 0) return;
+    if (Date.now() - toldAt >= TOLD_EVERY_MS) {
+      toldAt = Date.now();
+      const who = writers.filter(({ id }) => waiting!.has(id)).map((writer) => writer.who);
+      log.warn(
+        { table: `${table.schema}.${table.table}`, transactions: who.join(', ') },
+        'the snapshot waits for older transactions that have written to the table to end',
+      );
+    }
+    await sleep(pauseMs, undefined, { signal });
+    pauseMs = Math.min(pauseMs * 2, POLL_MAX_MS);
+  }
+}
+
+async function listWriters(client: pg.Client, oid: number): Promise<{ id: string; who: string }[]> {
+  try {
+    return (await client.query<{ id: string; who: string }>(WRITERS, [oid])).rows;
+  } catch (error) {
+    throw queryError(error, 'reading pg_locks');
+  }
+}
