@@ -36,6 +36,7 @@ export const POLICIES = {
   TOPIC_MISSING: { side: 'transport', retry: false },
   RECORD_TOO_LARGE: { side: 'transport', retry: false },
   OFFSET_OUT_OF_RANGE: { side: 'transport', retry: false },
+  TRANSPORT_FENCED: { side: 'transport', retry: false },
   TRANSACTION_INCOMPLETE: { side: 'transport', retry: false },
   TRANSPORT: { side: 'transport', retry: false },
   SINK_LOCKED: { side: 'sink', retry: false },

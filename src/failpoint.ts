@@ -14,6 +14,8 @@ export const FAILPOINTS = [
   'after-chunk-saved',
   'before-snapshot-end',
   'after-produce',
+  'before-kafka-commit',
+  'after-kafka-commit',
   'before-sink-commit',
   'after-sink-commit',
   'during-ddl',

@@ -1,4 +1,4 @@
-import { formatLsn, type Lsn } from './lsn.ts';
+import { formatLsn, type Lsn, parseLsn } from './lsn.ts';
 
 /**
  * The total order of a slot's events: the LSN of the transaction's commit record, then the number of the
@@ -23,4 +23,11 @@ export function comparePosition(a: Position, b: Position): number {
 
 export function formatPosition(position: Position): string {
   return `${formatLsn(position.commitLsn)}#${position.seq}`;
+}
+
+/** Reads what `formatPosition` wrote. Throws a RangeError on anything else. */
+export function parsePosition(text: string): Position {
+  const [lsn, seq] = text.split('#');
+  if (!seq || !/^\d+$/.test(seq)) throw new RangeError(`"${text}" is not a position`);
+  return { commitLsn: parseLsn(lsn!), seq: Number(seq) };
 }

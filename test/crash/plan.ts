@@ -26,7 +26,10 @@ export const WAYS: Readonly<Record<Failpoint, Way | null>> = {
   'after-chunk-before-save': null,
   'after-chunk-saved': null,
   'before-snapshot-end': null,
-  'after-produce': null,
+  'after-produce': { role: 'capture', kafkaOnly: true, timesMax: 20 },
+  // With transport.exactlyOnce only: exactly-once.kafka.test.ts.
+  'before-kafka-commit': null,
+  'after-kafka-commit': null,
   'before-sink-commit': null,
   'after-sink-commit': null,
   'during-ddl': null,

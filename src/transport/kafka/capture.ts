@@ -1,20 +1,25 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Batch } from '../../event/batch.ts';
-import type { ChangeEvent } from '../../event/change-event.ts';
+import { type ChangeEvent, isAfter } from '../../event/change-event.ts';
 import type { EventCodec } from '../../event/codec.ts';
 import type { Lsn } from '../../event/lsn.ts';
 import type { SourceIdentity } from '../../event/offset.ts';
+import { comparePosition, type Position, START } from '../../event/position.ts';
 import type { Relation } from '../../event/relation.ts';
 import { checkTimeline } from '../../event/timeline.ts';
+import { failpoint } from '../../failpoint.ts';
 import { checkIdentity, checkSlot } from './capture-checks.ts';
 import { type Cluster, closedError, LATEST, type NewTopic, partitionKey, type TopicInfo } from './cluster.ts';
+import { CommitLoop, type Written } from './commit-loop.ts';
 import { EventWriter, type Route } from './event-writer.ts';
 import { HEADER } from './header.ts';
 import { Letters } from './letters.ts';
 import { type PartitionLog, Ticket } from './partition-log.ts';
-import { Producer, topicMissing } from './producer.ts';
+import { Producer } from './producer.ts';
+import { topicMissing } from './producer-errors.ts';
+import { ProducerTransaction } from './producer-transaction.ts';
 import { decodeProgress, type Progress } from './progress.ts';
-import { ProgressWriter } from './progress-writer.ts';
+import { type ProgressSink, type ProgressStart, ProgressWriter } from './progress-writer.ts';
 import { encodeHeader } from './record-batch.ts';
 import { decodeSchema, describeRelation, encodeSchema } from './schema.ts';
 import { Tail } from './tail.ts';
@@ -32,6 +37,7 @@ import {
   transactionTopic,
 } from './topic.ts';
 import { TransactionMarks } from './transaction-marks.ts';
+import { Transactions } from './transactions.ts';
 
 interface Publish {
   readonly lsn: Lsn | null;
@@ -46,6 +52,8 @@ export class Capture {
   readonly #cluster: Cluster;
   readonly #codec: EventCodec;
   readonly #producer: Producer;
+  readonly #transactions: Transactions | null;
+  readonly #transaction: ProducerTransaction | null;
   readonly #writer: EventWriter;
   readonly #letters: Letters;
   readonly #owners = new TopicOwners();
@@ -56,7 +64,10 @@ export class Capture {
   readonly #unfinished = new Set<Publish>();
   #messages: Route | null = null;
   #marks: TransactionMarks | null = null;
-  #progress: ProgressWriter | null = null;
+  /** What the log held already when this capture began, where that is known exactly: it is not written again. */
+  #resume: Position | null = null;
+  #written: Written = { lsn: 0n, position: START };
+  #progress: ProgressSink | null = null;
   #schemaLog: PartitionLog | null = null;
   #letterLog: PartitionLog | null = null;
   #writing: Ticket | null = null;
@@ -64,13 +75,17 @@ export class Capture {
   #preparing: Promise<void> | null = null;
   bytesInFlight = 0;
 
-  constructor(cluster: Cluster, codec: EventCodec) {
+  constructor(cluster: Cluster, codec: EventCodec, slot: string) {
+    const { exactlyOnce, topicPrefix } = cluster.config;
     this.#cluster = cluster;
     this.#codec = codec;
+    this.#transactions = exactlyOnce ? new Transactions(cluster, `waltide.${topicPrefix}.${slot}`) : null;
+    this.#transaction = this.#transactions ? new ProducerTransaction(this.#transactions) : null;
     this.#producer = new Producer(
       cluster,
       (log, record) => this.#letters.refused(log, record),
       (error) => this.#failed(error),
+      this.#transaction,
     );
     this.#letters = new Letters(cluster, (text) => this.#writeLetter(text));
     this.#writer = new EventWriter(this.#producer, this.#codec, cluster.config, (event, topic, key, bytes) =>
@@ -83,12 +98,14 @@ export class Capture {
     const { topicPrefix } = this.#cluster.config;
     const names = [schemaTopic(topicPrefix), progressTopic(topicPrefix)];
     const internal = await this.#cluster.ensureTopics(names.map(internalTopic));
-    const last = await this.#lastProgress();
-    if (last) checkIdentity(topicPrefix, identity, last.identity);
+    const before = await this.#lastProgress();
+    if (before) checkIdentity(topicPrefix, identity, before.identity);
+    this.#producer.open(await (this.#transactions?.open() ?? this.#cluster.producerId()));
+    // Read again: whoever had the transactional id before may have committed something until now.
+    const last = this.#transactions ? await this.#lastProgress() : before;
     if (last && confirmed !== null)
       checkTimeline(`the log in ${topicPrefix}.*`, last.identity.timeline, { commitLsn: last.lsn, seq: 0 }, identity);
     checkSlot(topicPrefix, confirmed, last);
-    await this.#producer.open();
     await this.#loadSchemas();
     const infos = await this.#knownTopics(last, confirmed !== null);
     const ends = await this.#endsOf([...infos.values(), ...internal.values()]);
@@ -100,10 +117,26 @@ export class Capture {
     this.#schemaLog = this.#add(internal.get(names[0]!)!, ends)[0]!;
     const progressLog = this.#add(internal.get(names[1]!)!, ends)[0]!;
     const lsn = confirmed === null ? 0n : (last?.lsn ?? 0n);
-    this.#progress = new ProgressWriter(this.#producer, progressLog, { identity, lsn, copyStart, copyLsn }, () =>
-      this.#dataEnds(),
-    );
+    if (last && confirmed !== null && this.#transactions)
+      this.#resume = last.position ?? { commitLsn: last.lsn, seq: 0 };
+    this.#written = { lsn, position: this.#resume ?? START };
+    this.#progress = this.#openProgress(progressLog, { identity, lsn, copyStart, copyLsn });
     await Promise.race([this.#progress.write(), this.#failure()]);
+  }
+
+  #openProgress(log: PartitionLog, start: ProgressStart): ProgressSink {
+    const transactions = this.#transactions;
+    const producer = this.#producer;
+    const ends = () => this.#dataEnds();
+    if (!transactions) return new ProgressWriter(producer, log, start, ends);
+    // Half may be on its way while the other half is read.
+    const bytesMax = this.#cluster.config.inFlightBytesMax / 2;
+    return new CommitLoop({
+      ...{ producer, transactions, log, start, ends },
+      written: () => this.#written,
+      isFull: () => this.bytesInFlight >= bytesMax,
+      lastCommitted: () => this.#lastProgressText(),
+    });
   }
 
   async #openMarks(): Promise<void> {
@@ -139,6 +172,7 @@ export class Capture {
     this.#writing = ticket;
     const { events } = batch;
     const marks = this.#marks;
+    const resume = this.#resume;
     // After a new slot the first event is the copy's.
     if (this.#progress) this.#progress.copyLsn ??= events[0]?.transaction.commitLsn ?? null;
     try {
@@ -150,16 +184,34 @@ export class Capture {
           relation = event.relation;
           route = this.#routeOf(relation);
         }
-        const records = this.#writer.write(event, route!, ticket);
-        marks?.note(event, records, ticket, null);
+        if (resume !== null && !isAfter(event, resume))
+          marks?.note(event, this.#writer.count(event, route!), ticket, resume);
+        else {
+          const records = this.#writer.write(event, route!, ticket);
+          marks?.note(event, records, ticket, resume);
+        }
       }
-      if (batch.commitEndLsn !== null) marks?.end(ticket, null);
+      if (batch.commitEndLsn !== null) marks?.end(ticket, resume);
+      this.#note(batch);
     } catch (error) {
       this.#producer.fail(error as Error);
       return;
     }
     ticket.close();
     this.#producer.flush();
+    this.#progress?.wrote();
+  }
+
+  /** How far the batch brings what is written. */
+  #note({ events, commitEndLsn }: Batch): void {
+    const { lsn, position } = this.#written;
+    const end = commitEndLsn !== null ? { commitLsn: commitEndLsn, seq: 0 } : (events.at(-1)?.position ?? START);
+    this.#written = {
+      lsn: commitEndLsn !== null && commitEndLsn > lsn ? commitEndLsn : lsn,
+      position: comparePosition(end, position) > 0 ? end : position,
+    };
+    if (this.#resume && this.#written.position.commitLsn > this.#resume.commitLsn && commitEndLsn !== null)
+      this.#resume = null;
   }
 
   #writeLater(batch: Batch, publish: Publish): void {
@@ -204,14 +256,20 @@ export class Capture {
     const logs = await this.#topic(dataTopic(config, topic, config.partitions));
     const record = describeRelation(relation, topic);
     if (!this.#schemaIds.has(record.id)) {
-      await Promise.race([this.#producer.append(this.#schemaLog!, record.id, encodeSchema(record)), this.#failure()]);
+      await Promise.race([this.#append(this.#schemaLog!, record.id, encodeSchema(record)), this.#failure()]);
       this.#schemaIds.add(record.id);
     }
     this.#routes.set(relation, { logs, relationHeader: encodeHeader(HEADER.relation, record.id) });
   }
 
+  #append(log: PartitionLog, key: string, text: string): Promise<void> {
+    const appended = this.#producer.append(log, key, text);
+    this.#progress?.wrote();
+    return appended;
+  }
+
   async #topic(topic: NewTopic): Promise<readonly PartitionLog[]> {
-    const known = this.#producer.logs(topic.name);
+    const known = this.#producer.topics.logs(topic.name);
     if (known) return known;
     const info = (await this.#cluster.ensureTopics([topic])).get(topic.name)!;
     return this.#add(info, await this.#endsOf([info]));
@@ -219,7 +277,7 @@ export class Capture {
 
   #add(info: TopicInfo, ends: ReadonlyMap<string, bigint>): PartitionLog[] {
     const list = info.leaders.map((_leader, partition) => ends.get(partitionKey(info.name, partition)) ?? 0n);
-    return this.#producer.addTopic(info, list);
+    return this.#producer.topics.add(info, list);
   }
 
   #endsOf(infos: readonly TopicInfo[]): Promise<Map<string, bigint>> {
@@ -231,15 +289,20 @@ export class Capture {
 
   #dataEnds(): Map<string, bigint[]> {
     const { topicPrefix } = this.#cluster.config;
-    const ends = new Map(this.#producer.ends());
+    const ends = new Map(this.#producer.topics.ends());
     for (const name of [schemaTopic, progressTopic, deadLetterTopic]) ends.delete(name(topicPrefix));
     return ends;
   }
 
   async #lastProgress(): Promise<Progress | null> {
+    const text = await this.#lastProgressText();
+    return text ? decodeProgress(Buffer.from(text)) : null;
+  }
+
+  async #lastProgressText(): Promise<string> {
     const tail = new Tail(this.#cluster, progressTopic(this.#cluster.config.topicPrefix));
     const last = await tail.readLast().finally(() => tail.close());
-    return last ? decodeProgress(last.value) : null;
+    return last ? last.value.toString() : '';
   }
 
   async #loadSchemas(): Promise<void> {
@@ -265,13 +328,14 @@ export class Capture {
 
   #checkEnds(last: Progress): void {
     for (const [topic, ends] of last.ends) {
-      const logs = this.#producer.logs(topic)!;
+      const logs = this.#producer.topics.logs(topic)!;
       if (ends.some((end, i) => (logs[i]?.end ?? 0n) < end)) throw topicMissing(topic, 'was deleted and created again');
     }
   }
 
   #durable(publish: Publish): void {
     if (!this.#unfinished.has(publish)) return;
+    failpoint('after-produce');
     this.bytesInFlight -= publish.bytes;
     publish.durable = true;
     while (this.#queue[0]?.durable) {
@@ -320,6 +384,6 @@ export class Capture {
       const info = (await this.#cluster.ensureTopics([letterTopic(name)])).get(name)!;
       this.#letterLog = this.#add(info, await this.#endsOf([info]))[0]!;
     }
-    await this.#producer.append(this.#letterLog, '', text);
+    await this.#append(this.#letterLog, '', text);
   }
 }

@@ -58,7 +58,7 @@ class KafkaTransport implements Transport {
 
   async openCapture(identity: SourceIdentity, confirmed: Lsn | null): Promise<void> {
     await this.#cluster.connect();
-    const capture = new Capture(this.#cluster, this.#codec(identity.database));
+    const capture = new Capture(this.#cluster, this.#codec(identity.database), identity.slot);
     await capture.open(identity, confirmed);
     this.#capture = capture;
   }

@@ -1,4 +1,5 @@
 import type { ByteWriter } from '../../event/byte-writer.ts';
+import type { TransactionClock } from './producer-transaction.ts';
 import { BatchEncoder, stamp } from './record-batch.ts';
 
 /** Kafka keeps what it needs to recognise a repetition for the last five batches of a producer and partition. */
@@ -45,6 +46,8 @@ export interface SealedBatch {
   readonly count: number;
   readonly tickets: readonly Ticket[];
   readonly writer: ByteWriter | null;
+  /** Number of the Kafka transaction that it belongs to; 0 without transactions. */
+  readonly transaction: number;
   /** Number of its first record in the producer's sequence; -1 until it is sent for the first time. */
   sequence: number;
   confirmed: boolean;
@@ -54,6 +57,8 @@ export interface SealedBatch {
 
 /** Buffers of confirmed batches, used again: allocating a megabyte per batch would keep the collector busy. */
 const spareWriters: ByteWriter[] = [];
+
+const NO_TRANSACTIONS: TransactionClock = { writing: 0, sending: 0, enabled: false };
 
 /** One partition on the producer's side: the batch being written, and those that wait or are under way, in order. */
 export class PartitionLog {
@@ -75,8 +80,12 @@ export class PartitionLog {
   #unsent = 0;
   #nextSequence = 0;
   #confirmedMs = 0;
+  readonly #clock: TransactionClock;
+  /** Confirmed, and to be sent again should the Kafka transaction fail. */
+  #kept: SealedBatch[] = [];
 
-  constructor(topic: string, partition: number) {
+  constructor(topic: string, partition: number, clock = NO_TRANSACTIONS) {
+    this.#clock = clock;
     this.topic = topic;
     this.partition = partition;
   }
@@ -104,7 +113,7 @@ export class PartitionLog {
   }
 
   /** Closes the open batch; its time is now, so that retention counts from when Kafka got it. */
-  seal(): void {
+  seal(transaction = this.#clock.writing): void {
     const open = this.#open;
     if (!open || open.count === 0) return;
     open.finish(Date.now());
@@ -119,6 +128,7 @@ export class PartitionLog {
       count: open.count,
       tickets: this.#openTickets,
       writer: small ? null : out,
+      transaction,
       sequence: -1,
       confirmed: false,
       end: 0n,
@@ -137,9 +147,35 @@ export class PartitionLog {
     if (this.#unsent >= this.#batches.length) {
       const open = this.#open;
       if (!open || open.count === 0 || (this.inFlight > 0 && open.length < WORTH_SENDING_BYTES)) return null;
+      if (this.#clock.writing > this.#clock.sending) return null;
       this.seal();
     }
-    return this.#batches[this.#unsent] ?? null;
+    const batch = this.#batches[this.#unsent];
+    return batch && batch.transaction <= this.#clock.sending ? batch : null;
+  }
+
+  /** Something of the Kafka transaction under way is not confirmed yet. */
+  get pending(): boolean {
+    const { writing, sending } = this.#clock;
+    if (writing <= sending && this.#open !== null && this.#open.count > 0) return true;
+    return this.#batches.some(({ confirmed, transaction }) => !confirmed && transaction <= sending);
+  }
+
+  /** The Kafka transaction is committed: what was confirmed is durable. */
+  release(): void {
+    const kept = this.#kept;
+    this.#kept = [];
+    for (const batch of kept) {
+      if (batch.writer) recycle(batch.writer);
+      for (const ticket of batch.tickets) ticket.settle();
+    }
+  }
+
+  /** Drops everything that was not committed. */
+  discard(): void {
+    this.#kept = [];
+    this.#batches = [];
+    this.#unsent = 0;
   }
 
   /** Takes what `next` gave, signed for `producer`. */
@@ -147,7 +183,7 @@ export class PartitionLog {
     if (batch.sequence < 0) {
       batch.sequence = this.#nextSequence;
       this.#nextSequence = addSequence(this.#nextSequence, batch.count);
-      stamp(batch.bytes, batch.length, producer.id, producer.epoch, batch.sequence);
+      stamp(batch.bytes, batch.length, producer.id, producer.epoch, batch.sequence, this.#clock.enabled);
     }
     this.#unsent++;
     this.inFlight++;
@@ -163,8 +199,10 @@ export class PartitionLog {
       const [first] = this.#batches.splice(0, 1);
       if (this.#unsent > 0) this.#unsent--;
       if (first!.end > this.end) this.end = first!.end;
-      if (first!.writer) recycle(first!.writer);
+      if (this.#clock.enabled) this.#kept.push(first!);
+      else if (first!.writer) recycle(first!.writer);
     }
+    if (this.#clock.enabled) return;
     // Last, since what settles may ask where the log ends.
     for (const ticket of batch.tickets) ticket.settle();
   }
@@ -183,8 +221,15 @@ export class PartitionLog {
     this.#unsent = 0;
     this.#nextSequence = 0;
     this.#confirmedMs = 0;
-    this.#batches = this.#batches.filter((batch) => !batch.confirmed);
-    for (const batch of this.#batches) batch.sequence = -1;
+    // Within a Kafka transaction that failed, nothing is confirmed.
+    this.#batches = this.#clock.enabled
+      ? [...this.#kept, ...this.#batches]
+      : this.#batches.filter((batch) => !batch.confirmed);
+    this.#kept = [];
+    for (const batch of this.#batches) {
+      batch.sequence = -1;
+      batch.confirmed = false;
+    }
   }
 
   /** Puts `parts` in place of the first batch. Only while nothing is under way. */

@@ -28,13 +28,14 @@ export function sendProduce(
   connection: Connection,
   shipments: readonly Shipment[],
   timeoutMs: number,
+  transactionalId: string | null = null,
 ): Promise<(ShipmentResult | undefined)[]> {
   const topics = groupByTopic(shipments);
   return new Promise((resolve, reject) => {
     connection.send<produceV9.ProduceResponse>(
       PRODUCE,
       VERSION,
-      () => encodeRequest(topics, timeoutMs),
+      () => encodeRequest(topics, timeoutMs, transactionalId),
       produceV9.parseResponse,
       true,
       true,
@@ -53,8 +54,8 @@ export function sendProduce(
       partition_data => index records TAG_BUFFER
         records => COMPACT_RECORDS
 */
-function encodeRequest(topics: Map<string, Shipment[]>, timeoutMs: number): Writer {
-  const writer = Writer.create().appendString(null).appendInt16(ACKS_ALL).appendInt32(timeoutMs);
+function encodeRequest(topics: Map<string, Shipment[]>, timeoutMs: number, transactionalId: string | null): Writer {
+  const writer = Writer.create().appendString(transactionalId).appendInt16(ACKS_ALL).appendInt32(timeoutMs);
   writer.appendUnsignedVarInt(topics.size + 1);
   for (const [topic, shipments] of topics) {
     writer.appendString(topic).appendUnsignedVarInt(shipments.length + 1);

@@ -1,17 +1,19 @@
-import { messageOf, WaltideError } from '../../errors.ts';
+import { messageOf } from '../../errors.ts';
 import { addressOf, backoffMs, type Cluster, closedError, LATEST, partitionKey, type TopicInfo } from './cluster.ts';
 import type { Connections } from './connections.ts';
 import { isRetriable, KafkaError, kafkaErrorName, NEW_PRODUCER } from './error-code.ts';
-import { PartitionLog, type SealedBatch, Ticket } from './partition-log.ts';
+import { type PartitionLog, type SealedBatch, Ticket } from './partition-log.ts';
 import { type Shipment, type ShipmentResult, sendProduce } from './produce.ts';
+import { refused, topicMissing } from './producer-errors.ts';
+import { ProducerTopics } from './producer-topics.ts';
+import type { ProducerTransaction } from './producer-transaction.ts';
 import { splitBatch } from './split.ts';
+import type { ProducerNumber } from './transactions.ts';
 
 /** Requests under way per broker, as in Kafka's own client. */
 const REQUESTS_MAX = 5;
 /** Batches of many partitions share a request up to this size. */
 const REQUEST_BYTES_MAX = 4 * 1024 * 1024;
-/** Brokers that restart may not know a topic for a moment. Missing for longer than this = deleted. */
-const TOPIC_GONE_MS = 6_000;
 
 interface Sender {
   inFlight: number;
@@ -32,53 +34,40 @@ export class Producer {
   readonly #lane: Connections;
   readonly #onTooLarge: OnTooLarge;
   readonly #onFailure: (error: Error) => void;
-  readonly #topics = new Map<string, TopicInfo>();
-  readonly #logs = new Map<string, PartitionLog[]>();
+  readonly topics: ProducerTopics;
   /** Logs with anything not yet durable. */
   readonly #busy = new Set<PartitionLog>();
   readonly #senders = new Map<number, Sender>();
-  readonly #missingSinceMs = new Map<string, number>();
-  #producer: { id: bigint; epoch: number } | null = null;
+  readonly #transaction: ProducerTransaction | null;
+  #producer: ProducerNumber | null = null;
   #renewing = false;
+  #numbering = false;
   #scheduled = false;
-  #refreshing = false;
   #timer: NodeJS.Timeout | null = null;
   #inFlight = 0;
   failure: Error | null = null;
 
-  constructor(cluster: Cluster, onTooLarge: OnTooLarge, onFailure: (error: Error) => void) {
+  constructor(
+    cluster: Cluster,
+    onTooLarge: OnTooLarge,
+    onFailure: (error: Error) => void,
+    transaction: ProducerTransaction | null,
+  ) {
+    this.#transaction = transaction;
+    this.topics = new ProducerTopics(cluster, transaction?.clock);
     this.#cluster = cluster;
     this.#lane = cluster.lane();
     this.#onTooLarge = onTooLarge;
     this.#onFailure = onFailure;
   }
 
-  /** Takes a producer number from the cluster. To be called once, before anything is written. */
-  async open(): Promise<void> {
-    this.#producer = await this.#cluster.producerId();
+  /** With a producer number of one's own. To be called once, before anything is written. */
+  open(number: ProducerNumber): void {
+    this.#producer = number;
   }
 
-  /** The partitions of a topic that exists; `ends` are its log ends now. */
-  addTopic(info: TopicInfo, ends: readonly bigint[]): PartitionLog[] {
-    const known = this.#logs.get(info.name);
-    if (known) return known;
-    const logs = info.leaders.map((_leader, partition) => new PartitionLog(info.name, partition));
-    for (const log of logs) {
-      log.end = ends[log.partition] ?? 0n;
-      log.floor = log.end;
-    }
-    this.#topics.set(info.name, info);
-    this.#logs.set(info.name, logs);
-    return logs;
-  }
-
-  logs(topic: string): readonly PartitionLog[] | undefined {
-    return this.#logs.get(topic);
-  }
-
-  /** Log ends of all partitions of all topics added, per topic. */
-  *ends(): Iterable<[string, bigint[]]> {
-    for (const [topic, logs] of this.#logs) yield [topic, logs.map(({ end }) => end)];
+  get number(): ProducerNumber {
+    return this.#producer!;
   }
 
   /** A record of `ticket` was written to the open batch of `log`; `flush` sends it. */
@@ -107,6 +96,36 @@ export class Producer {
     });
   }
 
+  /** Appends one small record to the Kafka transaction under way, after it was closed. */
+  appendLast(log: PartitionLog, key: string, value: string): void {
+    void this.append(log, key, value);
+    log.seal(this.#transaction!.clock.sending);
+  }
+
+  /** Records written from here on belong to the next Kafka transaction. */
+  closeTransaction(): void {
+    for (const log of this.#busy) log.seal();
+    this.#transaction!.clock.writing++;
+  }
+
+  /** Resolves with true once all of the Kafka transaction under way is confirmed, with false once it failed. */
+  settled(): Promise<boolean> {
+    this.flush();
+    return this.#transaction!.wait();
+  }
+
+  /** The Kafka transaction under way is committed: its tickets are settled, and the next one may be sent. */
+  release(): void {
+    this.#transaction!.release();
+    this.flush();
+  }
+
+  /** The Kafka transaction under way is void: all of it is sent again under a new number. */
+  restart(number: ProducerNumber): void {
+    for (const log of this.#transaction!.restart()) this.#busy.add(log);
+    this.#renewed(number);
+  }
+
   /** Sends what was written, at the end of this turn of the event loop so that one request takes all of it. */
   flush(): void {
     if (this.#scheduled) return;
@@ -132,6 +151,8 @@ export class Producer {
       else if (this.#inFlight === 0) this.#renew();
       return;
     }
+    const transaction = this.#transaction;
+    if (transaction?.waitedFor && ![...this.#busy].some(({ pending }) => pending)) transaction.tell(true);
     const now = Date.now();
     const requests = new Map<number, Shipment[][]>();
     for (const log of this.#busy) {
@@ -142,11 +163,28 @@ export class Producer {
     for (const [broker, list] of requests) {
       for (const shipments of list) if (shipments.length > 0) void this.#send(broker, shipments);
     }
+    this.#join();
+  }
+
+  /** Before anything is sent to a partition, it must be part of the Kafka transaction. */
+  #join(): void {
+    const joining = this.#transaction?.join(this.#producer!);
+    if (!joining) return;
+    this.#inFlight++;
+    joining
+      .then((joined) => {
+        if (!joined) this.#renewing = true;
+      })
+      .catch((error: Error) => this.fail(error))
+      .finally(() => {
+        this.#inFlight--;
+        this.#pump();
+      });
   }
 
   /** Puts as many batches of `log` as may go into the requests for its leader: one per partition in each. */
   #collect(log: PartitionLog, requests: Map<number, Shipment[][]>, now: number): void {
-    const leader = this.#topics.get(log.topic)?.leaders[log.partition] ?? -1;
+    const leader = this.topics.leader(log);
     if (leader < 0 || !this.#cluster.broker(leader)) {
       this.#refreshSoon();
       return;
@@ -156,6 +194,7 @@ export class Producer {
       this.#wakeAt(sender.waitUntilMs);
       return;
     }
+    if (this.#transaction && (!log.pending || !this.#transaction.admits(log))) return;
     let list = requests.get(leader);
     if (!list) {
       list = [];
@@ -195,7 +234,7 @@ export class Producer {
       const connection = await this.#lane.get(broker);
       let results: (ShipmentResult | undefined)[];
       try {
-        results = await sendProduce(connection, shipments, requestTimeoutMs);
+        results = await sendProduce(connection, shipments, requestTimeoutMs, this.#transaction?.id);
       } catch (error) {
         connection.socket?.destroy();
         throw error;
@@ -268,10 +307,15 @@ export class Producer {
       this.fail(topicMissing(log.topic, 'was deleted and created again'));
       return;
     }
-    this.#missingSinceMs.delete(log.topic);
+    this.topics.present(log.topic);
     const end = baseOffset + BigInt(batch.count);
     if (log.head === batch) log.floor = end;
+    this.#confirm(log, batch, end);
+  }
+
+  #confirm(log: PartitionLog, batch: SealedBatch, end: bigint): void {
     log.confirm(batch, end);
+    this.#transaction?.hold(log);
   }
 
   /** A repetition of something so old that the broker no longer knows where it is: at the end, or before. */
@@ -279,7 +323,7 @@ export class Producer {
     log.inFlight++;
     try {
       const offsets = await this.#cluster.listOffsets([log], LATEST);
-      log.confirm(batch, offsets.get(partitionKey(log.topic, log.partition))!);
+      this.#confirm(log, batch, offsets.get(partitionKey(log.topic, log.partition))!);
     } catch (error) {
       this.fail(error as Error);
     } finally {
@@ -309,57 +353,35 @@ export class Producer {
     }
   }
 
+  #renewed(number: ProducerNumber): void {
+    this.#producer = number;
+    for (const log of this.topics.all()) log.restartSequence();
+    this.#renewing = false;
+    this.flush();
+  }
+
   #renew(): void {
-    if (this.#refreshing) return;
-    this.#refreshing = true;
+    // Within a Kafka transaction, more has to begin again than a number: whoever commits it is told.
+    if (this.#transaction) this.#transaction.tell(false);
+    if (this.#transaction || this.#numbering) return;
+    this.#numbering = true;
     this.#cluster
       .producerId()
-      .then((producer) => {
-        this.#producer = producer;
-        for (const logs of this.#logs.values()) for (const log of logs) log.restartSequence();
-        this.#renewing = false;
-      })
+      .then((number) => this.#renewed(number))
       .catch((error: Error) => this.fail(error))
       .finally(() => {
-        this.#refreshing = false;
+        this.#numbering = false;
         this.flush();
       });
   }
 
   #refreshSoon(): void {
-    if (this.#refreshing) return;
-    this.#refreshing = true;
     const topics = [...new Set([...this.#busy].map(({ topic }) => topic))];
-    this.#cluster
-      .metadata(topics)
-      .then((found) => this.#learned(topics, found))
-      .catch((error: Error) => this.fail(error))
-      .finally(() => {
-        this.#refreshing = false;
-        // Not at once: where metadata still names no leader, this would spin.
-        this.#wakeAt(Date.now() + 100);
-      });
-  }
-
-  #learned(topics: readonly string[], found: Map<string, TopicInfo>): void {
-    for (const name of topics) {
-      const info = found.get(name);
-      if (!info) {
-        const since = this.#missingSinceMs.get(name) ?? Date.now();
-        this.#missingSinceMs.set(name, since);
-        if (Date.now() - since > TOPIC_GONE_MS) this.fail(topicMissing(name, 'does not exist any more'));
-        else this.#refreshAfterPause();
-      } else if (info.id !== this.#topics.get(name)?.id) {
-        this.fail(topicMissing(name, 'was deleted and created again'));
-      } else {
-        this.#missingSinceMs.delete(name);
-        this.#topics.set(name, info);
-      }
-    }
-  }
-
-  #refreshAfterPause(): void {
-    setTimeout(() => !this.failure && !this.#cluster.closed && this.#refreshSoon(), 500);
+    this.topics.refresh(
+      topics,
+      (pauseMs) => this.#wakeAt(Date.now() + pauseMs),
+      (error) => this.fail(error),
+    );
   }
 
   #wakeAt(timeMs: number): void {
@@ -372,22 +394,4 @@ export class Producer {
       Math.max(1, timeMs - Date.now()),
     );
   }
-}
-
-export function topicMissing(topic: string, what: string): WaltideError {
-  return new WaltideError(
-    'TOPIC_MISSING',
-    `Topic ${topic} ${what}: what was published to it is lost`,
-    'Find out who deletes topics, then copy everything again with `waltide run --recopy` (or into another transport.topicPrefix).',
-  );
-}
-
-function refused(log: PartitionLog, code: number, message: string | null): WaltideError {
-  const why = `${kafkaErrorName(code)}${message ? `: ${message}` : ''}`;
-  const rights = code === 29 || code === 31;
-  return new WaltideError(
-    rights ? 'TRANSPORT_AUTHENTICATION' : 'TRANSPORT',
-    `Kafka refuses records for topic ${log.topic}, partition ${log.partition}: ${why}`,
-    rights ? 'Grant the user Write on the topics of this prefix.' : "Check the topic's settings and the broker's log.",
-  );
 }

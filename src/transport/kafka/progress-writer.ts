@@ -10,10 +10,23 @@ const GAP_MS = 50;
 const SMALL_RECORD_BYTES = 16 * 1024;
 
 type Offsets = Progress['ends'];
-type ProgressStart = Pick<Progress, 'identity' | 'lsn' | 'copyStart' | 'copyLsn'>;
+export type ProgressStart = Pick<Progress, 'identity' | 'lsn' | 'copyStart' | 'copyLsn'>;
+
+/** Where capture says how far it is. */
+export interface ProgressSink {
+  /** See Progress. */
+  copyLsn: Lsn | null;
+  /** Everything up to `lsn` is durable; `written` runs once a record that says so is durable too. */
+  reached(lsn: Lsn, written: () => void, moreIsComing: boolean): void;
+  /** Writes a record now, whatever was written when. */
+  write(): Promise<void>;
+  /** Something was given to the producer. */
+  wrote(): void;
+  stop(): void;
+}
 
 /** Writes how far the topics are, at most every 50 ms while more is coming and at once when nothing is. */
-export class ProgressWriter {
+export class ProgressWriter implements ProgressSink {
   readonly #producer: Producer;
   readonly #log: PartitionLog;
   readonly #identity: SourceIdentity;
@@ -55,6 +68,7 @@ export class ProgressWriter {
     this.#writtenMs = Date.now();
     const progress: Progress = {
       lsn: this.#lsn,
+      position: null,
       identity: this.#identity,
       ends: this.#ends(),
       copyStart: this.#copyStart,
@@ -67,6 +81,8 @@ export class ProgressWriter {
     for (const written of covered) written();
     if (this.#waiting.length > 0) this.#schedule(true);
   }
+
+  wrote(): void {}
 
   stop(): void {
     if (this.#timer) clearTimeout(this.#timer);

@@ -1,9 +1,12 @@
 import { formatLsn, type Lsn, parseLsn } from '../../event/lsn.ts';
 import type { SourceIdentity } from '../../event/offset.ts';
+import { formatPosition, type Position, parsePosition } from '../../event/position.ts';
 
 /** A record of the progress topic: everything committed before `lsn` lies below `ends`. */
 export interface Progress {
   readonly lsn: Lsn;
+  /** With transport.exactlyOnce: the log holds everything up to and including here, and nothing after it. Else null. */
+  readonly position: Position | null;
   readonly identity: SourceIdentity;
   /** Log ends of every data topic, per partition. */
   readonly ends: ReadonlyMap<string, readonly bigint[]>;
@@ -25,6 +28,7 @@ export const PROGRESS_KEY = 'progress';
 export function encodeProgress(progress: Progress): string {
   return JSON.stringify({
     lsn: formatLsn(progress.lsn),
+    ...(progress.position ? { position: formatPosition(progress.position) } : {}),
     identity: progress.identity,
     ends: encodeOffsets(progress.ends),
     copyStart: encodeOffsets(progress.copyStart),
@@ -35,9 +39,10 @@ export function encodeProgress(progress: Progress): string {
 /** Null on a record that is none of ours. */
 export function decodeProgress(value: Buffer): Progress | null {
   try {
-    const { lsn, identity, ends, copyStart, copyLsn } = JSON.parse(value.toString());
+    const { lsn, position, identity, ends, copyStart, copyLsn } = JSON.parse(value.toString());
     return {
       lsn: parseLsn(lsn),
+      position: typeof position === 'string' ? parsePosition(position) : null,
       identity,
       ends: decodeOffsets(ends),
       copyStart: decodeOffsets(copyStart),

@@ -14,6 +14,7 @@ import { crc32c } from './crc32c.ts';
 export const HEADER_BYTES = 61;
 const CRC_AT = 17;
 const CRC_FROM = 21;
+export const TRANSACTIONAL = 0b10000;
 
 /** Bytes that the zigzag varint of `value` takes. Lengths must be minimal: some clients (Sarama) refuse padded ones. */
 export function varintSize(value: number): number {
@@ -144,8 +145,16 @@ export class BatchEncoder {
   }
 }
 
-/** Signs a finished batch of `length` bytes with the idempotent producer's number and sequence, and its checksum. */
-export function stamp(bytes: Buffer, length: number, producerId: bigint, epoch: number, sequence: number): void {
+/** Signs a finished batch of `length` bytes with the producer's number and sequence, and its checksum. */
+export function stamp(
+  bytes: Buffer,
+  length: number,
+  producerId: bigint,
+  epoch: number,
+  sequence: number,
+  transactional = false,
+): void {
+  bytes.writeInt16BE(transactional ? TRANSACTIONAL : 0, 21);
   bytes.writeBigInt64BE(producerId, 43);
   bytes.writeInt16BE(epoch, 51);
   bytes.writeInt32BE(sequence, 53);

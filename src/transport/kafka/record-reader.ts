@@ -2,10 +2,9 @@ import { compressionsAlgorithmsByBitmask } from '@platformatic/kafka';
 import { WaltideError } from '../../errors.ts';
 import { crc32c } from './crc32c.ts';
 import type { AbortedTransaction } from './fetch.ts';
-import { HEADER_BYTES } from './record-batch.ts';
+import { HEADER_BYTES, TRANSACTIONAL } from './record-batch.ts';
 
 const COMPRESSION = 0b111;
-const TRANSACTIONAL = 0b10000;
 const CONTROL = 0b100000;
 
 /** One record batch as fetched. `bytes` is a slice of the fetch response and keeps all of it alive. */

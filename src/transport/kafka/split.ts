@@ -39,6 +39,7 @@ function copyRecords(cursor: RecordCursor, count: number, from: SealedBatch): Se
     count,
     tickets: [],
     writer: null,
+    transaction: from.transaction,
     sequence: -1,
     confirmed: false,
     end: 0n,

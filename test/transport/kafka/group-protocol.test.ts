@@ -98,6 +98,7 @@ describe('group protocol', () => {
 describe('applied tracker', () => {
   const progress = (lsn: number, ends: Record<string, number[]>): Progress => ({
     lsn: BigInt(lsn),
+    position: null,
     identity: IDENTITY,
     ends: new Map(Object.entries(ends).map(([topic, list]) => [topic, list.map(BigInt)])),
     copyStart: new Map(),

@@ -25,11 +25,19 @@ export async function readTopic(brokers: readonly string[], topic: string): Prom
   );
   const found: Read[] = [];
   if (left.size === 0) return found;
-  const consumer = kafka.consumer({ groupId: `reader-${topic}-${Math.random()}` });
+  const consumer = kafka.consumer({ groupId: `reader-${topic}-${Math.random()}`, maxWaitTimeInMs: 300 });
   await consumer.connect();
   await consumer.subscribe({ topic, fromBeginning: true });
   await new Promise<void>((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`reading ${topic} took too long`)), 30_000);
+    // Where a log ends with the marker of a Kafka transaction, no message has the last offset.
+    let empty = 0;
+    consumer.on('consumer.fetch', ({ payload }) => {
+      empty = payload.numberOfBatches === 0 ? empty + 1 : 0;
+      if (empty < 3) return;
+      clearTimeout(timer);
+      resolve();
+    });
     void consumer.run({
       eachMessage: async ({ partition, message }) => {
         found.push(toRead(partition, message));

@@ -3,7 +3,7 @@ import { addressOf, backoffMs, type Cluster } from '../cluster.ts';
 import type { Connections } from '../connections.ts';
 import { isRetriable, KafkaError, kafkaErrorName } from '../error-code.ts';
 import { type FetchedPartition, fetchRecords } from '../fetch.ts';
-import { topicMissing } from '../producer.ts';
+import { topicMissing } from '../producer-errors.ts';
 import { readBatches } from '../record-reader.ts';
 import type { PartitionReader } from './partition-reader.ts';
 import { Wake } from './wake.ts';
