@@ -1,5 +1,4 @@
 import type { ByteWriter } from '../../event/byte-writer.ts';
-import type { TransactionClock } from './producer-transaction.ts';
 import { BatchEncoder, stamp } from './record-batch.ts';
 
 /** Kafka keeps what it needs to recognise a repetition for the last five batches of a producer and partition. */
@@ -57,6 +56,14 @@ export interface SealedBatch {
 
 /** Buffers of confirmed batches, used again: allocating a megabyte per batch would keep the collector busy. */
 const spareWriters: ByteWriter[] = [];
+
+/** Which Kafka transaction records are written to, and which one is being sent: at most one ahead of the other. */
+export interface TransactionClock {
+  writing: number;
+  sending: number;
+  /** False where there are no transactions: then both stay 0. */
+  readonly enabled: boolean;
+}
 
 const NO_TRANSACTIONS: TransactionClock = { writing: 0, sending: 0, enabled: false };
 

@@ -1,7 +1,6 @@
 import type { Cluster, TopicInfo, TopicPartition } from './cluster.ts';
-import { PartitionLog } from './partition-log.ts';
+import { PartitionLog, type TransactionClock } from './partition-log.ts';
 import { topicMissing } from './producer-errors.ts';
-import type { TransactionClock } from './producer-transaction.ts';
 
 /** Brokers that restart may not know a topic for a moment. Missing for longer than this = deleted. */
 const TOPIC_GONE_MS = 6_000;

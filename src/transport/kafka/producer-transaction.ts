@@ -1,13 +1,5 @@
-import type { PartitionLog } from './partition-log.ts';
+import type { PartitionLog, TransactionClock } from './partition-log.ts';
 import type { ProducerNumber, Transactions } from './transactions.ts';
-
-/** Which Kafka transaction records are written to, and which one is being sent: at most one ahead of the other. */
-export interface TransactionClock {
-  writing: number;
-  sending: number;
-  /** False where there are no transactions: then both stay 0. */
-  readonly enabled: boolean;
-}
 
 /** What a producer must remember of the Kafka transaction under way. */
 export class ProducerTransaction {

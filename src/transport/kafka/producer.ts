@@ -1,5 +1,5 @@
 import { messageOf } from '../../errors.ts';
-import { addressOf, backoffMs, type Cluster, closedError, LATEST, partitionKey, type TopicInfo } from './cluster.ts';
+import { addressOf, backoffMs, type Cluster, closedError, LATEST, partitionKey } from './cluster.ts';
 import type { Connections } from './connections.ts';
 import { isRetriable, KafkaError, kafkaErrorName, NEW_PRODUCER } from './error-code.ts';
 import { type PartitionLog, type SealedBatch, Ticket } from './partition-log.ts';

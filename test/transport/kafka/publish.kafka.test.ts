@@ -330,7 +330,7 @@ describe('durability', () => {
       code: 'SLOT_AHEAD',
       message: /hold nothing/,
     });
-    await attempt({ timeline: 2 }, 132n);
+    await attempt({ timeline: 2, ancestors: [{ timeline: 1, end: '0/84' }] }, 132n);
     await attempt({}, null);
   });
 
