@@ -1,3 +1,5 @@
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { configSchema } from '../src/config/schema.ts';
 import { parseLsn } from '../src/event/lsn.ts';
 import { createLog } from '../src/log.ts';
@@ -17,7 +19,9 @@ const log = createLog({ level: 'info', format: 'json' });
 const client = await connect(url, { applicationName: 'bench', replication: false, timeoutMs: 10_000 });
 const identity = await identify(client, slot);
 await client.end();
-const source = new WalSource({ config, identity, publications: [publication], captured: null, from: 0n, log });
+const stateDir = join(tmpdir(), `waltide-bench-${process.pid}`);
+const options = { config, identity, publications: [publication], captured: null, from: 0n, stateDir, log };
+const source = new WalSource(options);
 const stop = new AbortController();
 let inserts = 0;
 let updates = 0;

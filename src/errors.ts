@@ -28,6 +28,8 @@ export const POLICIES = {
   SLOT_FOREIGN: { side: 'source', retry: false },
   SLOT_AHEAD: { side: 'source', retry: false },
   SLOT_BLOCKED: { side: 'source', retry: false },
+  STREAMING: { side: 'source', retry: true },
+  SPILL: { side: 'config', retry: true },
   CLUSTER_MISMATCH: { side: 'source', retry: false },
   TIMELINE: { side: 'source', retry: false },
   TIMELINE_CHANGED: { side: 'source', retry: false },

@@ -20,6 +20,7 @@ export const FAILPOINTS = [
   'after-sink-commit',
   'during-ddl',
   'during-spill',
+  'during-streamed-delivery',
   'before-acknowledge',
 ] as const;
 

@@ -58,6 +58,30 @@ const retain = z.strictObject({
   hours: z.number().positive().optional().meta(about('Longest that WAL is held back.')),
 });
 
+const protocol = z.strictObject({
+  version: z
+    .number()
+    .int()
+    .min(1)
+    .max(4)
+    .optional()
+    .meta(about('Version of the replication protocol; default: the newest that the server speaks.')),
+  /** See bench/large-transaction.ts for what it gains and costs. */
+  streaming: z
+    .enum(['auto', 'off', 'on', 'parallel'])
+    .default('auto')
+    .meta(about('Take large transactions while they are in progress; they are delivered when they commit.')),
+  /** It saves time after COMMIT PREPARED, and costs WAL that is read again after a restart. Few applications prepare. */
+  twoPhase: z
+    .boolean()
+    .default(false)
+    .meta(about('Take prepared transactions at PREPARE TRANSACTION (15+); they are delivered at COMMIT PREPARED.')),
+  /** Reading back from disk costs little, so memory is better left to others. */
+  memoryBytesMax: bytes
+    .default(32 * 1024 * 1024)
+    .meta(about('Memory for transactions in progress; the rest goes to files in stateDir.')),
+});
+
 const source = z.strictObject({
   url: postgresUrl.meta(
     about(
@@ -94,6 +118,7 @@ const source = z.strictObject({
     .enum(['exclude', 'insert-only'])
     .default('exclude')
     .meta(about('Tables without a primary key, replica index or REPLICA IDENTITY FULL.')),
+  protocol: protocol.prefault({}).meta(about('How transactions come from the server.')),
   /** Idle databases must not retain WAL; 10 s costs one small WAL record and keeps lag true. */
   heartbeatIntervalMs: z
     .number()

@@ -237,6 +237,7 @@ export class Capture {
       publications: this.#publication!.names,
       captured: this.#tables.captured,
       from: this.#from(),
+      stateDir: config.stateDir,
       log,
     });
     this.#heartbeat.start();

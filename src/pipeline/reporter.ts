@@ -91,6 +91,7 @@ export class StatusReporter {
       eventsPerSecond: this.#rate('source', capture.events, now),
       bytes: capture.bytes,
       reconnects: status?.reconnects ?? 0,
+      protocol: status?.protocol ?? null,
       lastMessageAt: status?.lastMessageAt ? new Date(status.lastMessageAt).toISOString() : null,
     };
   }

@@ -1,5 +1,6 @@
 import type { Losses } from '../sink/losses.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
+import type { ProtocolStatus } from '../source/source.ts';
 
 /** all = both ends in one process; capture ends at the transport, apply begins there. */
 export type Role = 'all' | 'capture' | 'apply';
@@ -45,6 +46,8 @@ export interface CaptureStatus {
   readonly eventsPerSecond: number;
   readonly bytes: number;
   readonly reconnects: number;
+  /** Null while not connected. */
+  readonly protocol: ProtocolStatus | null;
   readonly lastMessageAt: string | null;
 }
 

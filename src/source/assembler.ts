@@ -6,16 +6,16 @@ import type { Relation } from '../event/relation.ts';
 import { Row } from '../event/row.ts';
 import type { SchemaChange } from '../event/schema-change.ts';
 import { DDL_PREFIX } from './ddl.ts';
-import {
-  type DeleteMessage,
-  decodePgoutput,
-  type InsertMessage,
-  type LogicalDecodingMessage,
-  PgoutputError,
-  type RelationMessage,
-  type TruncateMessage,
-  type UpdateMessage,
-} from './pgoutput.ts';
+import { decodePgoutput, PgoutputError } from './pgoutput.ts';
+import type {
+  DeleteMessage,
+  InsertMessage,
+  LogicalDecodingMessage,
+  OpenMessage,
+  RelationMessage,
+  TruncateMessage,
+  UpdateMessage,
+} from './pgoutput-messages.ts';
 import type { Moment } from './schema-history.ts';
 
 /** PostgreSQL counts from 2000-01-01, Unix from 1970-01-01: the difference in microseconds. */
@@ -24,14 +24,17 @@ const POSTGRES_EPOCH_US = 946_684_800_000_000n;
 /** Messages with this prefix are Waltide's own heartbeats: they move the position and are no events. */
 export const HEARTBEAT_PREFIX = 'waltide.heartbeat';
 
+/** What the assembler cannot see to by itself. */
+export type Told = RelationMessage | LogicalDecodingMessage | OpenMessage;
+
 interface Relations {
   get(oid: number): Relation | null | undefined;
 }
 
 /**
  * From decoded messages to events in delivery order, and from those to batches. Knows where each event stands in its
- * transaction. Protocol version 1 sends transactions whole and one after another; streamed ones will be put together
- * here, before they are numbered.
+ * transaction. Transactions come here whole and one after another: those in progress are put together before
+ * (open-transactions.ts), so that numbers do not depend on how the server sent them.
  */
 export class Assembler {
   readonly #relations: Relations;
@@ -53,20 +56,17 @@ export class Assembler {
     this.#handedOut = handedOut;
   }
 
-  get inTransaction(): boolean {
-    return this.#transaction !== null;
-  }
-
   get handedOut(): Position {
     return this.#handedOut;
   }
 
   /**
    * Takes one pgoutput message at `at`, ending at `end`, of a change with LSN `lsn`. Returns what the caller must take in
-   * before the next call, else null: a Relation message, or one of the capture trigger.
+   * before the next call, else null: a Relation message, one of the capture trigger, or the beginning or end of an open
+   * transaction. `streamed` as for decodePgoutput.
    */
-  push(bytes: Buffer, at: number, end: number, lsn: Lsn): RelationMessage | LogicalDecodingMessage | null {
-    const message = decodePgoutput(bytes, at, end);
+  push(bytes: Buffer, at: number, end: number, lsn: Lsn, streamed = false): Told | null {
+    const message = decodePgoutput(bytes, at, end, streamed);
     switch (message.type) {
       case 'insert':
       case 'update':
@@ -74,19 +74,10 @@ export class Assembler {
         this.#change(message, bytes, lsn);
         return null;
       case 'begin':
-        this.#transaction = {
-          xid: message.xid,
-          commitLsn: message.finalLsn,
-          commitTimeUs: message.commitTime + POSTGRES_EPOCH_US,
-          snapshot: null,
-          origin: null,
-        };
-        this.#seq = 0;
-        this.#tableSeqs.clear();
+        this.begin(message.xid, message.finalLsn, message.commitTime);
         return null;
       case 'commit':
-        this.#transaction = null;
-        this.#end(message.endLsn);
+        this.commit(message.endLsn);
         return null;
       case 'origin':
         this.#transaction = { ...this.#current(), origin: message.name };
@@ -97,11 +88,25 @@ export class Assembler {
       case 'message':
         this.#message(message, lsn);
         return message.prefix === DDL_PREFIX && message.transactional ? message : null;
-      case 'relation':
-        return message;
       case 'type':
         return null;
+      default:
+        return message;
     }
+  }
+
+  /** What is pushed until `commit` belongs to this transaction. `commitTime` in microseconds since 2000-01-01. */
+  begin(xid: number, commitLsn: Lsn, commitTime: bigint): void {
+    if (this.#transaction !== null) throw new PgoutputError('a transaction began inside another');
+    const commitTimeUs = commitTime + POSTGRES_EPOCH_US;
+    this.#transaction = { xid, commitLsn, commitTimeUs, snapshot: null, origin: null };
+    this.#seq = 0;
+    this.#tableSeqs.clear();
+  }
+
+  commit(endLsn: Lsn): void {
+    this.#transaction = null;
+    this.#end(endLsn);
   }
 
   /** Where the last change stands. */

@@ -14,7 +14,7 @@ import {
   movedRowsChange,
   relationOf,
 } from './ddl.ts';
-import type { RelationMessage } from './pgoutput.ts';
+import type { RelationMessage } from './pgoutput-messages.ts';
 
 /** A table that changed its shape, at one point of the stream. */
 export interface TableChange {

@@ -3,19 +3,17 @@ import type { Batch } from '../event/batch.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import { failpoint } from '../failpoint.ts';
 import { COPY_DATA, CopySession } from '../postgres/copy-session.ts';
-import type { Assembler } from './assembler.ts';
+import type { Assembler, Told } from './assembler.ts';
 import { readDdl } from './ddl.ts';
-import type { LogicalDecodingMessage, RelationMessage } from './pgoutput.ts';
+import type { CommittedTransaction, OpenTransactions } from './open-transactions.ts';
+import { PgoutputError } from './pgoutput.ts';
+import type { LogicalDecodingMessage, RelationMessage } from './pgoutput-messages.ts';
+import type { PreparedHold } from './prepared-hold.ts';
+import { type Protocol, pluginOptions } from './protocol.ts';
 import type { RelationCache } from './relations.ts';
 import type { SchemaHistory } from './schema-history.ts';
+import { KEEPALIVE, STANDBY_STATUS, XLOG_DATA, XLOG_DATA_AT } from './xlog-data.ts';
 
-/*
- * Streaming Replication Protocol (PostgreSQL manual, chapter "Frontend/Backend Protocol"): what CopyData carries.
- */
-const XLOG_DATA = 0x77; // 'w' Int64 start, Int64 end of WAL, Int64 clock, then the message
-const XLOG_DATA_HEADER = 25;
-const KEEPALIVE = 0x6b; // 'k' Int64 end of WAL, Int64 clock, Byte1 reply wanted
-const STANDBY_STATUS = 0x72; // 'r' Int64 written, flushed, applied, clock, Byte1 reply wanted
 const POSTGRES_EPOCH_MS = 946_684_800_000;
 
 /** Well below the smallest sensible wal_sender_timeout, and cheap. */
@@ -32,6 +30,10 @@ export interface ReplicationStreamOptions {
   /** What the server has been told it may forget; at most `from`. */
   readonly acknowledged: Lsn;
   readonly publications: readonly string[];
+  readonly protocol: Protocol;
+  /** Empty; closed with the stream. */
+  readonly open: OpenTransactions;
+  readonly hold: PreparedHold;
   readonly assembler: Assembler;
   readonly relations: RelationCache;
   /** Null where nothing is to be recorded. */
@@ -44,10 +46,14 @@ export class ReplicationStream {
   readonly #assembler: Assembler;
   readonly #relations: RelationCache;
   readonly #history: SchemaHistory | null;
+  readonly #hold: PreparedHold;
+  readonly #open: OpenTransactions;
+  /** The newest Relation message of each table that holds for ordinary transactions, and when it came. */
+  readonly #described = new Map<number, { readonly message: RelationMessage; readonly stamp: number }>();
   readonly #timer: NodeJS.Timeout;
   /** Offset of the last XLogData of this read; -1 for none. */
   #lastDataAt = -1;
-  /** Told to the server as written, flushed and applied, which are one for us: what is durable downstream. */
+  /** What is durable downstream. Told to the server as written, flushed and applied, as far as prepared transactions allow. */
   acknowledged: Lsn;
   /** End of the server's WAL, as far as it has told. */
   serverLsn: Lsn = 0n;
@@ -59,6 +65,8 @@ export class ReplicationStream {
     this.#assembler = options.assembler;
     this.#relations = options.relations;
     this.#history = options.history;
+    this.#hold = options.hold;
+    this.#open = options.open;
     this.acknowledged = options.acknowledged;
     // On a timer, never behind a paused read: a slow sink must not look like a dead client.
     this.#timer = setInterval(() => this.#tick(), STATUS_INTERVAL_MS);
@@ -66,8 +74,7 @@ export class ReplicationStream {
 
   /** Rejects with the server's refusal; `replication` is closed then. */
   static async start(replication: pg.Client, options: ReplicationStreamOptions): Promise<ReplicationStream> {
-    const names = options.publications.map((name) => `"${name.replaceAll('"', '""')}"`).join(',');
-    const plugin = `proto_version '1', publication_names '${names.replaceAll("'", "''")}', messages 'true'`;
+    const plugin = pluginOptions(options.protocol, options.publications);
     const command = `START_REPLICATION SLOT "${options.slot}" LOGICAL ${formatLsn(options.from)} (${plugin})`;
     return new ReplicationStream(await CopySession.start(replication, command), options);
   }
@@ -83,38 +90,59 @@ export class ReplicationStream {
         if (!frames || signal.aborted) return;
         this.lastMessageAt = Date.now();
         this.#lastDataAt = -1;
+        let taken = 0;
         for (let at = 0; at < frames.length; ) {
-          const { next, told } = this.#consume(frames, at);
-          if (told) await this.#takeIn(told, frames.readBigUInt64BE(this.#lastDataAt + 6));
+          const { from, next, told } = this.#consume(frames, at);
           at = next;
+          if (told?.type === 'relation') await this.#describe(told, frames, from, next);
+          else if (told?.type === 'message') await this.#takeIn(told, frames.readBigUInt64BE(from + 6));
+          else if (told) {
+            const committed = await this.#open.take(told);
+            if (!committed) continue;
+            yield* this.#assembler.take(at - taken);
+            taken = at;
+            yield* this.#deliver(committed, signal);
+            if (signal.aborted) return;
+          }
         }
         this.#noteWalEnd(frames);
-        for (const batch of this.#assembler.take(frames.length)) yield batch;
+        yield* this.#assembler.take(frames.length - taken);
+        await this.#open.spillBeyond();
       }
     } finally {
       signal.removeEventListener('abort', stop);
     }
   }
 
-  /** The hot loop: no promise, closure or emitter per message. Stops early only where a table is described. */
-  #consume(frames: Buffer, from: number): { next: number; told: RelationMessage | LogicalDecodingMessage | null } {
-    let at = from;
+  /**
+   * The hot loop: no promise, closure or emitter per message. Stops early only where a table is described, and where open
+   * transactions begin or end: at the message from `from` to `next`.
+   */
+  #consume(frames: Buffer, start: number): { from: number; next: number; told: Told | null } {
+    let at = start;
     while (at < frames.length) {
+      if (this.#open.gathering) {
+        const gathered = this.#open.gather(frames, at);
+        if (gathered > at) this.#lastDataAt = at;
+        at = gathered;
+        if (at === frames.length) break;
+      }
       const end = at + 1 + frames.readUInt32BE(at + 1);
       if (frames[at] !== COPY_DATA) this.#session.control(frames, at);
       else if (frames[at + 5] === XLOG_DATA) {
-        const told = this.#assembler.push(frames, at + 5 + XLOG_DATA_HEADER, end, frames.readBigUInt64BE(at + 6));
+        const told = this.#assembler.push(frames, at + XLOG_DATA_AT, end, frames.readBigUInt64BE(at + 6));
         this.#lastDataAt = at;
-        if (told) return { next: end, told };
+        if (told) return { from: at, next: end, told };
       } else if (frames[at + 5] === KEEPALIVE) {
         const walEnd = frames.readBigUInt64BE(at + 6);
         if (walEnd > this.serverLsn) this.serverLsn = walEnd;
-        this.#assembler.keepalive(walEnd);
+        // Open transactions commit beyond it. One that is half sent says nothing new, and may be ending at it.
+        if (!this.#open.gathering) this.#assembler.keepalive(walEnd);
         if (frames[at + 22] === 1) this.#sendStatus();
       }
       at = end;
     }
-    return { next: at, told: null };
+    return { from: at, next: at, told: null };
   }
 
   /** What a table is from here on: by pgoutput's own description, or by the capture trigger's, which is an event too. */
@@ -134,6 +162,52 @@ export class ReplicationStream {
     this.#assembler.schemaChange(relation, change, lsn);
   }
 
+  async #describe(message: RelationMessage, frames: Buffer, at: number, end: number): Promise<void> {
+    this.#described.set(message.oid, { message, stamp: this.#open.nextStamp() });
+    if (!this.#open.gathering) return this.#takeIn(message, 0n);
+    // Of a prepared transaction: the server takes it for known from here on, and it is part of the transaction as well.
+    this.#open.add(frames, at, end, message.oid);
+    await this.#relations.describe(message);
+  }
+
+  /** Delivers a transaction that was put together, as if it had come whole just now. */
+  async *#deliver(committed: CommittedTransaction, signal: AbortSignal): AsyncGenerator<Batch> {
+    const { xid, commitLsn, commitTime, endLsn, streamed } = committed;
+    const described = new Map<number, RelationMessage>();
+    let bytes = 0;
+    this.#assembler.begin(xid, commitLsn, commitTime);
+    for await (const part of committed.parts()) {
+      // One part late, so that the last one ends with the commit.
+      yield* this.#assembler.take(bytes);
+      if (signal.aborted) return;
+      if (bytes > 0) failpoint('during-streamed-delivery');
+      bytes = part.length;
+      for (let at = 0, end = 0; at < part.length; at = end) {
+        end = at + 1 + part.readUInt32BE(at + 1);
+        const lsn = part.readBigUInt64BE(at + 6);
+        const told = this.#assembler.push(part, at + XLOG_DATA_AT, end, lsn, streamed);
+        if (told === null) continue;
+        if (told.type === 'relation') described.set(told.oid, told);
+        else if (told.type !== 'message') throw new PgoutputError(`${told.type} came inside a transaction`);
+        await this.#takeIn(told, lsn);
+      }
+    }
+    this.#assembler.commit(endLsn);
+    yield* this.#assembler.take(bytes);
+    for (const message of described.values()) await this.#adopt(message, committed.relationStamp(message.oid));
+    await committed.close();
+  }
+
+  /**
+   * After its commit the server takes a streamed transaction's description of a table for known, unless an ordinary
+   * one has brought a newer one meanwhile.
+   */
+  async #adopt(message: RelationMessage, stamp: number): Promise<void> {
+    const known = this.#described.get(message.oid);
+    if (known && known.stamp > stamp) await this.#relations.describe(known.message);
+    else this.#described.set(message.oid, { message, stamp });
+  }
+
   /** Once per read, not per message: the server repeats its WAL end in each. */
   #noteWalEnd(frames: Buffer): void {
     if (this.#lastDataAt < 0) return;
@@ -150,7 +224,8 @@ export class ReplicationStream {
   #sendStatus(wantReply = false): void {
     const payload = Buffer.alloc(34);
     payload[0] = STANDBY_STATUS;
-    for (const at of [1, 9, 17]) payload.writeBigUInt64BE(this.acknowledged, at);
+    const acknowledged = this.#hold.bound(this.acknowledged);
+    for (const at of [1, 9, 17]) payload.writeBigUInt64BE(acknowledged, at);
     payload.writeBigInt64BE(BigInt(Date.now() - POSTGRES_EPOCH_MS) * 1000n, 25);
     payload[33] = wantReply ? 1 : 0;
     this.#session.send(payload);
@@ -160,12 +235,14 @@ export class ReplicationStream {
   async close(timeoutMs: number): Promise<void> {
     clearInterval(this.#timer);
     this.#sendStatus();
+    await this.#open.close();
     await this.#session.close(timeoutMs);
   }
 
   /** Hangs up at once. */
-  destroy(): void {
+  async destroy(): Promise<void> {
     clearInterval(this.#timer);
     this.#session.destroy();
+    await this.#open.close();
   }
 }

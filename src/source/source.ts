@@ -27,4 +27,18 @@ export interface SourceStatus {
   /** When the last byte came from the server, in Unix milliseconds; 0 for never. */
   readonly lastMessageAt: number;
   readonly reconnects: number;
+  /** Null while not connected. */
+  readonly protocol: ProtocolStatus | null;
+}
+
+/** How transactions come, and what is gathered of those that have not committed. */
+export interface ProtocolStatus {
+  readonly version: number;
+  readonly streaming: 'off' | 'on' | 'parallel';
+  readonly twoPhase: boolean;
+  readonly openTransactions: number;
+  readonly memoryBytes: number;
+  readonly spilledBytes: number;
+  /** Why streaming is off though it was asked for; null where it is not. */
+  readonly degraded: string | null;
 }

@@ -10,7 +10,10 @@ import { connect } from '../postgres/connection.ts';
 import { ServerError } from '../postgres/copy-session.ts';
 import { createSlot } from '../postgres/slot-creation.ts';
 import { Assembler } from './assembler.ts';
+import { OpenTransactions } from './open-transactions.ts';
 import { PgoutputError } from './pgoutput.ts';
+import { PreparedHold } from './prepared-hold.ts';
+import { negotiate, readProtocolServer } from './protocol.ts';
 import { RelationCache } from './relations.ts';
 import { ReplicationStream } from './replication-stream.ts';
 
@@ -55,12 +58,20 @@ export class TemporarySlot {
       const creation = { name, waitMs: config.slotCreateWaitMs, snapshot: 'none', temporary: true } as const;
       const { consistentPoint: startLsn } = await createSlot(replication, catalog, creation, log);
       const relations = new RelationCache(catalog, new TypeCatalog(catalog), publications, null, log);
+      const hold = new PreparedHold();
       const assembler = new Assembler(relations);
       const stream = await ReplicationStream.start(replication, {
         slot: name,
         from: startLsn,
         acknowledged: startLsn,
         publications,
+        // Whoever only looks wants no transactions in progress, and no files of them.
+        protocol: negotiate(
+          { ...config.protocol, streaming: 'off', twoPhase: false },
+          await readProtocolServer(catalog, name),
+        ),
+        open: new OpenTransactions({ memoryBytesMax: 0, folder: null, hold }),
+        hold,
         assembler,
         relations,
         history: null,

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { SourceConfig } from '../config/schema.ts';
@@ -13,11 +14,14 @@ import { ServerError } from '../postgres/copy-session.ts';
 import { identify } from '../postgres/identity.ts';
 import { checkSlot, readSlot, waitUntilReleased } from '../postgres/slot.ts';
 import { Assembler } from './assembler.ts';
+import { clearSpill, OpenTransactions } from './open-transactions.ts';
 import { PgoutputError } from './pgoutput.ts';
+import { PreparedHold } from './prepared-hold.ts';
+import { negotiate, type Protocol, readProtocolServer } from './protocol.ts';
 import { RelationCache } from './relations.ts';
 import { ReplicationStream, type ReplicationStreamOptions } from './replication-stream.ts';
 import { SchemaHistory } from './schema-history.ts';
-import type { Source, SourceStatus } from './source.ts';
+import type { ProtocolStatus, Source, SourceStatus } from './source.ts';
 
 const BACKOFF_FIRST_MS = 200;
 /** A server that restarts is back within seconds; a longer pause would only add lag. */
@@ -37,6 +41,8 @@ export interface WalSourceOptions {
   readonly publications: readonly string[];
   /** The tables to let through; null for every published one. */
   readonly captured: CapturedTables | null;
+  /** Where transactions in progress may be spilled to. Several slots may share it. */
+  readonly stateDir: string;
   /** Everything before it is durable downstream, though the slot may retain more; 0 for the slot's own position. */
   readonly from: Lsn;
   readonly log: Log;
@@ -45,7 +51,13 @@ export interface WalSourceOptions {
 /** Streams one slot by pgoutput. */
 export class WalSource implements Source {
   readonly #options: WalSourceOptions;
+  readonly #hold = new PreparedHold();
   #stream: ReplicationStream | null = null;
+  #protocol: Protocol | null = null;
+  #open: OpenTransactions | null = null;
+  /** Why the last session could not go on with transactions in progress: the next one leaves them to the server. */
+  #streamingFailure: string | null = null;
+  #degraded: string | null = null;
   #acknowledged: Lsn = 0n;
   #durable: Lsn;
   #serverLsn: Lsn = 0n;
@@ -65,6 +77,7 @@ export class WalSource implements Source {
       acknowledgedLsn: this.#acknowledged,
       lastMessageAt: this.#lastMessageAt,
       reconnects: Math.max(0, this.#reconnects),
+      protocol: this.#protocolStatus(),
     };
   }
 
@@ -84,7 +97,7 @@ export class WalSource implements Source {
         catalog = await this.#connect(false);
         const history = await SchemaHistory.load(catalog, this.#options.config.slot, this.#options.log);
         const relations = this.#relations(catalog, history);
-        const next: Assembler = new Assembler(relations, assembler?.handedOut);
+        const next: Assembler = new Assembler(relations, assembler?.handedOut ?? { commitLsn: this.#durable, seq: 0 });
         assembler = next;
         const stream = await this.#start(catalog, { relations, history, assembler: next }, signal);
         this.#stream = stream;
@@ -99,12 +112,13 @@ export class WalSource implements Source {
       } catch (error) {
         const reason = streamError(error);
         if (signal.aborted) return;
+        if (failedByStreaming(error)) this.#streamingFailure = reason.message;
         // Before the first connection every error is final: someone is looking, and a wrong setting would be retried for ever.
         if (this.#reconnects < 0 || !(reason.retry || HEALS_LATER.has(reason.code))) throw reason;
         this.#options.log.warn({ retryInMs: backoffMs }, `${reason.message}; reconnecting`);
       } finally {
         // After an abort the session stays, so that what is still draining can be acknowledged.
-        if (!signal.aborted) this.#hangUp();
+        if (!signal.aborted) await this.#hangUp();
         await catalog?.end().catch(() => {});
       }
       if (!signal.aborted) await sleep(backoffMs, undefined, { signal }).catch(() => {});
@@ -137,7 +151,7 @@ export class WalSource implements Source {
     parts: Pick<ReplicationStreamOptions, 'relations' | 'history' | 'assembler'>,
     signal: AbortSignal,
   ): Promise<ReplicationStream> {
-    const { config, identity, publications, log } = this.#options;
+    const { config, identity, publications, stateDir, log } = this.#options;
     const found = await identify(catalog, config.slot);
     if (found.systemIdentifier !== identity.systemIdentifier)
       throw new WaltideError(
@@ -168,14 +182,41 @@ export class WalSource implements Source {
         'Changes are missing. Copy anew with `waltide run --recopy`.',
       );
     this.acknowledge(slot.confirmedFlushLsn ?? 0n, slot.confirmedFlushLsn ?? 0n);
-    const { slot: name } = config;
-    return ReplicationStream.start(await this.#connect(true), {
-      slot: name,
-      from: this.#durable,
+    const protocol = await this.#negotiate(catalog);
+    const folder = join(stateDir, 'spill', `${identity.systemIdentifier}.${config.slot}`);
+    const { memoryBytesMax } = config.protocol;
+    const open = new OpenTransactions({ memoryBytesMax, folder, hold: this.#hold });
+    const stream = await ReplicationStream.start(await this.#connect(true), {
+      slot: config.slot,
+      // Prepared transactions come at their PREPARE alone, which may lie before what is durable by now.
+      from: protocol.twoPhase ? (slot.confirmedFlushLsn ?? 0n) : this.#durable,
       acknowledged: this.#acknowledged,
       publications,
+      protocol,
+      open,
+      hold: this.#hold,
       ...parts,
     });
+    // Whoever holds the slot is alone with it: what lies there is of a process that was killed.
+    await clearSpill(folder);
+    this.#protocol = protocol;
+    this.#open = open;
+    return stream;
+  }
+
+  /** After such a failure one session does without: the server then keeps transactions in progress itself. */
+  async #negotiate(catalog: pg.Client): Promise<Protocol> {
+    const { protocol, slot } = this.#options.config;
+    this.#degraded = this.#streamingFailure;
+    this.#streamingFailure = null;
+    const wanted = this.#degraded === null ? protocol : { ...protocol, streaming: 'off' as const };
+    return negotiate(wanted, await readProtocolServer(catalog, slot));
+  }
+
+  #protocolStatus(): ProtocolStatus | null {
+    if (!this.#stream || !this.#protocol || !this.#open) return null;
+    const { transactions: openTransactions, memoryBytes, spilledBytes } = this.#open.status;
+    return { ...this.#protocol, openTransactions, memoryBytes, spilledBytes, degraded: this.#degraded };
   }
 
   async close(): Promise<void> {
@@ -184,10 +225,11 @@ export class WalSource implements Source {
     await stream?.close(CLOSE_TIMEOUT_MS);
   }
 
-  #hangUp(): void {
+  async #hangUp(): Promise<void> {
     this.#keepStatus();
-    this.#stream?.destroy();
+    const stream = this.#stream;
     this.#stream = null;
+    await stream?.destroy();
   }
 
   #keepStatus(): void {
@@ -195,6 +237,15 @@ export class WalSource implements Source {
     this.#serverLsn = this.#stream.serverLsn;
     this.#lastMessageAt = this.#stream.lastMessageAt;
   }
+}
+
+/**
+ * A disk of ours that is full; a transaction that only its end makes clear; or an internal error of the server, which while it decodes transactions in progress can come upon
+ * catalog rows that were rolled back and are gone ("could not map filenumber").
+ */
+function failedByStreaming(error: unknown): boolean {
+  if (error instanceof WaltideError) return error.code === 'SPILL' || error.code === 'STREAMING';
+  return error instanceof ServerError && error.code.startsWith('XX');
 }
 
 /** What a broken stream means: most of it heals by reconnecting. */

@@ -56,6 +56,10 @@ export function pipelineStatus(changes: Partial<PipelineStatus> = {}): PipelineS
       eventsPerSecond: 8,
       bytes: 4000,
       reconnects: 2,
+      protocol: {
+        ...{ version: 4, streaming: 'parallel', twoPhase: false, degraded: null },
+        ...{ openTransactions: 1, memoryBytes: 4096, spilledBytes: 1_000_000 },
+      },
       lastMessageAt: '2026-01-01T00:00:00.000Z',
     },
     transport: { type: 'in-process', bytesInFlight: 300 },

@@ -34,6 +34,7 @@ export const WAYS: Readonly<Record<Failpoint, Way | null>> = {
   'after-sink-commit': null,
   'during-ddl': null,
   'during-spill': null,
+  'during-streamed-delivery': null,
   'before-acknowledge': { role: 'capture', timesMax: 20 },
 };
 

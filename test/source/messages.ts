@@ -84,3 +84,27 @@ export function copyData(lsn: bigint, payload: Buffer): Buffer {
   head.writeBigUInt64BE(lsn, 14);
   return Buffer.concat([head, payload]);
 }
+
+const lsns = (...values: bigint[]): Buffer => Buffer.concat(values.map(int64));
+
+/** Messages of versions 2 to 4. */
+export const openMessage = {
+  streamStart: (xid: number, first: boolean): Buffer => Buffer.concat([char('S'), int(4, xid), int(1, first ? 1 : 0)]),
+  streamStop: (): Buffer => char('E'),
+  streamCommit: (xid: number, commitLsn: bigint, endLsn: bigint, time: bigint): Buffer =>
+    Buffer.concat([char('c'), int(4, xid), int(1, 0), lsns(commitLsn, endLsn, time)]),
+  streamAbort: (xid: number, subxid: number, parallel: readonly [bigint, bigint] | null = null): Buffer =>
+    Buffer.concat([char('A'), int(4, xid), int(4, subxid), lsns(...(parallel ?? []))]),
+  beginPrepare: (prepareLsn: bigint, endLsn: bigint, time: bigint, xid: number, gid: string): Buffer =>
+    Buffer.concat([char('b'), lsns(prepareLsn, endLsn, time), int(4, xid), string(gid)]),
+  /** P prepare, p stream prepare, K commit prepared. */
+  twoPhase: (letter: 'P' | 'p' | 'K', lsn: bigint, endLsn: bigint, time: bigint, xid: number, gid: string): Buffer =>
+    Buffer.concat([char(letter), int(1, 0), lsns(lsn, endLsn, time), int(4, xid), string(gid)]),
+  rollbackPrepared: (values: readonly [bigint, bigint, bigint, bigint], xid: number, gid: string): Buffer =>
+    Buffer.concat([char('r'), int(1, 0), lsns(...values), int(4, xid), string(gid)]),
+};
+
+/** The same message as it comes inside a stream: with the xid of its subtransaction after the type. */
+export function streamed(xid: number, bytes: Buffer): Buffer {
+  return bytes[0] === 0x4f ? bytes : Buffer.concat([bytes.subarray(0, 1), int(4, xid), bytes.subarray(1)]);
+}

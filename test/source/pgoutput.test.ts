@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Row } from '../../src/event/row.ts';
 import { decodePgoutput, PgoutputError } from '../../src/source/pgoutput.ts';
-import { message } from './messages.ts';
+import { message, openMessage, streamed } from './messages.ts';
 
 const decode = (bytes: Buffer) => decodePgoutput(bytes, 0, bytes.length);
 const relation = { oid: 1, schema: 's', table: 't', replicaIdentity: 'd', columns: [], key: [] } as const;
@@ -108,6 +108,93 @@ describe('decodePgoutput', () => {
         if (decoded.type !== 'insert') throw new Error('not an insert');
         expect(texts(bytes, decoded.newAt)).toEqual(values);
       }),
+    );
+  });
+
+  const lsn = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
+  const time = fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n });
+  const xid = fc.integer({ min: 0, max: 0xffff_ffff });
+  const name = fc.string({ unit: 'binary', maxLength: 40 }).filter((text) => !text.includes('\0'));
+
+  it('gives back whatever begins, continues and ends open transactions', () => {
+    fc.assert(
+      fc.property(lsn, lsn, time, time, xid, xid, name, fc.boolean(), (a, b, t, u, x, sub, gid, flag) => {
+        const { streamStart, streamStop, streamCommit, streamAbort, beginPrepare, twoPhase, rollbackPrepared } =
+          openMessage;
+        expect(decode(streamStart(x, flag))).toEqual({ type: 'streamStart', xid: x, first: flag });
+        expect(decode(streamStop())).toEqual({ type: 'streamStop' });
+        const committed = { commitLsn: a, endLsn: b, commitTime: t, xid: x };
+        expect(decode(streamCommit(x, a, b, t))).toEqual({ type: 'streamCommit', ...committed });
+        expect(decode(streamAbort(x, sub, flag ? [a, t] : null))).toEqual({
+          ...{ type: 'streamAbort', xid: x, subxid: sub },
+          ...(flag ? { abortLsn: a, abortTime: t } : { abortLsn: null, abortTime: null }),
+        });
+        const prepared = { prepareLsn: a, endLsn: b, prepareTime: t, xid: x, gid };
+        expect(decode(beginPrepare(a, b, t, x, gid))).toEqual({ type: 'beginPrepare', ...prepared });
+        expect(decode(twoPhase('P', a, b, t, x, gid))).toEqual({ type: 'prepare', ...prepared });
+        expect(decode(twoPhase('p', a, b, t, x, gid))).toEqual({ type: 'streamPrepare', ...prepared });
+        expect(decode(twoPhase('K', a, b, t, x, gid))).toEqual({ type: 'commitPrepared', ...committed, gid });
+        expect(decode(rollbackPrepared([a, b, t, u], x, gid))).toEqual({
+          ...{ type: 'rollbackPrepared', prepareEndLsn: a, endLsn: b, prepareTime: t, rollbackTime: u, xid: x, gid },
+        });
+      }),
+    );
+  });
+
+  it('reads the same inside a stream, past the xid', () => {
+    const columns = [{ name: 'id', key: true, oid: 20 }];
+    const messages = [
+      message.insert(9, ['1', null]),
+      message.update(9, { kind: 'K', values: ['1'] }, ['2']),
+      message.delete(9, 'O', ['1']),
+      message.truncate([1, 2], 1),
+      message.relation(7, 's', 't', 'f', columns),
+      message.type(16400, 'public', 'mood'),
+      message.logical(true, 5n, 'audit', Buffer.from('x')),
+      message.origin(7n, 'node'),
+    ];
+    for (const bytes of messages) {
+      const plain = decode(bytes);
+      const inside = decodePgoutput(streamed(77, bytes), 0, streamed(77, bytes).length, true);
+      const shift = plain.type === 'origin' ? 0 : 4;
+      const moved = Object.entries(plain).map(([key, value]) =>
+        (key === 'newAt' || key === 'oldAt') && value >= 0 ? [key, value + shift] : [key, value],
+      );
+      expect(inside).toEqual(Object.fromEntries(moved));
+    }
+  });
+
+  it('refuses cut and mangled bytes by PgoutputError alone, and reads nothing beyond the message', () => {
+    const row = fc.array(fc.option(name, { nil: null }), { maxLength: 4 });
+    const any = fc.oneof(
+      row.map((values) => message.insert(1, values)),
+      fc.tuple(row, row).map(([old, values]) => message.update(1, { kind: 'O', values: old }, values)),
+      row.map((values) => message.delete(1, 'K', values)),
+      name.map((text) => message.relation(1, text, 'b', 'd', [{ name: text, oid: 20 }])),
+      fc.array(xid, { maxLength: 4 }).map((oids) => message.truncate(oids, 3)),
+      name.map((text) => message.logical(true, 1n, text, Buffer.from(text))),
+      fc.tuple(xid, name).map(([id, gid]) => openMessage.twoPhase('P', 1n, 2n, 3n, id, gid)),
+      xid.map((id) => openMessage.streamAbort(id, id, [1n, 2n])),
+      fc.uint8Array({ minLength: 1, maxLength: 60 }).map((bytes) => Buffer.from(bytes)),
+    );
+    fc.assert(
+      fc.property(any, fc.nat(), fc.integer({ min: 0, max: 255 }), fc.boolean(), (bytes, where, byte, inStream) => {
+        const attempt = (rubbish: Buffer): void => {
+          // Followed by another message, as it comes off the socket.
+          const all = Buffer.concat([rubbish, Buffer.alloc(64, 0x74)]);
+          try {
+            const decoded = decodePgoutput(all, 0, rubbish.length, inStream);
+            if ('newAt' in decoded) expect(new Row(relation, all, decoded.newAt).starts().at(-1)).toBe(rubbish.length);
+          } catch (error) {
+            expect(error).toBeInstanceOf(PgoutputError);
+          }
+        };
+        attempt(bytes.subarray(0, where % (bytes.length + 1)));
+        const mangled = Buffer.from(bytes);
+        mangled[where % mangled.length] = byte;
+        attempt(mangled);
+      }),
+      { numRuns: 2000 },
     );
   });
 });
