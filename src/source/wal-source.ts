@@ -240,8 +240,9 @@ export class WalSource implements Source {
 }
 
 /**
- * A disk of ours that is full; a transaction that only its end makes clear; or an internal error of the server, which while it decodes transactions in progress can come upon
- * catalog rows that were rolled back and are gone ("could not map filenumber").
+ * A disk of ours that is full; a transaction that only its end makes clear; or an internal error of the server, which
+ * while it decodes transactions in progress can come upon catalog rows that were rolled back and are gone ("could not
+ * map filenumber").
  */
 function failedByStreaming(error: unknown): boolean {
   if (error instanceof WaltideError) return error.code === 'SPILL' || error.code === 'STREAMING';

@@ -4,6 +4,7 @@ import { configSchema } from '../../src/config/schema.ts';
 import type { ChangeEvent } from '../../src/event/change-event.ts';
 import { parseLsn } from '../../src/event/lsn.ts';
 import type { Row } from '../../src/event/row.ts';
+import { migrate } from '../../src/postgres/control.ts';
 import { identify } from '../../src/postgres/identity.ts';
 import type { ProtocolStatus } from '../../src/source/source.ts';
 import { WalSource } from '../../src/source/wal-source.ts';
@@ -38,6 +39,7 @@ export async function readSlot(
   });
   const client = new pg.Client({ connectionString: database.url });
   await client.connect();
+  await migrate(client);
   const identity = await identify(client, slot);
   await client.end();
   const source = new WalSource({

@@ -8,6 +8,7 @@ import { WalBudget } from '../../pipeline/budget.ts';
 import type { BudgetStatus, PipelineStatus, SinkStatus } from '../../pipeline/status.ts';
 import { connect } from '../../postgres/connection.ts';
 import { readSlot, readWalUse, type SlotInfo, slotLost } from '../../postgres/slot.ts';
+import type { ProtocolStatus } from '../../source/source.ts';
 import { type CliContext, EXIT } from '../context.ts';
 import { formatBytes, formatCount, formatDuration, formatTable, type Paint, paintFor, printable } from '../output.ts';
 
@@ -147,6 +148,7 @@ function describeProcess(status: PipelineStatus, paint: Paint): string {
     lines.push(
       `source     ${printable(source.database)} by slot ${source.slot}, ${connected}; ${formatCount(source.events)} events, ${formatCount(source.eventsPerSecond)}/s; lag ${formatBytes(source.lagBytes)} (${source.durableLsn} of ${source.serverLsn})${held}; ${source.reconnects} reconnects`,
     );
+    if (source.protocol) lines.push(`protocol   ${describeProtocol(source.protocol, paint)}`);
   }
   lines.push(`transport  ${transport.type}, ${formatBytes(transport.bytesInFlight)} in flight`);
   const copying = copy.filter((table) => !table.done);
@@ -206,4 +208,16 @@ function sinkTable(sinks: readonly SinkStatus[]): string {
       sink.appliedLsn,
     ]),
   );
+}
+
+function describeProtocol(protocol: ProtocolStatus, paint: Paint): string {
+  const { version, streaming, twoPhase, openTransactions, memoryBytes, spilledBytes, degraded } = protocol;
+  const parts = [`version ${version}`, `streaming ${streaming}${twoPhase ? ', two-phase' : ''}`];
+  if (openTransactions > 0)
+    parts.push(
+      `${formatCount(openTransactions)} open transactions, ${formatBytes(memoryBytes)} in memory, ${formatBytes(spilledBytes)} spilled`,
+    );
+  if (degraded !== null)
+    parts.push(paint('yellow', `streaming is off until the next connection: ${printable(degraded)}`));
+  return parts.join('; ');
 }
