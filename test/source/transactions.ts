@@ -43,7 +43,7 @@ export async function readSlot(
   const identity = await identify(client, slot);
   await client.end();
   const source = new WalSource({
-    ...{ config, identity, publications: ['everything'], copied: null, from: 0n, stateDir, log },
+    ...{ config, identity, publications: ['everything'], captured: null, from: 0n, stateDir, log },
   });
   const stop = AbortSignal.timeout(60_000);
   const events: string[] = [];
@@ -51,7 +51,10 @@ export async function readSlot(
   let status: ProtocolStatus | null = null;
   try {
     for await (const batch of source.stream(stop)) {
-      events.push(...batch.events.filter((event) => event.message?.prefix !== 'waltide.end').map(describeEvent));
+      // The control schema is published too, and reading writes to it.
+      const ours = ({ message, relation }: ChangeEvent): boolean =>
+        message?.prefix === 'waltide.end' || relation?.schema === 'waltide';
+      events.push(...batch.events.filter((event) => !ours(event)).map(describeEvent));
       status = source.status.protocol;
       most.openTransactions = Math.max(most.openTransactions, status?.openTransactions ?? 0);
       most.spilledBytes = Math.max(most.spilledBytes, status?.spilledBytes ?? 0);
