@@ -37,7 +37,9 @@ export async function migrate(client: pg.Client): Promise<void> {
   try {
     await client.query('BEGIN');
     await client.query(`SELECT pg_catalog.pg_advisory_xact_lock(${BigInt(MIGRATION_LOCK)})`);
-    await client.query('CREATE SCHEMA IF NOT EXISTS waltide');
+    // IF NOT EXISTS would ask for the right to create it even where it is there, made by an administrator.
+    const { rowCount } = await client.query("SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'waltide'");
+    if (rowCount === 0) await client.query('CREATE SCHEMA waltide');
     await client.query(
       'CREATE TABLE IF NOT EXISTS waltide.migrations (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())',
     );
@@ -56,7 +58,7 @@ export async function migrate(client: pg.Client): Promise<void> {
       throw new WaltideError(
         'SOURCE_RIGHTS',
         `schema "waltide" cannot be created: ${(error as Error).message}`,
-        'Let an administrator run GRANT CREATE ON DATABASE … TO this role, or run `waltide setup` once as the owner and grant this role ALL on the schema and its tables.',
+        'Let an administrator run the SQL that `waltide setup --grants` prints: it makes the schema for this role.',
         { cause: error },
       );
     throw queryError(error, 'creating schema "waltide"');

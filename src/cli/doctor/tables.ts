@@ -104,7 +104,8 @@ async function controlSchema({ client }: DatabaseSubject): Promise<Finding> {
   const { rows } = await client.query<{ exists: boolean; usable: boolean; create: boolean }>(
     `SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'waltide') AS exists,
             COALESCE((SELECT bool_and(pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE'))
-                      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE nspname = 'waltide' AND relkind = 'r'), true) AS usable,
+                      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE nspname = 'waltide' AND relkind = 'r'), true)
+              AND COALESCE((SELECT pg_catalog.has_schema_privilege(oid, 'USAGE, CREATE') FROM pg_catalog.pg_namespace WHERE nspname = 'waltide'), true) AS usable,
             pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') AS create`,
   );
   const { exists, usable, create } = rows[0]!;
@@ -113,7 +114,7 @@ async function controlSchema({ client }: DatabaseSubject): Promise<Finding> {
       ? ok('schema "waltide" is there')
       : fail(
           'schema "waltide" is there, but this role may not use it',
-          'GRANT USAGE ON SCHEMA waltide TO <role>; GRANT ALL ON ALL TABLES IN SCHEMA waltide TO <role>.',
+          'GRANT USAGE, CREATE ON SCHEMA waltide TO <role>; GRANT ALL ON ALL TABLES IN SCHEMA waltide TO <role>.',
         );
   return create
     ? ok('schema "waltide" can be created')
