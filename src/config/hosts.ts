@@ -23,9 +23,10 @@ export function sessionAttributes(url: string): SessionAttributes {
 /** What is wrong with its hosts, in words; null for nothing. */
 export function hostsFault(url: string): string | null {
   const each = urlPerHost(url);
+  if (each.length > 1 && each.some((one) => /^[^@/]*\/\/(?:[^/?#]*@)?(?::\d*)?(?:[/?#]|$)/.test(one)))
+    return 'has an empty host between commas';
   if (!each.every((one) => URL.canParse(one)))
     return 'cannot be read as a URL; write "@", "/", "#", "?" and ":" in a password as %40, %2F, %23, %3F and %3A';
-  if (each.length > 1 && each.some((one) => new URL(one).hostname === '')) return 'has an empty host between commas';
   const wanted = sessionAttributes(url);
   return SESSION_ATTRIBUTES.includes(wanted)
     ? null

@@ -13,7 +13,7 @@ import { alterFailover, checkFailoverVersion, slotGone } from '../postgres/failo
 import { identify, withAncestors } from '../postgres/identity.ts';
 import { DURABLE, type Marks, momentsSince, readMarks } from '../postgres/positions.ts';
 import type { EnsuredPublication } from '../postgres/publication.ts';
-import { checkServer, readServer } from '../postgres/server.ts';
+import { checkServer, checkSettings, readServer } from '../postgres/server.ts';
 import {
   checkOwner,
   checkSlot,
@@ -143,6 +143,7 @@ export class Capture {
     try {
       const server = await readServer(client);
       checkServer(server);
+      await checkSettings(client);
       checkFailoverVersion(config.source.failover, server.version);
       this.#identity = await withAncestors(await identify(client, config.source.slot), () => this.#replication());
       await migrate(client);

@@ -8,7 +8,7 @@ import { type ErrorCode, messageOf, WaltideError } from '../errors.ts';
  * Session settings that decide how values look as text. Pinned on every connection, so that a snapshot's COPY and
  * the walsender's pgoutput print the same bytes for the same value (PostgreSQL manual, "Client Connection Defaults").
  */
-const PINNED: Record<string, string> = {
+export const PINNED: Readonly<Record<string, string>> = {
   DateStyle: 'ISO,YMD',
   IntervalStyle: 'postgres',
   TimeZone: 'UTC',

@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
-import { queryError } from './connection.ts';
+import { PINNED, queryError } from './connection.ts';
 
 /** pgoutput's `messages` option, which the heartbeat needs, came with 14. */
 export const OLDEST_VERSION = 140000;
@@ -54,4 +54,32 @@ export function checkServer(server: ServerInfo): void {
       'this role may not use replication',
       'Run ALTER ROLE … REPLICATION for this user (on RDS: GRANT rds_replication TO …).',
     );
+}
+
+/** Settings that decide how values look and were asked for at login, but are not in force: a pooler drops them. */
+export async function lostSettings(client: pg.Client): Promise<string[]> {
+  // Timeouts say nothing of values, and whoever connects may change them.
+  const pinned = Object.entries(PINNED).filter(([name]) => !name.endsWith('_timeout'));
+  const { rows } = await client
+    .query<{ name: string; setting: string }>(
+      'SELECT lower(name) AS name, setting FROM pg_catalog.pg_settings WHERE lower(name) = ANY($1)',
+      [pinned.map(([name]) => name.toLowerCase())],
+    )
+    .catch((error: unknown) => {
+      throw queryError(error, 'reading the session settings');
+    });
+  const plain = (text: string | undefined): string => (text ?? '').replaceAll(' ', '').toLowerCase();
+  const found = new Map(rows.map(({ name, setting }) => [name, setting]));
+  return pinned.filter(([name, value]) => plain(found.get(name.toLowerCase())) !== plain(value)).map(([name]) => name);
+}
+
+/** Throws where something between us and the server drops the session settings: values would look different. */
+export async function checkSettings(client: pg.Client): Promise<void> {
+  const lost = await lostSettings(client);
+  if (lost.length === 0) return;
+  throw new WaltideError(
+    'SOURCE_SETTINGS',
+    `settings asked for at login do not arrive at the server: ${lost.join(', ')}`,
+    'A pooler such as PgBouncer drops them (ignore_startup_parameters). Point source.url at PostgreSQL itself.',
+  );
 }

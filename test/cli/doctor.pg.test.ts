@@ -2,13 +2,16 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { CheckResult } from '../../src/cli/doctor/check.ts';
 import type { ConfigInput } from '../../src/config/schema.ts';
 import type { EmbeddedPostgres } from '../../src/embedded/embedded-postgres.ts';
+import { FakePooler } from '../support/fake-pooler.ts';
+import { eventually } from '../support/pipeline.ts';
 import { createDatabase, query, startPostgres, type TestDatabase } from '../support/postgres.ts';
+import { STANDBY_SLOT, type Standby, startStandby } from '../support/standby.ts';
 import { cli, makeProject } from './support.ts';
 
 interface Diagnosis {
@@ -320,5 +323,108 @@ describe('sinks, brokers, port', () => {
     const found = await diagnose({ source, metrics: { port: (taken.address() as AddressInfo).port } });
     expect(found.status('metrics')).toBe('fail');
     taken.close();
+  });
+});
+
+describe('what stands between', () => {
+  let database: TestDatabase;
+  beforeAll(async () => {
+    database = await createDatabase();
+    await database.query('create table a (id int primary key)');
+  });
+  afterAll(() => database.drop());
+
+  const through = async (port: number): Promise<Diagnosis> => {
+    const url = new URL(database.url);
+    url.port = String(port);
+    return diagnose({ source: { url: `${url.href}?sslmode=disable`, slot: database.name, tables: ['public.*'] } });
+  };
+
+  test('a pooler, by the key data that it makes up and the settings that it drops', async () => {
+    const pooler = await FakePooler.before(database.url);
+    const found = await through(pooler.port);
+    await pooler.close();
+    expect(found.status('direct connection')).toBe('fail');
+    expect(found.detail('direct connection')).toContain('PgBouncer');
+    expect(found.status('session settings')).toBe('fail');
+    expect(found.detail('session settings')).toContain('extra_float_digits');
+    expect(found.code).toBe(1);
+  });
+
+  test('a load balancer in front of several servers', async () => {
+    const other = await startPostgres();
+    // The same login works on both, as on the servers of one cluster.
+    const password = new URL(database.url).password;
+    await query(other.url, `alter role postgres password '${password}'`);
+    await query(other.url.replace(/:[^:@/]*@/, `:${password}@`), `create database ${database.name}`);
+    const ports = [Number(new URL(database.url).port), other.port];
+    let next = 0;
+    const balancer = createServer((socket) => {
+      const upstream = connect(ports[next++ % 2]!, '127.0.0.1');
+      for (const [from, to] of [
+        [socket, upstream],
+        [upstream, socket],
+      ] as const)
+        from
+          .on('error', () => {})
+          .on('close', () => to.destroy())
+          .pipe(to);
+    }).listen(0, '127.0.0.1');
+    await once(balancer, 'listening');
+    const found = await through((balancer.address() as AddressInfo).port);
+    balancer.close();
+    await other.stop('immediate');
+    expect(found.status('one server')).toBe('fail');
+    expect(found.detail('one server')).toContain('2 different clusters');
+  });
+
+  test('generated columns that never arrive', async () => {
+    await database.query(
+      'create table g (id int primary key, s int generated always as (id * 2) stored, v int generated always as (id * 3) virtual)',
+    );
+    const found = await diagnose({ source: { url: database.url, slot: database.name, tables: ['public.*'] } });
+    expect(found.detail('generated columns')).toMatch(/virtual ones are never replicated: public\.g\.v/);
+    expect(found.detail('generated columns')).toMatch(/stored ones are not published: public\.g\.s/);
+    expect(found.code).toBe(0);
+  });
+});
+
+describe('failover', () => {
+  let primary: EmbeddedPostgres;
+  let standby: Standby;
+  beforeAll(async () => {
+    primary = await startPostgres();
+    standby = await startStandby(primary);
+    await query(primary.url, 'create table a (id int primary key)');
+  });
+  afterAll(() => Promise.all([primary.stop('immediate'), standby.stop()]));
+
+  const both = (): string =>
+    `${primary.url.replace(/(127\.0\.0\.1:\d+)/, `$1,127.0.0.1:${standby.server.port}`)}?target_session_attrs=read-write`;
+
+  test('what is missing so that a promotion loses nothing, step by step', async () => {
+    const without = await diagnose({ source: { url: primary.url, tables: ['public.*'] } });
+    expect(without.detail('failover slot')).toMatch(/a promotion loses it[\s\S]*source\.failover: true/);
+    const source = { url: both(), tables: ['public.*'], failover: true };
+    const unset = await diagnose({ source });
+    expect(unset.status('failover slot')).toBe('ok');
+    expect(unset.detail('synchronized_standby_slots')).toContain(`is empty`);
+    expect(unset.detail('synchronized_standby_slots')).toContain(STANDBY_SLOT);
+    expect(unset.detail('standbys')).toMatch(/sync_replication_slots is off[\s\S]*no copy of slot "waltide"/);
+    expect(unset.code).toBe(0);
+
+    await query(primary.url, `alter system set synchronized_standby_slots = 'nobody'`);
+    await query(primary.url, 'select pg_reload_conf()');
+    await eventually('the setting is read', async () => (await diagnose({ source })).code === 1);
+    expect((await diagnose({ source })).detail('synchronized_standby_slots')).toContain('do not exist: nobody');
+
+    await query(primary.url, `alter system set synchronized_standby_slots = '${STANDBY_SLOT}'`);
+    await query(primary.url, 'select pg_reload_conf()');
+    await eventually('the setting is read', async () => (await diagnose({ source })).code === 0);
+    expect((await diagnose({ source })).status('synchronized_standby_slots')).toBe('ok');
+
+    expect((await diagnose({ source: { url: standby.server.url, tables: ['public.*'] } })).status('primary')).toBe(
+      'fail',
+    );
   });
 });

@@ -4,6 +4,7 @@ import type { Config } from '../../src/config/schema.ts';
 import type { EmbeddedPostgres } from '../../src/embedded/embedded-postgres.ts';
 import type { WaltideError } from '../../src/errors.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
+import { FakePooler } from '../support/fake-pooler.ts';
 import { MemorySink } from '../support/memory-sink.ts';
 import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, query, startPostgres, type TestDatabase } from '../support/postgres.ts';
@@ -161,6 +162,17 @@ describe('faults on the way', () => {
     await database.query(`create publication ${database.name}_p for table t`);
     const error = await refusal(catchUp(testPipeline(database, {}, { publication: `${database.name}_p` }).config));
     expect(error).toMatchObject({ code: 'PUBLICATION', message: expect.stringContaining('public.u') });
+  });
+
+  it('refuses a pooler that drops session settings, before anything is made in the source', async () => {
+    await database.query('create table t (id int primary key)');
+    const pooler = await FakePooler.before(database.url);
+    const url = new URL(database.url);
+    url.port = String(pooler.port);
+    const error = await refusal(catchUp(testPipeline(database, {}, { url: `${url.href}?sslmode=disable` }).config));
+    await pooler.close();
+    expect(error).toMatchObject({ code: 'SOURCE_SETTINGS', message: expect.stringContaining('extra_float_digits') });
+    expect(await database.query("select from pg_namespace where nspname = 'waltide'")).toEqual([]);
   });
 
   it('refuses a file that is not a DuckDB database, before anything is made in the source', async () => {

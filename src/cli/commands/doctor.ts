@@ -14,6 +14,8 @@ import {
   type Subject,
   skip,
 } from '../doctor/check.ts';
+import { ENDPOINT_CHECKS } from '../doctor/endpoint.ts';
+import { FAILOVER_CHECKS } from '../doctor/failover.ts';
 import { localChecks } from '../doctor/local.ts';
 import { SERVER_CHECKS } from '../doctor/server.ts';
 import { SLOT_CHECKS } from '../doctor/slot.ts';
@@ -23,7 +25,7 @@ import { paintFor, printable } from '../output.ts';
 /** A catalog query takes milliseconds; one that waits for a lock must not hold up the rest. */
 const STATEMENT_TIMEOUT_MS = 15_000;
 
-const DATABASE_CHECKS = [...SERVER_CHECKS, ...TABLE_CHECKS, ...SLOT_CHECKS];
+const DATABASE_CHECKS = [...ENDPOINT_CHECKS, ...SERVER_CHECKS, ...TABLE_CHECKS, ...SLOT_CHECKS, ...FAILOVER_CHECKS];
 
 /** `waltide doctor`: every precondition, whether it holds, and what to do where it does not. */
 export function doctorCommand(context: CliContext): Command {

@@ -51,18 +51,6 @@ export const SERVER_CHECKS: readonly Check<DatabaseSubject>[] = [
     },
   },
   {
-    name: 'direct connection',
-    run: async ({ client }) => {
-      const { rows } = await client.query<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid');
-      // A pooler makes up the key data it gives to its clients.
-      if (rows[0]!.pid === (client as unknown as { processID: number }).processID) return ok('no pooler in between');
-      return warn(
-        'a pooler such as PgBouncer stands between',
-        'Point source.url at PostgreSQL itself: replication and exported snapshots need one server session each.',
-      );
-    },
-  },
-  {
     name: 'replication right',
     run: async ({ client }) => {
       const { canReplicate } = await readServer(client);

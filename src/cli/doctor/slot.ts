@@ -8,11 +8,14 @@ import { type Check, type DatabaseSubject, type Finding, fail, failureOf, ok, sk
 const LONG_TRANSACTION_S = 10;
 /** Less WAL to go than this, and the slot may be lost within minutes on a busy server. */
 const SAFE_WAL_MIN_BYTES = 1024 ** 3;
+/** Ten minutes at 10,000 transactions a second, or a week at ten: beyond it planning and DDL get slower. */
+const CATALOG_AGE_MAX = 6_000_000;
 
 export const SLOT_CHECKS: readonly Check<DatabaseSubject>[] = [
   { name: 'slot', run: slotState },
   { name: 'slot in use', run: slotUse },
   { name: 'long transactions', run: longTransactions },
+  { name: 'catalog bloat', run: catalogBloat },
 ];
 
 async function slotState({ client, config }: DatabaseSubject): Promise<Finding> {
@@ -51,6 +54,22 @@ async function slotState({ client, config }: DatabaseSubject): Promise<Finding> 
       'Start `waltide run` now, or raise max_slot_wal_keep_size.',
     );
   return ok(`"${name}" is ${slot.walStatus ?? 'there'}${retains}`);
+}
+
+/** A slot keeps what old catalog snapshots need: dead rows of pg_class and its like pile up, and freezing stops. */
+async function catalogBloat({ client, config }: DatabaseSubject): Promise<Finding> {
+  const { rows } = await client.query<{ age: number | null; wraparound: number }>(
+    `SELECT pg_catalog.age(catalog_xmin) AS age, current_setting('autovacuum_freeze_max_age')::int AS wraparound
+     FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`,
+    [config.source.slot],
+  );
+  const age = rows[0]?.age ?? null;
+  if (age === null) return ok('no slot holds back the catalog');
+  const held = `the slot holds back the catalog by ${age.toLocaleString('en')} transactions`;
+  const remedy =
+    'VACUUM cannot clean the system catalogs meanwhile: let Waltide run and catch up, lower source.retain, or drop the slot if it is not needed.';
+  if (age > rows[0]!.wraparound) return fail(held, remedy);
+  return age > CATALOG_AGE_MAX ? warn(held, remedy) : ok(held);
 }
 
 async function slotUse({ client, config, found }: DatabaseSubject): Promise<Finding> {

@@ -16,6 +16,7 @@ export const TABLE_CHECKS: readonly Check<DatabaseSubject>[] = [
   { name: 'tables without a key', run: keyless },
   { name: 'right to read', run: readable },
   { name: 'row-level security', run: rowSecurity },
+  { name: 'generated columns', run: generatedColumns },
   { name: 'control schema', run: controlSchema },
   { name: 'publication', run: publication },
   { name: 'schema changes', run: schemaChanges },
@@ -97,6 +98,41 @@ async function rowSecurity(subject: DatabaseSubject): Promise<Finding> {
   return fail(
     `policies would hide rows of ${few(hidden)}`,
     'ALTER ROLE <role> BYPASSRLS, or leave these tables out by source.exclude.',
+  );
+}
+
+/** pgoutput never sends virtual ones; stored ones from 18 on, where the publication says so. */
+async function generatedColumns(subject: DatabaseSubject): Promise<Finding | Finding[]> {
+  const tables = await wanted(subject);
+  const { rows } = await subject.client.query<{ name: string; kind: 's' | 'v' }>(
+    `SELECT format('%s.%s.%s', nspname, relname, attname) AS name, attgenerated AS kind FROM pg_catalog.pg_attribute a
+     JOIN pg_catalog.pg_class c ON c.oid = attrelid JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+     WHERE attrelid = ANY($1::oid[]) AND attgenerated <> '' AND NOT attisdropped ORDER BY 1`,
+    [tables.map((table) => table.oid)],
+  );
+  if (rows.length === 0) return ok('none');
+  const names = (kind: 's' | 'v'): string[] => rows.filter((row) => row.kind === kind).map((row) => row.name);
+  const findings: Finding[] = [];
+  if (names('v').length > 0)
+    findings.push(
+      warn(
+        `virtual ones are never replicated: ${few(names('v'))}`,
+        'Make them STORED (and publish them, PostgreSQL 18), or compute them again in the sink.',
+      ),
+    );
+  if (names('s').length > 0) findings.push(await storedColumns(subject, names('s')));
+  return findings;
+}
+
+async function storedColumns({ client, config }: DatabaseSubject, names: string[]): Promise<Finding> {
+  const { rows } = await client.query<{ generated: string | null }>(
+    `SELECT pg_catalog.to_jsonb(p) ->> 'pubgencols' AS generated FROM pg_catalog.pg_publication p WHERE pubname = $1`,
+    [config.source.publication],
+  );
+  if (rows[0]?.generated === 's') return ok(`stored ones are published: ${few(names)}`);
+  return warn(
+    `stored ones are not published: ${few(names)}`,
+    'PostgreSQL 18: ALTER PUBLICATION … SET (publish_generated_columns = stored), then `waltide run --recopy`. Before 18 they are never replicated.',
   );
 }
 
