@@ -7,14 +7,14 @@ import type { TypeCase } from './every-type.ts';
 import { catchUp, type TestPipeline } from './pipeline.ts';
 import type { TestDatabase } from './postgres.ts';
 
-const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
+export const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
 const column = (index: number): string => `c${index}`;
 /** Ids of the rows of each phase begin here. */
 const INSERTED = 1000;
 const UPDATED = 2000;
 const WIDE = 3000;
 
-type Texts = readonly (readonly unknown[])[];
+export type Texts = readonly (readonly unknown[])[];
 
 /** One INSERT per row: its id and, of each type, the value of that number, or NULL where there are fewer. */
 function inserts(base: number, values: readonly (readonly string[])[]): string {
@@ -30,7 +30,7 @@ function inserts(base: number, values: readonly (readonly string[])[]): string {
 }
 
 /** Ids with the texts that the server's output functions print, read as Waltide's sessions read. */
-async function printed(url: string, table: string): Promise<Texts> {
+export async function printed(url: string, table: string): Promise<Texts> {
   const types = { getTypeParser: () => (text: string) => text } as never;
   const client = new pg.Client({ connectionString: url, types });
   await client.connect();
@@ -44,16 +44,17 @@ async function printed(url: string, table: string): Promise<Texts> {
   }
 }
 
-interface Held {
+export interface Held {
   readonly rows: Texts;
   readonly types: readonly string[];
 }
 
-async function held(path: string, table: string): Promise<Held> {
+/** What the sink holds, in the texts that PostgreSQL prints. */
+export async function held(path: string, table: string): Promise<Held> {
   return withDuckdb(path, async (query) => {
     const state = await query(`select "columns" from _waltide.tables where table_name = '${table}'`);
     const columns = (JSON.parse(String(state[0]![0])) as SinkColumn[]).filter(({ name }) => name !== 'id');
-    const texts = columns.map((c) => sourceTextSql(targetOfColumn(c), `"${c.name}"`));
+    const texts = columns.map((c) => sourceTextSql(targetOfColumn(c), `"${c.name.replaceAll('"', '""')}"`));
     const rows = await query(`select id::varchar, ${texts.join(', ')} from "${table}" order by id`);
     const types = await query(`select column_type from (describe "${table}") where column_name <> 'id'`);
     return { rows, types: types.map(([type]) => String(type).replace(/^ENUM.*/, 'ENUM')) };
