@@ -48,6 +48,7 @@ export const POLICIES = {
   SINK_REJECTED: { side: 'sink', retry: false },
   SINK_QUERY: { side: 'sink', retry: false },
   SINK: { side: 'sink', retry: true },
+  REPLAY: { side: 'config', retry: false },
   NOT_RUNNING: { side: 'config', retry: false },
   INTERNAL: { side: 'internal', retry: false },
 } as const satisfies Record<string, Policy>;

@@ -1,6 +1,8 @@
 import { request } from 'node:http';
 import { hostname } from 'node:os';
 import { type ErrorCode, messageOf, POLICIES, WaltideError } from '../errors.ts';
+import { formatLsn } from '../event/lsn.ts';
+import type { ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus } from '../pipeline/status.ts';
 import type { QueryResult } from '../sink/sink.ts';
 import { type ControlFile, isAlive, readControlFiles } from './control-file.ts';
@@ -8,6 +10,8 @@ import { type ControlFile, isAlive, readControlFiles } from './control-file.ts';
 const STATUS_TIMEOUT_MS = 5000;
 /** Beyond the query's own timeout, so that its own message wins. */
 const QUERY_GRACE_MS = 5000;
+/** Closing and opening everything, and searching a log. */
+const REPLAY_TIMEOUT_MS = 120_000;
 
 export interface RunningProcess {
   readonly file: ControlFile;
@@ -48,6 +52,26 @@ export async function queryProcess(
 ): Promise<QueryResult> {
   const body = JSON.stringify({ sql, ...options });
   return (await call(file, 'POST', '/query', body, options.timeoutMs + QUERY_GRACE_MS)) as QueryResult;
+}
+
+/** What a running process answers once its sink has gone back; LSNs as text. */
+export interface StartedReplay {
+  readonly sink: string;
+  readonly tables: readonly string[] | null;
+  readonly from: string | null;
+  readonly stoodAt: string;
+}
+
+/** A replay through the process that holds the sink. Rejects, with nothing changed, where it cannot be done. */
+export async function replayProcess(file: ControlFile, request: ReplayRequest): Promise<StartedReplay> {
+  const from = 'lsn' in request.from ? { lsn: formatLsn(request.from.lsn) } : { time: request.from.time.toISOString() };
+  return (await call(
+    file,
+    'POST',
+    '/replay',
+    JSON.stringify({ ...request, from }),
+    REPLAY_TIMEOUT_MS,
+  )) as StartedReplay;
 }
 
 function isRefused(error: unknown): boolean {

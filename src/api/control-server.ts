@@ -5,7 +5,9 @@ import type { AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
 import { z } from 'zod';
 import { messageOf, WaltideError } from '../errors.ts';
+import { formatLsn, parseLsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
+import type { ReplayPlan, ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus } from '../pipeline/status.ts';
 import type { QueryResult } from '../sink/sink.ts';
 import { writeControlFile } from './control-file.ts';
@@ -15,6 +17,7 @@ import { toJson } from './json.ts';
 export interface Controlled {
   status(): PipelineStatus;
   query(sql: string, options: { sink?: string; rowsMax: number; timeoutMs: number }): Promise<QueryResult>;
+  replay(request: ReplayRequest): Promise<ReplayPlan>;
 }
 
 export interface ControlServerOptions {
@@ -36,6 +39,23 @@ const queryBody = z.strictObject({
   timeoutMs: z.number().int().min(1).max(QUERY_TIMEOUT_MS_MAX),
 });
 
+const lsn = z.string().transform((text, context) => {
+  try {
+    return parseLsn(text);
+  } catch (error) {
+    context.addIssue(messageOf(error));
+    return z.NEVER;
+  }
+});
+const replayBody = z.strictObject({
+  sink: z.string().min(1),
+  tables: z.array(z.strictObject({ schema: z.string().min(1), table: z.string().min(1) })).nullable(),
+  from: z.union([
+    z.strictObject({ lsn }),
+    z.strictObject({ time: z.iso.datetime().transform((text) => new Date(text)) }),
+  ]),
+});
+
 /** A refusal with its HTTP status. */
 class Refusal extends Error {
   readonly status: number;
@@ -47,7 +67,8 @@ class Refusal extends Error {
 
 /**
  * The local control address: HTTP on a free port of 127.0.0.1, opened by a token that only this user can read.
- * `GET /status`, `POST /query {sql, sink?, rowsMax, timeoutMs}`; `Authorization: Bearer <token>`.
+ * `GET /status`, `POST /query {sql, sink?, rowsMax, timeoutMs}`, `POST /replay {sink, tables, from: {lsn} | {time}}`;
+ * `Authorization: Bearer <token>`.
  */
 export class ControlServer {
   readonly #options: ControlServerOptions;
@@ -137,16 +158,21 @@ export class ControlServer {
     }
     if (path === '/query') {
       if (request.method !== 'POST') throw new Refusal(405, 'use POST');
-      const { sql, sink, rowsMax, timeoutMs } = parseQuery(await readBody(request));
+      const { sql, sink, rowsMax, timeoutMs } = parse(queryBody, await readBody(request));
       return target.query(sql, { rowsMax, timeoutMs, ...(sink === undefined ? {} : { sink }) });
     }
-    throw new Refusal(404, 'there are only /status and /query');
+    if (path === '/replay') {
+      if (request.method !== 'POST') throw new Refusal(405, 'use POST');
+      const { sink, tables, from, stoodAt } = await target.replay(parse(replayBody, await readBody(request)));
+      return { sink, tables, from: from === null ? null : formatLsn(from), stoodAt: formatLsn(stoodAt) };
+    }
+    throw new Refusal(404, 'there are only /status, /query and /replay');
   }
 }
 
-function parseQuery(text: string): z.infer<typeof queryBody> {
+function parse<T extends z.ZodType>(schema: T, text: string): z.infer<T> {
   try {
-    return queryBody.parse(JSON.parse(text));
+    return schema.parse(JSON.parse(text));
   } catch (error) {
     if (error instanceof z.ZodError) throw new Refusal(400, z.prettifyError(error));
     throw new Refusal(400, 'the body is not JSON');

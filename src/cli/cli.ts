@@ -6,6 +6,7 @@ import { demoCommand } from './commands/demo.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { publicationCommand } from './commands/publication.ts';
 import { queryCommand } from './commands/query.ts';
+import { replayCommand } from './commands/replay.ts';
 import { runCommand } from './commands/run.ts';
 import { schemaCommand } from './commands/schema.ts';
 import { setupCommand } from './commands/setup.ts';
@@ -31,7 +32,8 @@ Configuration: --config FILE, else $WALTIDE_CONFIG, else waltide.yaml, waltide.y
 directory. Every key can be overridden by an environment variable: \`waltide config schema --variables\` lists them.
 
 Control address: a running process leaves {pid, url, token} in <stateDir>/<slot>.<role>.<pid>.json, readable by its
-user alone, and answers GET /status and POST /query on 127.0.0.1 with that token; \`status\` and \`query\` use it.
+user alone, and answers GET /status, POST /query and POST /replay on 127.0.0.1 with that token; \`status\`, \`query\` and
+\`replay\` use it.
 
 Examples:
   waltide doctor                         is everything there that is needed?
@@ -58,6 +60,7 @@ export function createProgram(context: CliContext): Command {
     statusCommand(context),
     tailCommand(context),
     queryCommand(context),
+    replayCommand(context),
     slotCommand(context),
     publicationCommand(context),
     schemaCommand(context),

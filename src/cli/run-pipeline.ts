@@ -1,8 +1,10 @@
 import { ControlServer } from '../api/control-server.ts';
 import { WaltideError } from '../errors.ts';
 import { type MetricsServer, startMetricsServer } from '../metrics/server.ts';
-import { Pipeline, type StoppedTableOf } from '../pipeline/pipeline.ts';
+import { Pipeline, type RunEnd, type RunGoal } from '../pipeline/pipeline.ts';
+import type { ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus, Role } from '../pipeline/status.ts';
+import type { UntilBound } from '../pipeline/until.ts';
 import type { CliContext, Loaded } from './context.ts';
 import { CopyReporter } from './progress.ts';
 
@@ -11,14 +13,16 @@ const CLOSE_GRACE_MS = 5000;
 
 export interface RunOptions {
   readonly role: Role;
-  readonly until: 'copied' | 'caught-up' | null;
+  readonly until: RunGoal;
   readonly recopy: boolean;
+  /** Done before anything else; with `stopAt`, the run ends there. */
+  readonly replay?: ReplayRequest;
+  readonly stopAt?: UntilBound;
   /** Not for a run of seconds, which nobody scrapes. */
   readonly metrics: boolean;
 }
 
-export interface RunResult {
-  readonly stopped: readonly StoppedTableOf[];
+export interface RunResult extends RunEnd {
   /** The last picture before the end. */
   readonly status: PipelineStatus;
   /** True where a signal ended it before its goal was reached. */
@@ -33,8 +37,16 @@ export async function runPipeline(
 ): Promise<RunResult> {
   context.drains = true;
   const progress = new CopyReporter(context.io.stderr, log);
-  const { role, until, recopy } = options;
-  const pipeline = new Pipeline({ config, role, log, recopy, onCopyProgress: progress.note });
+  const { role, until, recopy, replay, stopAt } = options;
+  const pipeline = new Pipeline({
+    config,
+    role,
+    log,
+    recopy,
+    onCopyProgress: progress.note,
+    ...(replay && { replay }),
+    ...(stopAt && { until: stopAt }),
+  });
   const status = (): PipelineStatus => pipeline.status();
   // Before anything connects: a port that the user chose and cannot have is an error at once.
   const metrics: MetricsServer | null = options.metrics ? await startMetricsServer(config.metrics, status, log) : null;
@@ -57,8 +69,8 @@ export async function runPipeline(
       target: pipeline,
       log,
     });
-    const { stopped } = await Promise.race([run(pipeline, until, context.signal), overdue.promise]);
-    return { stopped, status: pipeline.status(), interrupted: context.signal.aborted };
+    const end = await Promise.race([run(pipeline, until, context.signal), overdue.promise]);
+    return { ...end, status: pipeline.status(), interrupted: context.signal.aborted };
   } finally {
     overdue.cancel();
     progress.end();
@@ -68,15 +80,11 @@ export async function runPipeline(
 }
 
 /** As Pipeline.run; a wait that the signal cut short is no failure. */
-async function run(
-  pipeline: Pipeline,
-  until: RunOptions['until'],
-  signal: AbortSignal,
-): Promise<{ stopped: readonly StoppedTableOf[] }> {
+async function run(pipeline: Pipeline, until: RunOptions['until'], signal: AbortSignal): Promise<RunEnd> {
   try {
     return await pipeline.run(until, signal);
   } catch (error) {
-    if (signal.aborted && error instanceof Error && error.name === 'AbortError') return { stopped: [] };
+    if (signal.aborted && error instanceof Error && error.name === 'AbortError') return { stopped: [], replayed: null };
     throw error;
   }
 }

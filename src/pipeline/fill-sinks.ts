@@ -1,8 +1,11 @@
 import type pg from 'pg';
+import type { Config } from '../config/schema.ts';
 import type { CapturedTable } from '../postgres/captured.ts';
+import { connect } from '../postgres/connection.ts';
 import { readSlotRecord } from '../postgres/control.ts';
 import { listSnapshots, requestSnapshot } from '../postgres/snapshots.ts';
 import type { SinkState } from '../sink/sink.ts';
+import type { Capture } from './capture.ts';
 
 /**
  * Tables whose rows a sink lacks though everyone was given them: it is new, its file was deleted, or it was away. Stopped
@@ -51,4 +54,23 @@ export async function requestForSinks(
   const active = new Set((await listSnapshots(client, slot, true)).map(({ id }) => id));
   for (const { table, sinks: names } of lacksByTable(sinks, record?.tables ?? [], active))
     await requestSnapshot(client, { slot, table, sinks: names, reason: NEW_SINK });
+}
+
+/** A sink that is new, or whose store was deleted, is given every table by snapshots of its own. */
+export async function fillSinks(
+  config: Config,
+  capture: Capture | null,
+  lacking: readonly { name: string; state: SinkState }[],
+): Promise<void> {
+  if (lacking.length === 0 || capture?.needsCopy) return;
+  const { url, slot, connectTimeoutMs } = config.source;
+  const client = await connect(url, { applicationName: `waltide ${slot} control`, timeoutMs: connectTimeoutMs });
+  try {
+    if (!capture) return await requestForSinks(client, slot, lacking);
+    const active = new Set((await listSnapshots(client, slot, true)).map(({ id }) => id));
+    for (const { table, sinks } of lacksByTable(lacking, capture.tables.captured.values(), active))
+      capture.tables.ask(table.oid, sinks, NEW_SINK);
+  } finally {
+    await client.end().catch(() => {});
+  }
 }

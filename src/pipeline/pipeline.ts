@@ -1,25 +1,25 @@
 import type { BatchConfig, Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
-import type { SourceIdentity } from '../event/offset.ts';
+import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
-import { connect } from '../postgres/connection.ts';
 import { DURABLE } from '../postgres/positions.ts';
-import { readSlot, walPosition } from '../postgres/slot.ts';
-import { listSnapshots } from '../postgres/snapshots.ts';
 import { ApplyLoop } from '../sink/apply-loop.ts';
-import { createSink } from '../sink/registry.ts';
 import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
-import type { Transport } from '../transport/transport.ts';
+import type { Subscription, Transport } from '../transport/transport.ts';
+import { applyTarget } from './apply-target.ts';
 import { BudgetMinder } from './budget-minder.ts';
 import { Capture } from './capture.ts';
 import { beginsAgain, checkRole, checkSinks } from './checks.ts';
 import { createTransport } from './create-transport.ts';
-import { lacksByTable, NEW_SINK, requestForSinks } from './fill-sinks.ts';
+import { fillSinks } from './fill-sinks.ts';
+import { openSinks } from './open-sinks.ts';
+import { planReplay, type ReplayPlan, type ReplayRequest, type Rewound, rewindSink } from './replay.ts';
 import { type Applier, StatusReporter } from './reporter.ts';
 import { SlotWatch } from './slot-watch.ts';
 import type { PipelineState, PipelineStatus, Role } from './status.ts';
+import { type UntilBound, UntilSubscription } from './until.ts';
 
 export interface PipelineOptions {
   readonly config: Config;
@@ -30,6 +30,10 @@ export interface PipelineOptions {
   readonly onCopyProgress?: (progress: SnapshotProgress) => void;
   /** A library user's own sinks, beside those of the configuration. */
   readonly sinks?: readonly Sink[];
+  /** Done before anything else. */
+  readonly replay?: ReplayRequest;
+  /** Where the sink of `replay` stops; the run then ends. */
+  readonly until?: UntilBound;
 }
 
 /** Why a pipeline closes everything and opens it again, and what is different then. */
@@ -44,31 +48,33 @@ export interface BeginAgain {
   readonly onOpen?: (sink: Sink, state: SinkState, identity: SourceIdentity) => Promise<SinkState>;
 }
 
+export type RunGoal = 'copied' | 'rewound' | 'caught-up' | null;
+
 export interface StoppedTableOf {
   readonly sink: string;
   readonly table: string;
   readonly reason: string;
 }
 
-interface Opening {
-  readonly sink: Sink;
-  readonly type: string;
-  readonly batch: BatchConfig;
-  readonly consistency: 'table' | 'transaction';
+export interface RunEnd {
+  readonly stopped: readonly StoppedTableOf[];
+  /** What `PipelineOptions.replay` came to; null where there was none, or it was not reached. */
+  readonly replayed: ReplayPlan | null;
 }
 
 /** How often "caught up" is asked; costs nothing, and bounds what it adds to a run's time. */
 const CAUGHT_UP_POLL_MS = 20;
-const BATCH_OF_OWN_SINKS = { rowsMax: 10_000, bytesMax: 8 * 1024 * 1024, lingerMs: 10 };
 
 /** The wiring, in the order in which data flows: capture, transport, apply loops. One pipeline runs once. */
 export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #appliers: Applier[] = [];
+  readonly #opened: Sink[] = [];
   readonly #reporter: StatusReporter;
   #transport: Transport | null = null;
   #capture: Capture | null = null;
   #watch: SlotWatch | null = null;
+  #bound: UntilSubscription | null = null;
   /** What this session was begun for. */
   #again: BeginAgain = { reason: '' };
   readonly #minder: BudgetMinder;
@@ -82,15 +88,26 @@ export class Pipeline {
   }
 
   /**
-   * Until 'copied': set-up and first copy only. Until 'caught-up': stops once every sink has saved past the end of
+   * Until 'copied': set-up and first copy only. Until 'rewound': the replay's sink goes back, and no further. Until 'caught-up': stops once every sink has saved past the end of
    * WAL of when the run began. Null: for ever. Resolves after draining, when the goal is reached or `signal` aborts;
    * rejects with a WaltideError. What is not durable by then comes again at the next start.
    */
-  async run(until: 'copied' | 'caught-up' | null, signal: AbortSignal): Promise<{ stopped: StoppedTableOf[] }> {
-    this.#again = { reason: '', recopy: this.#options.recopy ?? false };
+  async run(until: RunGoal, signal: AbortSignal): Promise<RunEnd> {
+    const { replay, recopy = false } = this.#options;
+    let replayed: ReplayPlan | null = null;
+    this.#again = replay
+      ? {
+          reason: 'replay',
+          onOpen: async (...opened) => {
+            const { state, plan } = await this.#rewind(replay, ...opened);
+            replayed ??= plan;
+            return state;
+          },
+        }
+      : { reason: '', recopy };
     for (;;) {
       const again = await this.#session(until, signal);
-      if (again === null || signal.aborted) return { stopped: this.#stopped() };
+      if (again === null || signal.aborted) return { stopped: this.#stopped(), replayed };
       this.#options.log.info({ reason: again.reason }, 'beginning again');
       this.#again = again;
     }
@@ -104,8 +121,48 @@ export class Pipeline {
     return this.#interrupt?.(again) ?? false;
   }
 
+  /**
+   * Applies once more what a sink has had already: it goes back, and the pipeline begins again from there. Resolves with
+   * what was found once the sink has durably gone back; rejects, with nothing changed, where it cannot.
+   */
+  async replay(request: ReplayRequest): Promise<ReplayPlan> {
+    const applier = this.#appliers.find(({ sink }) => sink.name === request.sink);
+    if (!applier || !this.#transport) throw busy(`sink "${request.sink}" is not open`);
+    // Before anything is closed: most of what can be wrong is wrong already.
+    const position = { commitLsn: applier.subscription.appliedLsn(), seq: 0 };
+    const offsets = applier.offsets.map((offset) => ({ ...offset, position }));
+    await planReplay(request, { config: this.#options.config, transport: this.#transport, offsets });
+    return new Promise((resolve, reject) => {
+      const onOpen: BeginAgain['onOpen'] = async (sink, state, identity) => {
+        try {
+          const rewound = await this.#rewind(request, sink, state, identity);
+          if (rewound.plan) resolve(rewound.plan);
+          return rewound.state;
+        } catch (error) {
+          reject(error);
+          return state;
+        }
+      };
+      if (!this.beginAgain({ reason: `replay into sink "${request.sink}"`, onOpen }))
+        reject(busy('the pipeline is stopping'));
+    });
+  }
+
+  #rewind(request: ReplayRequest, sink: Sink, state: SinkState, identity: SourceIdentity): Promise<Rewound> {
+    const { config, log } = this.#options;
+    return rewindSink(request, {
+      config,
+      log,
+      transport: this.#transport!,
+      capture: this.#capture,
+      sink,
+      state,
+      identity,
+    });
+  }
+
   /** From opening everything to closing it. Resolves with why it is to be done once more, or null when it is done. */
-  async #session(until: 'copied' | 'caught-up' | null, signal: AbortSignal): Promise<BeginAgain | null> {
+  async #session(until: RunGoal, signal: AbortSignal): Promise<BeginAgain | null> {
     const reading = new AbortController();
     const applying = new AbortController();
     const failed = new AbortController();
@@ -126,6 +183,7 @@ export class Pipeline {
     let loops: Promise<unknown> = Promise.resolve();
     try {
       const target = await this.#open(until, outer);
+      if (until === 'rewound') return null;
       this.#watch?.start();
       loops = Promise.all(this.#appliers.map(({ loop }) => loop.run(applying.signal).catch(fail)));
       if (this.#capture?.needsCopy && !outer.aborted) {
@@ -150,7 +208,7 @@ export class Pipeline {
       again ??= this.#minder.remedy(failure) ?? beginsAgain(failure);
       // At once: what hangs in a sink must not keep the source's WAL.
       if ((again as BeginAgain | null)?.recopy) await this.#capture?.abandonSlot();
-      await this.#drain(failure !== null || again !== null);
+      await this.#drain(failure !== null || again !== null || this.#options.until !== undefined);
       applying.abort();
       await loops;
       await this.#close();
@@ -231,17 +289,22 @@ export class Pipeline {
     const transport = await this.#build();
     const capture = this.#capture;
     const identity = capture ? await capture.prepare(signal) : await transport.identity(signal);
-    const sinks = role === 'capture' ? [] : await this.#openSinks(identity);
+    const sinks =
+      role === 'capture'
+        ? []
+        : await openSinks(config, this.#options.sinks ?? [], identity, this.#opened, this.#again.onOpen, log);
     if (capture && config.transport.type === 'in-process') checkSinks(capture, sinks, log);
     const lacking: { name: string; state: SinkState }[] = [];
     if (capture)
       await transport.openCapture(identity, capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null));
     for (const { sink, type, batch, consistency, state } of sinks) {
-      const subscription = await transport.subscribe(sink.name, state.offsets, { consistency });
+      const subscribed = await transport.subscribe(sink.name, state.offsets, { consistency });
+      const subscription = this.#bounded(sink, subscribed, state.offsets);
       this.#appliers.push({
         sink,
         type,
         subscription,
+        offsets: state.offsets,
         loop: new ApplyLoop({ sink, subscription, state, batch: this.#withinBudget(batch), log }),
       });
       // On Kafka what a sink lacks may still lie ahead of it in the log.
@@ -249,43 +312,17 @@ export class Pipeline {
       for (const table of state.stopped)
         log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);
     }
-    await this.#fill(lacking);
+    await fillSinks(config, capture, lacking);
     if (until !== 'caught-up') return 0n;
-    return capture ? capture.wal.inserted : await this.#applyTarget();
+    return capture ? capture.wal.inserted : await applyTarget(config.source, this.#appliers, log);
   }
 
-  async #openSinks(identity: SourceIdentity): Promise<(Opening & { state: SinkState })[]> {
-    const { config, log } = this.#options;
-    const opened = [];
-    const all: Opening[] = [];
-    for (const options of config.sinks) all.push({ sink: await createSink(options, log), ...options });
-    for (const sink of this.#options.sinks ?? [])
-      all.push({ sink, type: 'own', batch: BATCH_OF_OWN_SINKS, consistency: 'table' });
-    for (const one of all) {
-      this.#opened.push(one.sink);
-      const state = await one.sink.open(identity);
-      opened.push({ ...one, state: (await this.#again.onOpen?.(one.sink, state, identity)) ?? state });
-    }
-    return opened;
-  }
-
-  readonly #opened: Sink[] = [];
-
-  /** A sink that is new, or whose store was deleted, is given every table by snapshots of its own. */
-  async #fill(lacking: readonly { name: string; state: SinkState }[]): Promise<void> {
-    const { config } = this.#options;
-    const capture = this.#capture;
-    if (lacking.length === 0 || capture?.needsCopy) return;
-    const { url, slot, connectTimeoutMs } = config.source;
-    const client = await connect(url, { applicationName: `waltide ${slot} control`, timeoutMs: connectTimeoutMs });
-    try {
-      if (!capture) return await requestForSinks(client, slot, lacking);
-      const active = new Set((await listSnapshots(client, slot, true)).map(({ id }) => id));
-      for (const { table, sinks } of lacksByTable(lacking, capture.tables.captured.values(), active))
-        capture.tables.ask(table.oid, sinks, NEW_SINK);
-    } finally {
-      await client.end().catch(() => {});
-    }
+  /** Ends where the replay is to stop. */
+  #bounded(sink: Sink, subscription: Subscription, offsets: readonly Offset[]): Subscription {
+    const { replay, until } = this.#options;
+    if (until === undefined || sink.name !== replay?.sink) return subscription;
+    this.#bound = new UntilSubscription(subscription, until, offsets);
+    return this.#bound;
   }
 
   /** A batch that the budget never lets fill would wait for the rest of its transaction for ever. */
@@ -296,36 +333,17 @@ export class Pipeline {
     };
   }
 
-  /** The end of WAL, or what has been published where no capture runs that could publish more. */
-  async #applyTarget(): Promise<Lsn> {
-    const { url, slot: name, connectTimeoutMs } = this.#options.config.source;
-    const client = await connect(url, { applicationName: `waltide ${name} control`, timeoutMs: connectTimeoutMs });
-    try {
-      const { inserted } = await walPosition(client);
-      if ((await readSlot(client, name))?.active) return inserted;
-    } finally {
-      await client.end().catch(() => {});
-    }
-    let target: Lsn = 0n;
-    for (const { subscription } of this.#appliers) {
-      const published = subscription.publishedLsn();
-      if (published > target) target = published;
-    }
-    this.#options.log.info(
-      { target: formatLsn(target) },
-      'no capture is running: catching up with what it has published',
-    );
-    return target;
+  #reached(target: Lsn): boolean {
+    if (this.#bound) return this.#bound.reached;
+    if (this.#capture?.settled === false) return false;
+    if (this.#appliers.length === 0) return (this.#capture?.durableLsn ?? 0n) >= target;
+    return this.#appliers.every(({ subscription }) => subscription.appliedLsn() >= target);
   }
 
   async #caughtUp(target: Lsn, signal: AbortSignal): Promise<void> {
     this.#options.log.debug({ target: formatLsn(target) }, 'catching up');
     while (!signal.aborted) {
-      const reached =
-        this.#appliers.length > 0
-          ? this.#appliers.every(({ subscription }) => subscription.appliedLsn() >= target)
-          : (this.#capture?.durableLsn ?? 0n) >= target;
-      if (reached && this.#capture?.settled !== false) {
+      if (this.#reached(target)) {
         this.#options.log.info({ target: formatLsn(target) }, 'caught up');
         return;
       }
@@ -361,6 +379,10 @@ export class Pipeline {
       })),
     );
   }
+}
+
+function busy(message: string): WaltideError {
+  return new WaltideError('NOT_RUNNING', message, 'Try again in a moment; `waltide status` shows the state.');
 }
 
 function waitForAbort(signal: AbortSignal): Promise<void> {

@@ -1,5 +1,6 @@
 import type { Config } from '../config/schema.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
+import type { Offset } from '../event/offset.ts';
 import type { ApplyLoop } from '../sink/apply-loop.ts';
 import type { Sink } from '../sink/sink.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
@@ -20,6 +21,8 @@ export interface Applier {
   readonly type: string;
   readonly loop: ApplyLoop;
   readonly subscription: Subscription;
+  /** What the sink had saved when it was opened. */
+  readonly offsets: readonly Offset[];
 }
 
 /** Makes one picture of a pipeline out of its parts. */

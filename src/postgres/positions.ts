@@ -57,7 +57,7 @@ export async function momentsSince(client: pg.Client, lsn: Lsn): Promise<WalMome
 }
 
 /** How far a slot and its sinks were; `durable` under no name, sinks under theirs. */
-export type Marks = ReadonlyMap<string, WalMoment>;
+export type Marks = Map<string, WalMoment>;
 /** Everything before it had been durable downstream. */
 export const DURABLE = '';
 

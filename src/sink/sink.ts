@@ -31,8 +31,7 @@ export interface SinkState {
 export interface QueryResult {
   readonly columns: readonly string[];
   readonly rows: readonly (readonly unknown[])[];
-  /** True where `rowsMax` cut the result. */
-  readonly truncated: boolean;
+  readonly truncated: boolean; // `rowsMax` cut the result.
 }
 
 /** Where changes end up. A new kind of sink is one folder and one line in `registry.ts`. */
@@ -52,6 +51,8 @@ export interface Sink {
   apply(delivery: Delivery): Promise<boolean>;
   /** Resolves = durably not followed any more. With `refill` it is not stopped, but not live until a new snapshot. */
   stopTable(relation: Relation, reason: string, how: { snapshotGoesOn: boolean; refill: boolean }): Promise<void>;
+  /** Durably back to `to`: these tables (null: all) are applied once more, idempotently, up to where the sink stood. */
+  rewind?(to: readonly Offset[], tables: readonly { schema: string; table: string }[] | null): Promise<void>;
   /** Read-only SQL for `waltide query`, where the store speaks SQL. Rejects after `timeoutMs`. */
   query?(sql: string, limits: { rowsMax: number; timeoutMs: number }): Promise<QueryResult>;
   losses?(): Losses | null; // Null where the sink is not open.

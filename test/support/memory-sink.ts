@@ -40,5 +40,9 @@ export class MemorySink implements Sink {
     this.#stopped.push({ schema: relation.schema, table: relation.table, reason });
   }
 
+  async rewind(to: readonly Offset[]): Promise<void> {
+    for (const offset of to) this.#offsets.set(offset.partition, offset);
+  }
+
   async close(): Promise<void> {}
 }

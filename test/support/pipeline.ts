@@ -48,7 +48,7 @@ export function testPipeline(
 export async function catchUp(
   config: Config,
   options: { recopy?: boolean; sinks?: readonly Sink[] } = {},
-): Promise<StoppedTableOf[]> {
+): Promise<readonly StoppedTableOf[]> {
   const timeout = AbortSignal.timeout(40_000);
   const pipeline = new Pipeline({ config, role: 'all', log, ...options });
   let status = pipeline.status();
@@ -60,6 +60,8 @@ export async function catchUp(
 
 export interface RunningPipeline {
   readonly pipeline: Pipeline;
+  /** How it ends, if it does by itself. */
+  readonly finished: Promise<unknown>;
   /** Drains and ends it; rejects with what made it fail. */
   stop(): Promise<void>;
 }
@@ -75,6 +77,7 @@ export function start(
   finished.catch(() => {});
   return {
     pipeline,
+    finished,
     stop: async () => {
       controller.abort();
       await finished;

@@ -23,10 +23,10 @@ export class TcpProxy {
   }
 
   /** In front of the server of a postgres:// URL. */
-  static async before(url: string): Promise<TcpProxy> {
+  static async before(url: string, listenAt = 0): Promise<TcpProxy> {
     const { hostname, port } = new URL(url);
     const proxy = new TcpProxy({ host: hostname, port: Number(port) });
-    await new Promise<void>((resolve) => proxy.#server.listen(0, '127.0.0.1', resolve));
+    await new Promise<void>((resolve) => proxy.#server.listen(listenAt, '127.0.0.1', resolve));
     proxy.port = (proxy.#server.address() as { port: number }).port;
     return proxy;
   }

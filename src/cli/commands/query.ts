@@ -2,12 +2,12 @@ import { Command, Option } from 'commander';
 import { findProcesses, queryProcess } from '../../api/control-client.ts';
 import { QUERY_ROWS_MAX } from '../../api/control-server.ts';
 import { toJson } from '../../api/json.ts';
-import { nearest } from '../../config/faults.ts';
 import type { Config } from '../../config/schema.ts';
 import { WaltideError } from '../../errors.ts';
 import { querySinkAtRest } from '../../sink/registry.ts';
 import type { QueryResult } from '../../sink/sink.ts';
 import { durationMs, positiveInteger } from '../arguments.ts';
+import { chooseSink } from '../choose-sink.ts';
 import type { CliContext } from '../context.ts';
 import { formatCell, formatCount, formatTable } from '../output.ts';
 
@@ -48,21 +48,6 @@ Examples:
       const result = await runQuery(config, sql, { sink, rowsMax: options.limit, timeoutMs: options.timeout });
       printResult(context, result, json ? 'json' : options.format);
     });
-}
-
-function chooseSink({ sinks }: Config, asked: string | undefined): string {
-  const names = sinks.map((sink) => sink.name);
-  if (asked === undefined && names.length === 1) return names[0]!;
-  const list = names.join(', ') || 'none';
-  if (asked === undefined)
-    throw new WaltideError('USAGE', `there are ${names.length} sinks`, `Name one with --sink; there are: ${list}.`);
-  if (names.includes(asked)) return asked;
-  const near = nearest(asked, names);
-  throw new WaltideError(
-    'USAGE',
-    `there is no sink "${asked}"${near ? `; did you mean "${near}"?` : ''}`,
-    `Name one with --sink; there are: ${list}.`,
-  );
 }
 
 async function runQuery(

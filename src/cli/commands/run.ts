@@ -58,7 +58,7 @@ Examples:
 /** What a run that has a goal prints, and its exit code. */
 export function report(
   context: CliContext,
-  { stopped, status, interrupted }: RunResult,
+  { stopped, status, interrupted }: Omit<RunResult, 'replayed'>,
   until: 'caught-up' | 'copied' | null,
   json: boolean,
 ): void {
@@ -71,7 +71,7 @@ export function report(
 
 function describe(
   context: CliContext,
-  { stopped, status, interrupted }: RunResult,
+  { stopped, status, interrupted }: Omit<RunResult, 'replayed'>,
   until: 'caught-up' | 'copied',
 ): void {
   for (const { sink, table, reason } of stopped)

@@ -1,0 +1,178 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command } from 'commander';
+import { findProcesses, type RunningProcess, replayProcess, type StartedReplay } from '../../api/control-client.ts';
+import { toJson } from '../../api/json.ts';
+import { WaltideError } from '../../errors.ts';
+import { formatLsn, parseLsn } from '../../event/lsn.ts';
+import type { ReplayRequest } from '../../pipeline/replay.ts';
+import type { StartOf, TableName } from '../../transport/transport.ts';
+import { patternList } from '../arguments.ts';
+import { chooseSink } from '../choose-sink.ts';
+import type { CliContext, Loaded } from '../context.ts';
+import { parseLsnOption, parseLsnOrMoment, parseMoment } from '../moment.ts';
+import { formatBytes } from '../output.ts';
+
+interface Options {
+  readonly sink?: string;
+  readonly table?: readonly string[];
+  readonly fromLsn?: string;
+  readonly since?: string;
+  readonly until?: string;
+  readonly run?: boolean;
+  readonly wait: boolean;
+}
+
+const POLL_MS = 500;
+/** A running process that has begun again for this long without its sink has a fault that its log tells. */
+const ABSENT_MAX_MS = 60_000;
+
+/** `waltide replay`: applies changes once more. */
+export function replayCommand(context: CliContext): Command {
+  return new Command('replay')
+    .description('Apply changes once more to a sink, from an LSN or a time on: idempotently, and safe to interrupt.')
+    .option('--sink <name>', 'which sink; needed where there are several')
+    .option('--table <schema.table>', 'only this table; may be given several times (default: all)', patternList)
+    .option('--from-lsn <lsn>', 'from this LSN on, such as 16/B374D848')
+    .option('--since <time>', 'from this time on: 2026-11-22T18:00:00Z, or how long ago: 2h, "30 minutes ago"')
+    .option('--until <lsn|time>', 'go no further: the sink stops there, and the next run goes on from it')
+    .option('--run', 'where no process runs: apply it now, up to the present, and end')
+    .option('--no-wait', 'do not wait until the running process is done')
+    .addHelpText(
+      'after',
+      `
+With Kafka, changes come again from the topics; in-process, from the WAL that the slot still retains: set source.retain
+to be able to go back. A running process does it by itself and streams on; without one the sink goes back, and the next
+\`waltide run\` applies. What cannot be replayed is refused with the range that is missing, and nothing is changed.
+
+Examples:
+  waltide replay --since 2h
+  waltide replay --sink analytics --table public.orders --from-lsn 16/B374D848
+  waltide replay --since 2026-11-22T18:00:00Z --until 2026-11-22T19:30:00Z`,
+    )
+    .action(async (options: Options, command: Command) => {
+      const loaded = await context.load(command);
+      const request = readRequest(loaded, options);
+      const { config } = loaded;
+      const { running, silent } = await findProcesses(config.stateDir, config.source.slot);
+      const holder = running.find(({ status }) => status.sinks.some((sink) => sink.name === request.sink));
+      if (holder) return throughProcess(context, loaded, holder, request, options);
+      const reason =
+        silent[0] ?? (running.some(({ status }) => status.role !== 'capture') ? 'one that is starting' : null);
+      if (reason)
+        throw new WaltideError(
+          'NOT_RUNNING',
+          `a process may hold the sink: ${reason}`,
+          'Try again in a moment, or stop it first.',
+        );
+      await byItself(context, loaded, request, options);
+    });
+}
+
+function readRequest({ config }: Loaded, options: Options): ReplayRequest {
+  const { fromLsn, since } = options;
+  if ((fromLsn === undefined) === (since === undefined))
+    throw new WaltideError(
+      'USAGE',
+      'say where to begin: --from-lsn or --since, one of them',
+      'For example: waltide replay --since 2h.',
+    );
+  const from: StartOf =
+    since === undefined ? { lsn: parseLsnOption(fromLsn!, '--from-lsn') } : { time: parseMoment(since, '--since') };
+  return { sink: chooseSink(config, options.sink), tables: options.table?.map(tableName) ?? null, from };
+}
+
+function tableName(text: string): TableName {
+  const dot = text.indexOf('.');
+  return dot < 0 ? { schema: 'public', table: text } : { schema: text.slice(0, dot), table: text.slice(dot + 1) };
+}
+
+async function throughProcess(
+  context: CliContext,
+  { config, json }: Loaded,
+  { file }: RunningProcess,
+  request: ReplayRequest,
+  options: Options,
+): Promise<void> {
+  if (options.until !== undefined)
+    throw new WaltideError(
+      'USAGE',
+      `--until needs the sink to itself, and the process with pid ${file.pid} holds it`,
+      'Stop that process first; a run that is started afterwards goes on from there to the present.',
+    );
+  const started = await replayProcess(file, request);
+  context.note(`sink "${started.sink}" has gone back ${describe(started)}; it applies again up to ${started.stoodAt}`);
+  if (options.wait) await follow(context, config.stateDir, config.source.slot, started);
+  if (json) context.print(toJson({ ok: true, ...started, waited: options.wait }));
+  else
+    context.print(
+      options.wait ? `replayed ${describe(started)} up to ${started.stoodAt}` : 'replaying; see `waltide status`',
+    );
+}
+
+function describe({ from, tables }: StartedReplay): string {
+  return `${tables ? `${tables.join(', ')} ` : ''}from ${from ?? 'the time asked for'}`;
+}
+
+/** Tells how far it is until the sink is where it was. */
+async function follow(context: CliContext, stateDir: string, slot: string, started: StartedReplay): Promise<void> {
+  const end = parseLsn(started.stoodAt);
+  let seenAt = Date.now();
+  for (let told = 0; ; await sleep(POLL_MS)) {
+    const { running } = await findProcesses(stateDir, slot);
+    const sink = running.flatMap(({ status }) => status.sinks).find(({ name }) => name === started.sink);
+    if (!sink) {
+      if (Date.now() - seenAt < ABSENT_MAX_MS && running.length > 0) continue;
+      throw new WaltideError(
+        'NOT_RUNNING',
+        'the process that was replaying has ended or does not open the sink',
+        'See its log. Nothing is lost: the next `waltide run` goes on with the replay.',
+      );
+    }
+    seenAt = Date.now();
+    const applied = parseLsn(sink.appliedLsn);
+    if (applied >= end) return;
+    if (seenAt - told < 2000) continue;
+    told = seenAt;
+    context.note(`  at ${sink.appliedLsn} of ${started.stoodAt}, ${formatBytes(Number(end - applied))} of WAL to go`);
+  }
+}
+
+async function byItself(context: CliContext, loaded: Loaded, request: ReplayRequest, options: Options): Promise<void> {
+  // Loaded late: DuckDB and Kafka would slow down every other command.
+  const { runPipeline } = await import('../run-pipeline.ts');
+  const { findUntil } = await import('../../pipeline/replay.ts');
+  const { config, json } = loaded;
+  const until = options.until === undefined ? undefined : parseLsnOrMoment(options.until, '--until');
+  const stopAt = until && (await findUntil(config, until));
+  const runs = stopAt !== undefined || options.run === true;
+  const { status, interrupted, replayed } = await runPipeline(context, loaded, {
+    role: config.transport.type === 'kafka' ? 'apply' : 'all',
+    until: runs ? 'caught-up' : 'rewound',
+    recopy: false,
+    metrics: false,
+    replay: request,
+    ...(stopAt && { stopAt }),
+  });
+  if (interrupted || !replayed) {
+    context.exitCode = context.interruptedCode;
+    context.note('interrupted; where the sink had gone back, the next `waltide run` goes on with the replay');
+    return;
+  }
+  const applied = status.sinks.find(({ name }) => name === request.sink)?.appliedLsn ?? null;
+  const started = {
+    ...replayed,
+    from: replayed.from === null ? null : formatLsn(replayed.from),
+    stoodAt: formatLsn(replayed.stoodAt),
+  };
+  const { sink, tables, from, stoodAt } = started;
+  if (json) return context.print(toJson({ ok: true, sink, tables, from, stoodAt, applied: runs ? applied : null }));
+  if (stopAt)
+    context.print(
+      `replayed ${describe(started)}; the sink stands at ${applied}, the next \`waltide run\` goes on from there`,
+    );
+  else if (runs) context.print(`replayed ${describe(started)} up to the present (${applied})`);
+  else
+    context.print(
+      `sink "${sink}" has gone back ${describe(started)}; the next \`waltide run\` applies it again up to ${stoodAt}`,
+    );
+}

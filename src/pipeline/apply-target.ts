@@ -1,0 +1,28 @@
+import type { SourceConfig } from '../config/schema.ts';
+import { formatLsn, type Lsn } from '../event/lsn.ts';
+import type { Log } from '../log.ts';
+import { connect } from '../postgres/connection.ts';
+import { readSlot, walPosition } from '../postgres/slot.ts';
+import type { Applier } from './reporter.ts';
+
+/** What "caught up" means without a capture in this process: the end of WAL, or what was published where none runs that could publish more. */
+export async function applyTarget(
+  { url, slot: name, connectTimeoutMs }: SourceConfig,
+  appliers: readonly Applier[],
+  log: Log,
+): Promise<Lsn> {
+  const client = await connect(url, { applicationName: `waltide ${name} control`, timeoutMs: connectTimeoutMs });
+  try {
+    const { inserted } = await walPosition(client);
+    if ((await readSlot(client, name))?.active) return inserted;
+  } finally {
+    await client.end().catch(() => {});
+  }
+  let target: Lsn = 0n;
+  for (const { subscription } of appliers) {
+    const published = subscription.publishedLsn();
+    if (published > target) target = published;
+  }
+  log.info({ target: formatLsn(target) }, 'no capture is running: catching up with what it has published');
+  return target;
+}

@@ -1,0 +1,40 @@
+import type { BatchConfig, Config } from '../config/schema.ts';
+import type { SourceIdentity } from '../event/offset.ts';
+import type { Log } from '../log.ts';
+import { createSink } from '../sink/registry.ts';
+import type { Sink, SinkState } from '../sink/sink.ts';
+
+/** A sink with what the pipeline must know of it, and its state once it is open. */
+export interface OpenedSink {
+  readonly sink: Sink;
+  readonly type: string;
+  readonly batch: BatchConfig;
+  readonly consistency: 'table' | 'transaction';
+  readonly state: SinkState;
+}
+
+const BATCH_OF_OWN_SINKS = { rowsMax: 10_000, bytesMax: 8 * 1024 * 1024, lingerMs: 10 };
+
+/**
+ * Opens the sinks of the configuration, then a library user's own. Whatever was opened is in `opened` even where one
+ * rejects, so that it can be closed. `onOpen` may change a sink's state before it goes on.
+ */
+export async function openSinks(
+  config: Config,
+  own: readonly Sink[],
+  identity: SourceIdentity,
+  opened: Sink[],
+  onOpen: ((sink: Sink, state: SinkState, identity: SourceIdentity) => Promise<SinkState>) | undefined,
+  log: Log,
+): Promise<OpenedSink[]> {
+  const all: Omit<OpenedSink, 'state'>[] = [];
+  for (const options of config.sinks) all.push({ sink: await createSink(options, log), ...options });
+  for (const sink of own) all.push({ sink, type: 'own', batch: BATCH_OF_OWN_SINKS, consistency: 'table' });
+  const sinks: OpenedSink[] = [];
+  for (const one of all) {
+    opened.push(one.sink);
+    const state = await one.sink.open(identity);
+    sinks.push({ ...one, state: (await onOpen?.(one.sink, state, identity)) ?? state });
+  }
+  return sinks;
+}

@@ -1,0 +1,217 @@
+import type pg from 'pg';
+import type { Config } from '../config/schema.ts';
+import { WaltideError } from '../errors.ts';
+import { formatLsn, type Lsn } from '../event/lsn.ts';
+import type { Offset, SourceIdentity } from '../event/offset.ts';
+import type { Log } from '../log.ts';
+import { connect } from '../postgres/connection.ts';
+import { readSlotRecord } from '../postgres/control.ts';
+import { momentAfter, momentBefore, momentOf } from '../postgres/positions.ts';
+import { readSlot, walPosition } from '../postgres/slot.ts';
+import type { Sink, SinkState } from '../sink/sink.ts';
+import type { StartOf, TableName, Transport } from '../transport/transport.ts';
+import type { Capture } from './capture.ts';
+import type { UntilBound } from './until.ts';
+
+/** What to apply once more, and into which sink. */
+export interface ReplayRequest {
+  readonly sink: string;
+  /** Null for all. */
+  readonly tables: readonly TableName[] | null;
+  readonly from: StartOf;
+}
+
+/** A request that can be done: where the sink goes back to, and how far it was. */
+export interface ReplayPlan {
+  readonly sink: string;
+  readonly tables: readonly string[] | null;
+  /** Where it begins; null where the log was searched by time. */
+  readonly from: Lsn | null;
+  /** Replayed means: the sink is here again. */
+  readonly stoodAt: Lsn;
+  readonly offsets: readonly Offset[];
+}
+
+export interface ReplayGround {
+  readonly config: Config;
+  /** Open, with an identity. */
+  readonly transport: Transport;
+  /** What the sink has saved. */
+  readonly offsets: readonly Offset[];
+}
+
+/**
+ * Finds where a replay has to begin. Changes nothing. Rejects with REPLAY or USAGE where it cannot be done, saying which
+ * range is missing and what else helps.
+ */
+export async function planReplay(request: ReplayRequest, ground: ReplayGround): Promise<ReplayPlan> {
+  const { config, transport, offsets } = ground;
+  const { source } = config;
+  const client = await connect(source.url, {
+    applicationName: `waltide ${source.slot} replay`,
+    timeoutMs: source.connectTimeoutMs,
+  });
+  try {
+    await checkTables(client, source.slot, request.tables);
+    let stoodAt: Lsn = 0n;
+    for (const { position } of offsets) if (position.commitLsn > stoodAt) stoodAt = position.commitLsn;
+    if (stoodAt === 0n)
+      throw new WaltideError(
+        'REPLAY',
+        `sink "${request.sink}" has never applied anything`,
+        'Fill it with `waltide run` first.',
+      );
+    const { flushed } = await walPosition(client);
+    if ('lsn' in request.from) checkLsn(request.from.lsn, flushed, stoodAt, request.sink);
+    const from =
+      config.transport.type === 'in-process' ? { lsn: await retainedFrom(client, source.slot, request) } : request.from;
+    if ('lsn' in from) checkLsn(from.lsn, flushed, stoodAt, request.sink);
+    const located = await transport.locate(request.tables, from, offsets);
+    const removed = config.transport.type === 'in-process' ? [] : located.removed;
+    if (removed.length > 0) throw removedFromLog(request, removed);
+    return {
+      sink: request.sink,
+      tables: request.tables?.map(({ schema, table }) => `${schema}.${table}`) ?? null,
+      from: 'lsn' in from ? from.lsn : null,
+      stoodAt,
+      offsets: located.offsets,
+    };
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+export interface Rewound {
+  readonly state: SinkState;
+  /** Null for a sink that the request is not about. */
+  readonly plan: ReplayPlan | null;
+}
+
+/** Takes a sink that has just been opened back to where the replay begins. Changes nothing where it rejects. */
+export async function rewindSink(
+  request: ReplayRequest,
+  ground: {
+    readonly config: Config;
+    readonly log: Log;
+    readonly transport: Transport;
+    readonly capture: Capture | null;
+    readonly sink: Sink;
+    readonly state: SinkState;
+    readonly identity: SourceIdentity;
+  },
+): Promise<Rewound> {
+  const { config, log, transport, capture, sink, state, identity } = ground;
+  if (sink.name !== request.sink) return { state, plan: null };
+  if (!sink.rewind)
+    throw new WaltideError(
+      'REPLAY',
+      `sink "${sink.name}" cannot go back: it has no rewind`,
+      `Fill it anew: ${snapshotCommand(request)}.`,
+    );
+  // The log is asked; with both ends in one process the other end has not been opened yet.
+  if (config.transport.type === 'kafka') await transport.identity(AbortSignal.timeout(config.shutdownTimeoutMs));
+  const plan = await planReplay(request, { config, transport, offsets: state.offsets });
+  await sink.rewind(plan.offsets, request.tables);
+  capture?.marks.delete(sink.name);
+  const from = plan.from === null ? 'the time asked for' : formatLsn(plan.from);
+  log.info(
+    { sink: sink.name, tables: plan.tables ?? 'all', from, upTo: formatLsn(plan.stoodAt) },
+    'the sink goes back and applies again',
+  );
+  return { state: await sink.open(identity), plan };
+}
+
+async function checkTables(client: pg.Client, slot: string, tables: readonly TableName[] | null): Promise<void> {
+  const followed = (await readSlotRecord(client, slot))?.tables ?? [];
+  for (const { schema, table } of tables ?? []) {
+    if (followed.some((one) => one.schema === schema && one.table === table)) continue;
+    const names = followed.map((one) => `${one.schema}.${one.table}`).join(', ') || 'none';
+    throw new WaltideError('USAGE', `table ${schema}.${table} is not followed`, `Followed are: ${names}.`);
+  }
+}
+
+function checkLsn(from: Lsn, flushed: Lsn, stoodAt: Lsn, sink: string): void {
+  if (from > flushed)
+    throw new WaltideError(
+      'REPLAY',
+      `${formatLsn(from)} lies beyond the end of the server's WAL at ${formatLsn(flushed)}`,
+      'It is in the future, or of another server or timeline; `waltide status` shows where the sinks are.',
+    );
+  if (from >= stoodAt)
+    throw new WaltideError(
+      'REPLAY',
+      `sink "${sink}" is at ${formatLsn(stoodAt)}, so nothing from ${formatLsn(from)} on has to be applied again`,
+      'It applies what is new by itself: `waltide run`.',
+    );
+}
+
+/** In-process the slot is the only log: it goes back to what has been acknowledged. */
+async function retainedFrom(client: pg.Client, slotName: string, request: ReplayRequest): Promise<Lsn> {
+  const slot = await readSlot(client, slotName);
+  const held = slot?.confirmedFlushLsn ?? null;
+  if (!slot || held === null || slot.invalidation !== null)
+    throw new WaltideError('REPLAY', `slot "${slotName}" is gone or lost`, 'Copy anew with `waltide run --recopy`.');
+  const from = 'lsn' in request.from ? request.from.lsn : await lsnAt(client, request.from.time);
+  if (from !== null && from >= held) return from;
+  const since = (await momentOf(client, held))?.at;
+  const asked = 'lsn' in request.from ? formatLsn(request.from.lsn) : request.from.time.toISOString();
+  const gone = from === null ? `what was committed from ${asked} on` : `WAL from ${formatLsn(from)}`;
+  const holds = `slot "${slotName}" holds WAL from ${formatLsn(held)} on${since ? ` (about ${since.toISOString()})` : ''}`;
+  throw new WaltideError(
+    'REPLAY',
+    `${gone} up to ${formatLsn(held)} cannot be replayed: ${holds}, what lies before is gone`,
+    `Replay from there on (--from-lsn ${formatLsn(held)}), or fill the tables anew: ${snapshotCommand(request)}. To be able to go back further next time, set source.retain.`,
+  );
+}
+
+/** Whatever was committed from `time` on lies at or after the result; null where the time is not known. */
+async function lsnAt(client: pg.Client, time: Date): Promise<Lsn | null> {
+  return (await momentBefore(client, time))?.lsn ?? null;
+}
+
+function removedFromLog(
+  request: ReplayRequest,
+  removed: readonly { partition: string; first: { commitLsn: Lsn } | null }[],
+): WaltideError {
+  const where = removed
+    .slice(0, 5)
+    .map(
+      ({ partition, first }) =>
+        `${partition} (${first ? `its first change is of ${formatLsn(first.commitLsn)}` : 'holds nothing'})`,
+    )
+    .join(', ');
+  const more = removed.length > 5 ? ` and ${removed.length - 5} more` : '';
+  const asked = 'lsn' in request.from ? formatLsn(request.from.lsn) : request.from.time.toISOString();
+  return new WaltideError(
+    'REPLAY',
+    `not everything from ${asked} on can be replayed: retention has removed older records of ${where}${more}`,
+    `Replay from later on, or fill the tables anew: ${snapshotCommand(request)}. A longer retention.ms of the topics keeps more.`,
+  );
+}
+
+function snapshotCommand({ sink, tables }: ReplayRequest): string {
+  const names = tables?.map(({ schema, table }) => `${schema}.${table}`).join(' ') ?? 'TABLE…';
+  return `\`waltide snapshot start ${names} --sink ${sink}\``;
+}
+
+/** Where a replay that goes no further than `until` has to stop. */
+export async function findUntil(config: Config, until: StartOf): Promise<UntilBound> {
+  const { source } = config;
+  const client = await connect(source.url, {
+    applicationName: `waltide ${source.slot} replay`,
+    timeoutMs: source.connectTimeoutMs,
+  });
+  try {
+    const { flushed, inserted } = await walPosition(client);
+    if ('time' in until) return { lsn: (await momentAfter(client, until.time))?.lsn ?? inserted, time: until.time };
+    if (until.lsn > flushed)
+      throw new WaltideError(
+        'REPLAY',
+        `--until: ${formatLsn(until.lsn)} lies beyond the end of the server's WAL at ${formatLsn(flushed)}`,
+        'Leave --until out to replay everything.',
+      );
+    return { lsn: until.lsn, time: null };
+  } finally {
+    await client.end().catch(() => {});
+  }
+}

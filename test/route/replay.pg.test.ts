@@ -1,0 +1,155 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Config } from '../../src/config/schema.ts';
+import { formatLsn, parseLsn } from '../../src/event/lsn.ts';
+import { Pipeline, type PipelineOptions } from '../../src/pipeline/pipeline.ts';
+import { findUntil } from '../../src/pipeline/replay.ts';
+import { MemorySink } from '../support/memory-sink.ts';
+import { catchUp, eventually, log, start, testPipeline } from '../support/pipeline.ts';
+import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+
+/*
+ * Goal: what was applied once is applied again, exactly from where it was asked for, to exactly where it shall end; and
+ * what cannot be is refused with nothing changed. Method: an append-only sink, which shows every event that comes.
+ */
+let database: TestDatabase;
+let config: Config;
+let sink: MemorySink;
+
+beforeEach(async () => {
+  database = await createDatabase();
+  await database.query('create table t (id int primary key); create table u (id int primary key)');
+  sink = new MemorySink('memory');
+  ({ config } = testPipeline(database, { sinks: [] }, { retain: { bytes: 1e9 }, walBudget: { intervalMs: 200 } }));
+  await catchUp(config, { sinks: [sink] });
+});
+afterEach(() => database.drop());
+
+const lsn = async (): Promise<bigint> =>
+  parseLsn((await database.query('select pg_current_wal_lsn()::text as lsn'))[0]!.lsn as string);
+const keys = (from = 0): number[] =>
+  sink.events.slice(from).flatMap(({ op, key }) => (op === 'c' ? [Number(key)] : []));
+const run = async (goal: 'rewound' | 'caught-up', options: Partial<PipelineOptions>): Promise<void> => {
+  const pipeline = new Pipeline({ config, role: 'all', log, sinks: [sink], ...options });
+  await pipeline.run(goal, AbortSignal.timeout(30_000));
+};
+const all = { sink: 'memory', tables: null };
+
+describe('replay in-process', () => {
+  it('goes back durably, and the next run applies again from exactly there', async () => {
+    await database.query('insert into t values (1)');
+    const from = await lsn();
+    await database.query('insert into t values (2)');
+    await database.query('insert into t values (3)');
+    await catchUp(config, { sinks: [sink] });
+    const before = sink.events.length;
+    await run('rewound', { replay: { ...all, from: { lsn: from } } });
+    expect(sink.events.length).toBe(before);
+    await catchUp(config, { sinks: [sink] });
+    expect(keys(before)).toEqual([2, 3]);
+    await catchUp(config, { sinks: [sink] });
+    expect(keys(before)).toEqual([2, 3]);
+  });
+
+  it('stops at an LSN or a time, and the next run goes on from there', async () => {
+    const from = await lsn();
+    await database.query('insert into t values (1)');
+    await database.query('insert into t values (2), (3)');
+    const until = await lsn();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const [row] = await database.query('select clock_timestamp() as now');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await database.query('insert into t values (4), (5)');
+    await database.query('insert into t values (6)');
+    await catchUp(config, { sinks: [sink] });
+    for (const bound of [{ lsn: until }, { time: row!.now as Date }]) {
+      const before = sink.events.length;
+      await run('caught-up', { replay: { ...all, from: { lsn: from } }, until: await findUntil(config, bound) });
+      expect(keys(before)).toEqual([1, 2, 3]);
+      await catchUp(config, { sinks: [sink] });
+      expect(keys(before)).toEqual([1, 2, 3, 4, 5, 6]);
+    }
+  });
+
+  it('finds an LSN by time', async () => {
+    await database.query('insert into t values (1)');
+    await catchUp(config, { sinks: [sink] });
+    const [row] = await database.query('select clock_timestamp() as now');
+    await database.query('insert into t values (2)');
+    await catchUp(config, { sinks: [sink] });
+    const before = sink.events.length;
+    await run('caught-up', { replay: { ...all, from: { time: row!.now as Date } } });
+    expect(keys(before)).toEqual([2]);
+  });
+
+  it('is done by a running pipeline, which streams on', async () => {
+    const from = await lsn();
+    const running = start(config, { sinks: [sink] });
+    try {
+      await database.query('insert into t values (1), (2)');
+      await eventually('it came', () => keys().length === 2);
+      const plan = await running.pipeline.replay({ ...all, from: { lsn: from } });
+      expect(plan).toMatchObject({ from, tables: null });
+      expect(plan.stoodAt).toBeGreaterThan(from);
+      await eventually('it came again', () => keys().length === 4);
+      await database.query('insert into t values (3)');
+      await eventually('it streams on', () => keys().length === 5);
+      expect(keys()).toEqual([1, 2, 1, 2, 3]);
+    } finally {
+      await running.stop();
+    }
+  });
+
+  it('refuses, with nothing changed, what lies in the future, before what is held, or is unknown', async () => {
+    await database.query('insert into t values (1)');
+    const [{ lsn: held } = {}] = await database.query(
+      'select confirmed_flush_lsn::text as lsn from pg_replication_slots where slot_name = $1',
+      [database.name],
+    );
+    const running = start(config, { sinks: [sink] });
+    try {
+      await eventually('it came', () => keys().length === 1);
+      const pipeline = running.pipeline;
+      await expect(pipeline.replay({ ...all, from: { lsn: (await lsn()) + 1_000_000_000n } })).rejects.toMatchObject({
+        code: 'REPLAY',
+        message: expect.stringContaining("beyond the end of the server's WAL"),
+      });
+      await expect(pipeline.replay({ ...all, from: { lsn: parseLsn(held as string) - 1n } })).rejects.toMatchObject({
+        code: 'REPLAY',
+        message: expect.stringContaining(`holds WAL from ${held} on`),
+        help: expect.stringMatching(
+          new RegExp(`--from-lsn ${held}.*snapshot start TABLE… --sink memory.*source.retain`),
+        ),
+      });
+      await expect(pipeline.replay({ ...all, from: { time: new Date('2001-01-01T00:00:00Z') } })).rejects.toMatchObject(
+        {
+          code: 'REPLAY',
+          message: expect.stringContaining('2001-01-01'),
+        },
+      );
+      const tables = [{ schema: 'public', table: 'nowhere' }];
+      await expect(
+        pipeline.replay({ sink: 'memory', tables, from: { lsn: parseLsn(held as string) } }),
+      ).rejects.toMatchObject({
+        code: 'USAGE',
+        message: expect.stringContaining('public.nowhere'),
+        help: expect.stringContaining('public.t'),
+      });
+      await expect(pipeline.replay({ sink: 'other', tables: null, from: { lsn: 1n } })).rejects.toMatchObject({
+        code: 'NOT_RUNNING',
+      });
+      expect(running.pipeline.status().state).toBe('streaming');
+      await database.query('insert into t values (2)');
+      await eventually('it streams on', () => keys().length === 2);
+    } finally {
+      await running.stop();
+    }
+    expect(keys()).toEqual([1, 2]);
+    const beyond = await lsn();
+    await expect(run('rewound', { replay: { ...all, from: { lsn: beyond } } })).rejects.toMatchObject({
+      code: 'REPLAY',
+      message: expect.stringContaining('nothing from'),
+    });
+    await expect(findUntil(config, { lsn: beyond + 1_000_000_000n })).rejects.toMatchObject({ code: 'REPLAY' });
+    expect(formatLsn(beyond)).toContain('/');
+  });
+});
