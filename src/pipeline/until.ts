@@ -21,8 +21,8 @@ export class UntilSubscription implements Subscription {
   readonly #offsets = new Map<string, Offset>();
   /** Set by the first transaction beyond: everything after it is beyond as well. */
   #last: Lsn | null = null;
-  /** Cut deliveries under way, with what they were cut from. */
-  readonly #cut = new Map<Delivery, Delivery>();
+  /** Handed on and not yet durable; true for those that were cut. */
+  readonly #underWay = new Map<Delivery, boolean>();
   #passed = false;
 
   constructor(inner: Subscription, bound: UntilBound, from: readonly Offset[]) {
@@ -33,7 +33,7 @@ export class UntilSubscription implements Subscription {
 
   /** Everything up to the bound is in the sink. */
   get reached(): boolean {
-    return (this.#passed && this.#cut.size === 0) || this.#inner.appliedLsn() > this.#bound.lsn;
+    return (this.#passed && this.#underWay.size === 0) || this.#inner.appliedLsn() > this.#bound.lsn;
   }
 
   get startsEmpty(): boolean {
@@ -45,6 +45,7 @@ export class UntilSubscription implements Subscription {
       const delivery = await this.#inner.receive(signal);
       if (!this.#passed && !delivery.events.some((event) => this.#beyond(event))) {
         for (const offset of delivery.offsets) this.#offsets.set(offset.partition, offset);
+        this.#underWay.set(delivery, false);
         return delivery;
       }
       const events = delivery.events.filter((event) => !this.#beyond(event));
@@ -58,7 +59,7 @@ export class UntilSubscription implements Subscription {
         offsets: delivery.offsets.map((offset) => this.#before(offset)),
         complete: true,
       };
-      this.#cut.set(kept, delivery);
+      this.#underWay.set(kept, true);
       return kept;
     }
   }
@@ -81,11 +82,12 @@ export class UntilSubscription implements Subscription {
   }
 
   taken(delivery: Delivery): void {
-    if (!this.#cut.has(delivery)) this.#inner.taken(delivery);
+    if (this.#underWay.get(delivery) === false) this.#inner.taken(delivery);
   }
 
   applied(delivery: Delivery): void {
-    if (!this.#cut.delete(delivery)) this.#inner.applied(delivery);
+    if (this.#underWay.get(delivery) === false) this.#inner.applied(delivery);
+    this.#underWay.delete(delivery);
   }
 
   appliedLsn(): Lsn {

@@ -15,8 +15,7 @@ export interface FollowedTable extends Omit<StoppedTable, 'reason'> {
   readonly oid?: number; // Which a renamed table keeps; 0 or absent where it is not known.
   /** A snapshot of it was completed: it holds every row of the source as of the sink's offset. */
   readonly live: boolean;
-  /** Id of the snapshot being gathered beside what is live; null where there is none. */
-  readonly filling: string | null;
+  readonly filling: string | null; // Id of the snapshot being gathered beside what is live.
 }
 
 export interface SinkState {

@@ -33,7 +33,7 @@ describe('a point in time', () => {
     ['2026-02-30T18:00:00Z', /no time/],
     ['2026-11-22T25:00:00Z', /no time/],
     ['2026-11-22T20:00:01Z', /future/],
-    ['9'.repeat(400) + 'd', /not a time/],
+    [`${'9'.repeat(400)}d`, /not a time/],
   ])('refuses %s', (text, message) => {
     expect(() => at(text)).toThrow(message);
     try {

@@ -1,0 +1,116 @@
+import { Kafka, logLevel } from 'kafkajs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Config } from '../../src/config/schema.ts';
+import { parseLsn } from '../../src/event/lsn.ts';
+import { Pipeline, type PipelineOptions } from '../../src/pipeline/pipeline.ts';
+import { findUntil, type ReplayRequest } from '../../src/pipeline/replay.ts';
+import { MemorySink } from '../support/memory-sink.ts';
+import { catchUp, eventually, log, start, testPipeline } from '../support/pipeline.ts';
+import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { ensureSharedKafka } from '../support/shared-kafka.ts';
+
+/*
+ * Goal and method as in replay.pg.test.ts, from topics of three partitions: the slot retains nothing here.
+ */
+let database: TestDatabase;
+let config: Config;
+let sink: MemorySink;
+let brokers: string[];
+
+beforeEach(async () => {
+  brokers = await ensureSharedKafka();
+  database = await createDatabase();
+  await database.query('create table t (id int primary key); create table u (id int primary key)');
+  sink = new MemorySink('memory');
+  const transport = { type: 'kafka', brokers, topicPrefix: database.name, partitions: 3 } as const;
+  ({ config } = testPipeline(database, { sinks: [], transport }));
+  await catchUp(config, { sinks: [sink] });
+});
+afterEach(() => database.drop());
+
+const lsn = async (): Promise<bigint> =>
+  parseLsn((await database.query('select pg_current_wal_lsn()::text as lsn'))[0]!.lsn as string);
+const keys = (from = 0): number[] =>
+  sink.events
+    .slice(from)
+    .flatMap(({ op, key }) => (op === 'c' ? [Number(key)] : []))
+    .sort((a, b) => a - b);
+const all = { sink: 'memory', tables: null };
+const numbers = (from: number, to: number): number[] => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+
+async function apply(goal: 'rewound' | 'caught-up', options: Partial<PipelineOptions>): Promise<void> {
+  const pipeline = new Pipeline({ config, role: 'apply', log, sinks: [sink], ...options });
+  await pipeline.run(goal, AbortSignal.timeout(30_000));
+}
+
+describe('replay from Kafka', () => {
+  it('begins at an LSN or a time, in every partition, and ends at one', async () => {
+    await database.query('insert into t select generate_series(1, 50)');
+    await catchUp(config, { sinks: [sink] });
+    const from = await lsn();
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const [row] = await database.query('select clock_timestamp() as now');
+    await database.query('insert into t select generate_series(51, 100)');
+    const until = await lsn();
+    await database.query('insert into t select generate_series(101, 120)');
+    await catchUp(config, { sinks: [sink] });
+
+    let before = sink.events.length;
+    await apply('rewound', { replay: { ...all, from: { time: row!.now as Date } } });
+    await apply('caught-up', {});
+    expect(keys(before)).toEqual(numbers(51, 120));
+    before = sink.events.length;
+    await apply('caught-up', {
+      replay: { ...all, from: { lsn: from } },
+      until: await findUntil(config, { lsn: until }),
+    });
+    expect(keys(before)).toEqual(numbers(51, 100));
+    await apply('caught-up', {});
+    expect(keys(before)).toEqual(numbers(51, 120));
+  });
+
+  it('is done by a running pipeline, of one table alone', async () => {
+    const from = await lsn();
+    const running = start(config, { sinks: [sink] });
+    try {
+      await database.query(
+        'insert into t select generate_series(1, 20); insert into u select generate_series(1001, 1020)',
+      );
+      await eventually('it came', () => keys().length === 40);
+      const request: ReplayRequest = {
+        sink: 'memory',
+        tables: [{ schema: 'public', table: 'u' }],
+        from: { lsn: from },
+      };
+      const before = sink.events.length;
+      expect(await running.pipeline.replay(request)).toMatchObject({ tables: ['public.u'], from });
+      await eventually('it came again', () => keys(before).length === 20);
+      expect(keys(before)).toEqual(numbers(1001, 1020));
+      await database.query('insert into t values (21)');
+      await eventually('it streams on', () => keys(before).includes(21));
+    } finally {
+      await running.stop();
+    }
+  });
+
+  it('says which partitions no longer hold what was asked for', async () => {
+    const from = await lsn();
+    await database.query('insert into t select generate_series(1, 50)');
+    await catchUp(config, { sinks: [sink] });
+    const admin = new Kafka({ brokers, logLevel: logLevel.NOTHING }).admin();
+    await admin.connect();
+    const topic = `${database.name}.public.t`;
+    await admin.fetchTopicMetadata({ topics: [topic] });
+    await admin.fetchTopicOffsets(topic);
+    await admin.deleteTopicRecords({ topic, partitions: [{ partition: 1, offset: '-1' }] });
+    await admin.disconnect();
+    const saved = sink.events.length;
+    await expect(apply('rewound', { replay: { ...all, from: { lsn: from } } })).rejects.toMatchObject({
+      code: 'REPLAY',
+      message: expect.stringContaining(`${topic}:1`),
+      help: expect.stringContaining('waltide snapshot start'),
+    });
+    await apply('caught-up', {});
+    expect(sink.events.length).toBe(saved);
+  });
+});
