@@ -4,6 +4,9 @@
  */
 export type Lsn = bigint;
 
+/** Beyond all that there can be. */
+export const LSN_MAX: Lsn = 2n ** 64n - 1n;
+
 const PATTERN = /^([0-9A-Fa-f]{1,8})\/([0-9A-Fa-f]{1,8})$/;
 
 /** Reads PostgreSQL's `XXXXXXXX/XXXXXXXX` form. Throws a RangeError on anything else. */

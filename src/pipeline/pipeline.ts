@@ -1,6 +1,6 @@
 import type { BatchConfig, Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
-import { formatLsn, type Lsn } from '../event/lsn.ts';
+import { formatLsn, LSN_MAX, type Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import { DURABLE } from '../postgres/positions.ts';
@@ -128,9 +128,8 @@ export class Pipeline {
   async replay(request: ReplayRequest): Promise<ReplayPlan> {
     const applier = this.#appliers.find(({ sink }) => sink.name === request.sink);
     if (!applier || !this.#transport) throw busy(`sink "${request.sink}" is not open`);
-    // Before anything is closed: most of what can be wrong is wrong already.
-    const position = { commitLsn: applier.subscription.appliedLsn(), seq: 0 };
-    const offsets = applier.offsets.map((offset) => ({ ...offset, position }));
+    // Before anything is closed: most of what can be wrong is wrong already. How far the sink is, it tells itself later.
+    const offsets = applier.offsets.map((offset) => ({ ...offset, position: { commitLsn: LSN_MAX, seq: 0 } }));
     await planReplay(request, { config: this.#options.config, transport: this.#transport, offsets });
     return new Promise((resolve, reject) => {
       const onOpen: BeginAgain['onOpen'] = async (sink, state, identity) => {
