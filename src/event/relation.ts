@@ -42,6 +42,8 @@ export interface Relation {
   readonly oid: number;
   readonly schema: string;
   readonly table: string;
+  /** The name that it was first captured by, where it has another one now: its topic keeps that. */
+  readonly home?: { readonly schema: string; readonly table: string };
   readonly replicaIdentity: ReplicaIdentity;
   readonly columns: readonly Column[];
   /**

@@ -4,6 +4,7 @@ import { messageOf, WaltideError } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
+import type { Relation } from '../event/relation.ts';
 import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTable } from '../postgres/captured.ts';
@@ -133,7 +134,8 @@ export class Capture {
 
   /** True where no snapshot is pending or under way; those that someone has paused do not count. */
   get settled(): boolean {
-    return this.#tables.settled && this.#snapshots?.idle === true;
+    const snapshots = this.#snapshots;
+    return this.#tables.settled && snapshots?.idle === true && snapshots.lookedAt > this.#tables.requestedAt;
   }
 
   /** Checks the server, the control schema, publication and slot. Changes nothing that a refused start would regret. */
@@ -268,6 +270,7 @@ export class Capture {
       weave,
       log,
       onProgress,
+      named: (relation: Relation) => this.#tables.captured.named(relation),
       connect: (what: string, replication = false) => this.#connect(what, replication),
       control: <T>(work: (client: pg.Client) => Promise<T>) => this.#control.run(work),
     };

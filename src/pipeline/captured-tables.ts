@@ -38,6 +38,8 @@ export class TableKeeper {
   #wanted: PublicationOptions;
   #lacks: Lack[] = [];
   readonly #told = new Set<string>();
+  /** Version of `captured` that is recorded. */
+  #saved = 0;
 
   constructor({ config, log, control, passed }: TableKeeperOptions) {
     this.#config = config;
@@ -46,6 +48,9 @@ export class TableKeeper {
     this.#passed = passed;
     this.#wanted = config.source;
   }
+
+  /** When a snapshot was last asked for, by `performance.now`. */
+  requestedAt = 0;
 
   /** True where nothing waits to be asked for. */
   get settled(): boolean {
@@ -116,9 +121,12 @@ export class TableKeeper {
 
   async look(): Promise<void> {
     await this.#control(async (client) => {
-      const { version } = this.captured;
       await this.choose(client, []);
-      if (this.captured.version !== version) await saveTables(client, this.#slot, this.captured.values());
+      // The stream renames tables, too.
+      if (this.captured.version !== this.#saved) {
+        this.#saved = this.captured.version;
+        await saveTables(client, this.#slot, this.captured.values());
+      }
       await this.#request(client);
     });
   }
@@ -153,7 +161,7 @@ export class TableKeeper {
       if (before?.membership === membership && before.leftLsn === null) continue;
       const taken = this.captured
         .values()
-        .find((one) => one.oid !== oid && one.schema === schema && one.table === table);
+        .find((one) => one.oid !== oid && one.leftLsn === null && one.schema === schema && one.table === table);
       if (!before && taken) {
         this.#tell(
           { table: name },
@@ -188,6 +196,7 @@ export class TableKeeper {
       if (!table) continue;
       const { sinks, reason } = lack;
       const id = await requestSnapshot(client, { slot: this.#slot, table, sinks, reason });
+      this.requestedAt = performance.now();
       if (id)
         this.#log.info(
           { table: `${table.schema}.${table.table}`, snapshot: id, sinks },

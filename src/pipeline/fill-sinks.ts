@@ -16,8 +16,9 @@ export function lackingTables(
   captured: readonly CapturedTable[],
   active: ReadonlySet<string>,
 ): CapturedTable[] {
-  const same = (a: { schema: string; table: string }) => (b: { schema: string; table: string }) =>
-    a.schema === b.schema && a.table === b.table;
+  const same =
+    (a: { oid: number; schema: string; table: string }) => (b: { oid?: number; schema: string; table: string }) =>
+      b.oid ? a.oid === b.oid : a.schema === b.schema && a.table === b.table;
   return captured.filter((table) => {
     if (!table.filled || table.leftLsn !== null || state.stopped.some(same(table))) return false;
     if (state.tables === null) return state.offsets.length === 0;

@@ -15,6 +15,7 @@ import { beginsAgain, checkRole, checkSinks } from './checks.ts';
 import { createTransport } from './create-transport.ts';
 import { fillSinks } from './fill-sinks.ts';
 import { openSinks } from './open-sinks.ts';
+import { Refills } from './refills.ts';
 import { planReplay, type ReplayPlan, type ReplayRequest, type Rewound, rewindSink } from './replay.ts';
 import { type Applier, StatusReporter } from './reporter.ts';
 import { SlotWatch } from './slot-watch.ts';
@@ -70,6 +71,7 @@ export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #appliers: Applier[] = [];
   readonly #opened: Sink[] = [];
+  #refills: Refills | null = null;
   readonly #reporter: StatusReporter;
   #transport: Transport | null = null;
   #capture: Capture | null = null;
@@ -296,6 +298,7 @@ export class Pipeline {
     const lacking: { name: string; state: SinkState }[] = [];
     if (capture)
       await transport.openCapture(identity, capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null));
+    const onLacking = (): void => this.#refills?.look();
     for (const { sink, type, batch, consistency, state } of sinks) {
       const subscribed = await transport.subscribe(sink.name, state.offsets, { consistency });
       const subscription = this.#bounded(sink, subscribed, state.offsets);
@@ -304,7 +307,7 @@ export class Pipeline {
         type,
         subscription,
         offsets: state.offsets,
-        loop: new ApplyLoop({ sink, subscription, state, batch: this.#withinBudget(batch), log }),
+        loop: new ApplyLoop({ sink, subscription, state, batch: this.#withinBudget(batch), log, onLacking }),
       });
       // On Kafka what a sink lacks may still lie ahead of it in the log.
       if (config.transport.type === 'in-process' || subscription.startsEmpty) lacking.push({ name: sink.name, state });
@@ -312,6 +315,8 @@ export class Pipeline {
         log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);
     }
     await fillSinks(config, capture, lacking);
+    const parts = { config, keeper: capture?.tables ?? null, appliers: this.#appliers, log };
+    this.#refills = Refills.start(parts, lacking);
     if (until !== 'caught-up') return 0n;
     return capture ? capture.wal.inserted : await applyTarget(config.source, this.#appliers, log);
   }
@@ -363,6 +368,7 @@ export class Pipeline {
       (work ?? Promise.resolve()).catch((error: unknown) => log.warn(`closing ${what}: ${messageOf(error)}`));
     for (const { subscription, sink } of this.#appliers)
       await quietly(`subscription of ${sink.name}`, subscription.close());
+    this.#refills?.stop();
     await quietly('watch', this.#watch?.stop());
     await quietly('source', this.#capture?.close());
     await quietly('transport', this.#transport?.close());

@@ -1,9 +1,13 @@
+import type { Relation } from '../event/relation.ts';
+
 /** A table whose changes are captured. */
 export interface CapturedTable {
   readonly oid: number;
-  /** The name that sinks know it by, whatever the source calls it by now. */
+  /** Its name where the stream is by now, which the source may have left behind. */
   readonly schema: string;
   readonly table: string;
+  /** The name that it was first captured by, where that was another. */
+  readonly home?: { readonly schema: string; readonly table: string };
   /** True once a snapshot of it was completed for all sinks; before, they do not have its rows. */
   readonly filled: boolean;
   /**
@@ -29,6 +33,29 @@ export class CapturedTables {
 
   values(): CapturedTable[] {
     return [...this.#tables.values()];
+  }
+
+  /** The stream has come to where the table is called so. */
+  rename(oid: number, schema: string, table: string): void {
+    const before = this.#tables.get(oid);
+    if (!before || (before.schema === schema && before.table === table)) return;
+    const { home: first, ...rest } = before;
+    const home = first ?? { schema: before.schema, table: before.table };
+    const back = home.schema === schema && home.table === table;
+    this.put({ ...rest, schema, table, ...(back ? {} : { home }) });
+  }
+
+  /** The relation under the names by which the stream knows it. The same object where it has them. */
+  named(relation: Relation): Relation {
+    const known = this.#tables.get(relation.oid);
+    if (
+      !known ||
+      (known.schema === relation.schema && known.table === relation.table && !known.home === !relation.home)
+    )
+      return relation;
+    const { home: _, ...rest } = relation;
+    const { schema, table, home } = known;
+    return { ...rest, schema, table, ...(home ? { home } : {}) };
   }
 
   /** Adds it, or puts it in the place of the one with its OID. */

@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { parseArray } from '../event/array-text.ts';
 import type { Column, ColumnType, Relation, ReplicaIdentity } from '../event/relation.ts';
 import { queryError } from './connection.ts';
 
@@ -177,6 +178,47 @@ export async function keyColumns(client: pg.Client, oid: number, identity: Repli
     return rows.map((row) => row.name);
   } catch (error) {
     throw queryError(error, 'reading the key of a table');
+  }
+}
+
+const EXISTING = `
+SELECT a.attname AS name, a.atttypid::int8::float8 AS oid, a.atttypmod AS modifier, t.typdelim AS delimiter,
+  a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' OR t.typdefault IS NOT NULL AS "hasDefault",
+  CASE WHEN c.relkind = 'p' THEN (
+      SELECT l.attmissingval::text FROM pg_catalog.pg_partition_tree(c.oid) p JOIN pg_catalog.pg_attribute l ON l.attrelid = p.relid
+      WHERE p.isleaf AND l.attname = a.attname AND NOT l.attisdropped AND l.atthasmissing LIMIT 1)
+    WHEN a.atthasmissing THEN a.attmissingval::text END AS missing
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY($2)`;
+
+/**
+ * What rows of before these columns hold in them, as far as the catalog still tells: PostgreSQL keeps a constant default
+ * until the table is rewritten.
+ */
+export async function existingValues(
+  client: pg.Client,
+  oid: number,
+  columns: readonly Column[],
+): Promise<Map<string, NonNullable<Column['existing']>>> {
+  try {
+    const { rows } = await client.query<{
+      name: string;
+      oid: number;
+      modifier: number;
+      delimiter: string;
+      hasDefault: boolean;
+      missing: string | null;
+    }>(EXISTING, [oid, columns.map(({ name }) => name)]);
+    const existing = ({ name, type, modifier }: Column): NonNullable<Column['existing']> => {
+      const row = rows.find((one) => one.name === name);
+      if (!row || row.oid !== type.oid || row.modifier !== modifier) return 'unknown';
+      if (row.missing === null) return row.hasDefault ? 'unknown' : { text: null };
+      const [text] = parseArray(row.missing, row.delimiter).elements;
+      return typeof text === 'string' ? { text } : 'unknown';
+    };
+    return new Map(columns.map((column) => [column.name, existing(column)]));
+  } catch (error) {
+    throw queryError(error, 'reading the columns of a table');
   }
 }
 

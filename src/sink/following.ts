@@ -1,4 +1,5 @@
-import { type ChangeEvent, SCHEMA_MESSAGE, snapshotPhase } from '../event/change-event.ts';
+import { type ChangeEvent, isAfter, SCHEMA_MESSAGE, snapshotPhase } from '../event/change-event.ts';
+import { type Position, START } from '../event/position.ts';
 import type { Relation } from '../event/relation.ts';
 import { readSchemaChange } from '../event/schema-change.ts';
 import type { FollowedTable, SinkState, StoppedTable } from './sink.ts';
@@ -39,8 +40,11 @@ export class Following {
   #tables = new Map<string, Table>();
   /** As they will be once what was selected is applied; null where nothing changes. */
   #next: Map<string, Table> | null = null;
-  /** Snapshots in which a table was stopped: delivered again, their beginning does not take it up. */
-  readonly #refused = new Set<string>();
+  /**
+   * Snapshots in which a table was set aside: delivered again, their beginning does not take it up. Null: at no position;
+   * else up to this one, since a snapshot that begins again after it is what the table waits for.
+   */
+  readonly #refused = new Map<string, Position | null>();
 
   constructor(sink: string, state: Pick<SinkState, 'stopped' | 'tables'>) {
     this.#sink = sink;
@@ -147,10 +151,11 @@ export class Following {
     };
     this.#tables.set(key, stopped);
     if (snapshotGoesOn) return;
-    if (filling !== null) this.#refused.add(`${filling} ${key}`);
+    const until = reason === null ? (events.at(-1)?.position ?? START) : null;
+    if (filling !== null) this.#refused.set(`${filling} ${key}`, until);
     for (const { op, relation, transaction } of events) {
       if (op === 't' && transaction.snapshot && relation && nameKey(relation) === key)
-        this.#refused.add(`${transaction.snapshot.id} ${key}`);
+        this.#refused.set(`${transaction.snapshot.id} ${key}`, until);
     }
   }
 
@@ -164,7 +169,10 @@ export class Following {
     const { id, kind, sinks } = event.transaction.snapshot!;
     if (sinks !== null && !sinks.includes(this.#sink)) return false;
     if (kind === 'partial') return this.#followsChanges(table);
-    if (event.op === 't') return !this.#refused.has(`${id} ${nameKey(event.relation!)}`);
+    if (event.op === 't') {
+      const refused = this.#refused.get(`${id} ${nameKey(event.relation!)}`);
+      return refused === undefined || (refused !== null && isAfter(event, refused));
+    }
     if (table?.filling === id) return true;
     return !this.#remembers && table?.stopped == null;
   }

@@ -15,6 +15,8 @@ export interface SnapshotContext {
   readonly weave: Weave;
   readonly log: Log;
   readonly onProgress: (progress: SnapshotProgress) => void;
+  /** The relation under the name by which the stream knows it at this moment. */
+  named(relation: Relation): Relation;
   /** A session on the primary: a standby's `pg_current_snapshot` does not tell what is in progress. */
   connect(what: string, replication?: boolean): Promise<pg.Client>;
   /** Work on the control tables, one after another, tried again where the connection is lost. */

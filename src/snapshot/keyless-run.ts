@@ -145,7 +145,7 @@ export class KeylessRun {
     failed: (error: unknown) => void,
   ): AsyncGenerator<Woven> {
     const { id, sinks } = this.record;
-    const { relation } = shape;
+    const relation = this.#context.named(shape.relation);
     const commitLsn = consistentPoint - 1n;
     const transaction: Transaction = {
       xid: 0,

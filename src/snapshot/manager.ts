@@ -45,6 +45,9 @@ export class SnapshotManager {
     this.#onCompleted = onCompleted;
   }
 
+  /** When it last looked what there is to do, by `performance.now`. */
+  lookedAt = 0;
+
   /** True where nothing was pending or running at the last look; paused ones do not count. */
   get idle(): boolean {
     return this.#idle && this.#running.size === 0;
@@ -61,7 +64,9 @@ export class SnapshotManager {
     while (!signal.aborted) {
       try {
         const client = await this.#connected();
+        const at = performance.now();
         await this.#look(await listSnapshots(client, this.#slot, true), signal);
+        this.lookedAt = at;
       } catch (error) {
         if (signal.aborted) break;
         this.#context.log.warn(`snapshots: ${messageOf(error)}`);

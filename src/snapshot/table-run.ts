@@ -177,7 +177,8 @@ export class TableRun {
       this.#context.weave.watch(this.#watch);
       this.#watch.startNoting();
       if (!tell) return [];
-      return [new ChangeEvent('t', transaction, 1, 1, transaction.commitLsn, relation, null, null)];
+      const named = this.#context.named(relation);
+      return [new ChangeEvent('t', transaction, 1, 1, transaction.commitLsn, named, null, null)];
     }, signal);
     if (!tell) return;
     this.#begun = true;
@@ -262,7 +263,7 @@ export class TableRun {
     const verdict = this.#watch.verdict(snapshot, relation);
     if (verdict.void) return null;
     this.#watch.forget(snapshot);
-    const streamed = this.#watch.streamed(relation);
+    const streamed = this.#context.named(this.#watch.streamed(relation));
     const events: ChangeEvent[] = [];
     for (const start of starts) {
       let row = new Row(streamed, bytes, start);
@@ -326,7 +327,7 @@ export class TableRun {
   #relation(): Relation {
     const { schema, table, tableOid: oid } = this.record;
     const relation = this.#shape?.relation ?? { oid, schema, table, replicaIdentity: 'd', columns: [], key: [] };
-    return this.#watch.streamed(relation);
+    return this.#context.named(this.#watch.streamed(relation));
   }
 
   /** Puts events into the stream at a new watermark. Resolves once they are durable downstream. */

@@ -23,13 +23,11 @@ export function keyText(row: Row, columns: readonly number[]): KeyText {
   return columns.map((column) => row.text(column) ?? '');
 }
 
-/** True where a row of the one can stand for a row of the other. */
+/** True where a row of the one can stand for a row of the other, whatever the table is called. */
 export function sameShape(a: Relation, b: Relation): boolean {
   return (
     a === b ||
-    (a.schema === b.schema &&
-      a.table === b.table &&
-      a.columns.length === b.columns.length &&
+    (a.columns.length === b.columns.length &&
       a.columns.every((column, i) => {
         const other = b.columns[i]!;
         return (

@@ -119,7 +119,7 @@ export function movedRowsChange({ command }: DroppedTable): SchemaChange {
 /** The name before, where it was another. */
 export function movedFrom(
   to: { readonly schema: string; readonly table: string },
-  before: Relation | null,
+  before: { readonly schema: string; readonly table: string } | null,
 ): SchemaChange['from'] {
   if (!before || (before.schema === to.schema && before.table === to.table)) return null;
   return { schema: before.schema, table: before.table };

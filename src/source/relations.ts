@@ -3,7 +3,7 @@ import type { Relation } from '../event/relation.ts';
 import { type SchemaChange, sameDescription } from '../event/schema-change.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTables } from '../postgres/captured.ts';
-import { keyColumns, type TypeCatalog } from '../postgres/catalog.ts';
+import { existingValues, keyColumns, type TypeCatalog } from '../postgres/catalog.ts';
 import {
   type AlteredTable,
   changeOf,
@@ -15,6 +15,7 @@ import {
   relationOf,
 } from './ddl.ts';
 import type { RelationMessage } from './pgoutput-messages.ts';
+import type { SchemaHistory } from './schema-history.ts';
 
 /** A table that changed its shape, at one point of the stream. */
 export interface TableChange {
@@ -33,6 +34,7 @@ export class RelationCache {
   readonly #types: TypeCatalog;
   readonly #publications: readonly string[];
   readonly #captured: CapturedTables | null;
+  readonly #history: SchemaHistory | null;
   readonly #log: Log;
   readonly #relations = new Map<number, Relation | null>();
   /** Of partitioned tables: who holds their rows, as far as the capture trigger has told. */
@@ -50,12 +52,13 @@ export class RelationCache {
     publications: readonly string[],
     captured: CapturedTables | null,
     log: Log,
-    partitions: Iterable<[number, readonly number[]]> = [],
+    history: SchemaHistory | null = null,
   ) {
     this.#catalog = catalog;
     this.#types = types;
     this.#publications = publications;
-    this.#partitions = new Map(partitions);
+    this.#history = history;
+    this.#partitions = new Map(history?.partitions());
     this.#captured = captured;
     this.#log = log;
   }
@@ -82,25 +85,44 @@ export class RelationCache {
    */
   async describe(message: RelationMessage): Promise<Relation | null> {
     const before = this.#relations.get(message.oid);
-    const target = this.#target(message);
+    const followed = this.#follows(message);
     await this.#types.resolve(message.columns.map((column) => column.typeOid));
     const columns = message.columns.map((column) => ({
       name: column.name,
       type: this.#types.type(column.typeOid),
       modifier: column.modifier,
     }));
-    const relation: Relation = {
+    const described: Relation = {
       oid: message.oid,
-      schema: (target ?? message).schema,
-      table: (target ?? message).table,
+      schema: message.schema,
+      table: message.table,
       replicaIdentity: message.replicaIdentity,
       columns,
       key: await this.#key(message),
     };
-    if (!target) return this.#leave(relation);
+    if (!followed) return this.#leave(described);
+    const relation = this.#named(described);
     if (before && sameDescription(before, relation)) return null;
-    this.#relations.set(message.oid, relation);
-    return relation;
+    const complete = { ...relation, columns: await this.#existing(relation, before) };
+    this.#relations.set(message.oid, complete);
+    return complete;
+  }
+
+  #named(relation: Relation): Relation {
+    return this.#captured?.named(relation) ?? relation;
+  }
+
+  /** The columns, new ones with what the table's rows hold in them; where the capture trigger has not told before. */
+  async #existing(relation: Relation, before: Relation | null | undefined): Promise<Relation['columns']> {
+    if (!this.#history) return relation.columns;
+    const known = before?.columns.map(({ name }) => name) ?? this.#history.columns(relation.oid);
+    const fresh = relation.columns.filter(({ name }) => !known?.includes(name));
+    if (fresh.length === 0) return relation.columns;
+    const found = await existingValues(this.#catalog, relation.oid, fresh);
+    return relation.columns.map((column) => {
+      const existing = found.get(column.name);
+      return existing === undefined ? column : { ...column, existing };
+    });
   }
 
   #leave(relation: Relation): null {
@@ -113,10 +135,9 @@ export class RelationCache {
     this.#version = captured.version;
     for (const [oid, relation] of this.#relations) if (relation && !captured.get(oid)) this.#leave(relation);
     for (const [oid, relation] of this.#spare) {
-      const target = captured.get(oid);
-      if (!target) continue;
+      if (!captured.get(oid)) continue;
       this.#spare.delete(oid);
-      this.#relations.set(oid, { ...relation, schema: target.schema, table: target.table });
+      this.#relations.set(oid, captured.named(relation));
     }
   }
 
@@ -133,22 +154,24 @@ export class RelationCache {
       return null;
     }
     const before = this.#relations.get(message.oid) ?? null;
-    const target = this.#target(message);
-    if (message.event === 'drop') return target ? this.#drop(message, target, before) : this.#dropPartition(message);
-    if (!target) return this.#spare.has(message.oid) ? this.#leave(await this.#described(message)) : null;
-    const relation = { ...(await this.#described(message)), ...target };
+    const from = this.#captured?.get(message.oid) ?? before;
+    const followed = this.#follows(message);
+    if (message.event === 'drop') return followed ? this.#drop(message) : this.#dropPartition(message);
+    if (!followed) return this.#spare.has(message.oid) ? this.#leave(await this.#described(message)) : null;
+    const relation = this.#named(await this.#described(message));
     const rows = this.#movedRows(message);
     if (before && !rows && sameDescription(before, relation) && sameNumbers(before, relation) && isQuiet(message))
       return null;
     this.#relations.set(message.oid, relation);
-    const change = changeOf(message, relation, movedFrom(target, before));
+    const change = changeOf(message, relation, movedFrom(relation, from));
     return { relation, change: rows ? { ...change, rewritten: 'unknown' } : change, partitions: message.partitions };
   }
 
-  #drop(message: DroppedTable, target: { schema: string; table: string }, before: Relation | null): TableChange {
+  #drop(message: DroppedTable): TableChange {
+    const relation = this.#relations.get(message.oid) ?? this.#named(shapeless(message.oid, message));
     this.#relations.delete(message.oid);
     this.#partitions.delete(message.oid);
-    return { relation: before ?? shapeless(message.oid, target), change: droppedChange(message), partitions: [] };
+    return { relation, change: droppedChange(message), partitions: [] };
   }
 
   /** Rows of a partitioned table went with one of its partitions, and the WAL names none of them. */
@@ -157,9 +180,9 @@ export class RelationCache {
       if (!partitions.includes(message.oid)) continue;
       const left = partitions.filter((partition) => partition !== message.oid);
       this.#partitions.set(oid, left);
-      const target = this.#target({ oid, schema: '', table: '' });
-      if (!target) return null;
-      const relation = this.#relations.get(oid) ?? shapeless(oid, target);
+      const captured = this.#captured?.get(oid);
+      if (!captured) return null;
+      const relation = this.#relations.get(oid) ?? this.#named(shapeless(oid, captured));
       return { relation, change: movedRowsChange(message), partitions: left };
     }
     return null;
@@ -190,28 +213,15 @@ export class RelationCache {
     return key.includes(-1) ? [] : key.sort((a, b) => a - b);
   }
 
-  /**
-   * A table that was renamed after its copy goes on under the name that its rows were copied to: under the new name a
-   * sink would start with a part of the rows.
-   */
-  #target(message: {
-    readonly oid: number;
-    readonly schema: string;
-    readonly table: string;
-  }): { schema: string; table: string } | null {
-    const name = { schema: message.schema, table: message.table };
-    if (!this.#captured) return name;
-    const captured = this.#captured.get(message.oid);
-    if (!captured) {
-      if (!this.#relations.has(message.oid)) this.#leftOut.set(message.oid, `${name.schema}.${name.table}`);
-      return null;
+  /** True for a table to let through. It goes on under the name that it has at this point of the stream. */
+  #follows({ oid, schema, table }: { readonly oid: number; readonly schema: string; readonly table: string }): boolean {
+    if (!this.#captured) return true;
+    if (this.#captured.get(oid)) {
+      this.#captured.rename(oid, schema, table);
+      return true;
     }
-    if (captured.schema !== name.schema || captured.table !== name.table)
-      this.#log.warn(
-        { table: `${captured.schema}.${captured.table}`, renamedTo: `${name.schema}.${name.table}` },
-        'table was renamed in the source; sinks keep it under its old name until `waltide run --recopy`',
-      );
-    return { schema: captured.schema, table: captured.table };
+    if (!this.#relations.has(oid)) this.#leftOut.set(oid, `${schema}.${table}`);
+    return false;
   }
 }
 

@@ -47,6 +47,11 @@ export class SchemaHistory {
     );
   }
 
+  /** Names of the table's columns as last told; null where nobody has. */
+  columns(oid: number): string[] | null {
+    return this.#last.get(oid)?.new?.columns.map(({ name }) => name) ?? null;
+  }
+
   /** pgoutput described a table: recorded where it is not what was recorded last. */
   async described(relation: Relation, at: Moment): Promise<void> {
     const last = this.#last.get(relation.oid);

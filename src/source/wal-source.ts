@@ -93,9 +93,12 @@ export class WalSource implements Source {
     let backoffMs = BACKOFF_FIRST_MS;
     while (!signal.aborted) {
       let catalog: pg.Client | null = null;
+      let recorder: pg.Client | null = null;
       try {
         catalog = await this.#connect(false);
-        const history = await SchemaHistory.load(catalog, this.#options.config.slot, this.#options.log);
+        // A standby takes no writes.
+        recorder = this.#options.config.primaryUrl ? await this.#connect(false, true) : catalog;
+        const history = await SchemaHistory.load(recorder, this.#options.config.slot, this.#options.log);
         const relations = this.#relations(catalog, history);
         const next: Assembler = new Assembler(relations, assembler?.handedOut ?? { commitLsn: this.#durable, seq: 0 });
         assembler = next;
@@ -120,6 +123,7 @@ export class WalSource implements Source {
         // After an abort the session stays, so that what is still draining can be acknowledged.
         if (!signal.aborted) await this.#hangUp();
         await catalog?.end().catch(() => {});
+        if (recorder !== catalog) await recorder?.end().catch(() => {});
       }
       if (!signal.aborted) await sleep(backoffMs, undefined, { signal }).catch(() => {});
       backoffMs = Math.min(backoffMs * 2, BACKOFF_MAX_MS);
@@ -133,13 +137,13 @@ export class WalSource implements Source {
       this.#options.publications,
       this.#options.captured,
       this.#options.log,
-      history.partitions(),
+      history,
     );
   }
 
-  #connect(replication: boolean): Promise<pg.Client> {
+  #connect(replication: boolean, primary = false): Promise<pg.Client> {
     const { config } = this.#options;
-    return connect(config.url, {
+    return connect((primary && config.primaryUrl) || config.url, {
       applicationName: `waltide ${config.slot}`,
       replication,
       timeoutMs: config.connectTimeoutMs,

@@ -40,7 +40,7 @@ it('tells every change of a table in words, once, however often the stream comes
     'alter table t alter b drop not null',
   ])
     await database.query(statement).catch(() => {});
-  await run('run', '--until-caught-up');
+  expect(await run('run', '--until-caught-up')).toMatchObject({ code: 0 });
   const expected = [
     'seen first, with id integer, a varchar(5), m public.mood',
     "added column note text default 'x'::text",

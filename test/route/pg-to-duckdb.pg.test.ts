@@ -91,7 +91,7 @@ describe('PostgreSQL → DuckDB, in-process', () => {
     expect(await rows('select a from keyless order by a')).toEqual([[1], [2], [2]]);
   });
 
-  it('adds a column that a table gains', async () => {
+  it('adds a column that a table gains, with the default for rows that were there', async () => {
     await database.query('create table t (id int primary key); insert into t values (1)');
     await catchUp(config);
     await database.query(
@@ -99,8 +99,8 @@ describe('PostgreSQL → DuckDB, in-process', () => {
     );
     await catchUp(config);
     expect(await rows('select id, extra::varchar, more from t order by id')).toEqual([
-      [1, null, null],
-      [2, '1.50', null],
+      [1, null, 'x'],
+      [2, '1.50', 'x'],
       [3, null, 'x'],
     ]);
   });

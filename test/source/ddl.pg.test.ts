@@ -120,7 +120,13 @@ describe('the capture trigger', () => {
       'alter schema s rename to s2',
       'drop schema s2 cascade',
     );
-    expect(told.map(({ change }) => change.command)).toEqual(['ALTER TABLE', 'DROP SCHEMA']);
+    expect(told.map(({ change }) => change.command)).toEqual([
+      'ALTER TABLE',
+      'ALTER TABLE',
+      'ALTER SCHEMA',
+      'DROP SCHEMA',
+    ]);
+    expect(told.map(({ table }) => table)).toEqual(['s.odd ".ü', 's.plain', 's2.plain', 's2.plain']);
     expect(told.at(-1)!.change.kind).toBe('dropped');
   });
 

@@ -118,14 +118,15 @@ function retype(
 export function alterationsByName(columns: readonly SinkColumn[], relation: Relation): Alterations {
   const after = evolve(columns, relation);
   const steps: Alteration[] = [{ does: 'evolve', before: columns, after }];
+  const gone = columns.some((column, i) => column.live && !after[i]!.live);
   for (const { name, existing } of relation.columns) {
     if (existing === undefined) continue;
     const index = after.findIndex((column) => column.live && column.name === name);
     const old = columns[index];
     if (old?.live && old.generation === after[index]!.generation) continue;
-    if (existing === 'unknown') {
+    if (gone) throw lost(relation, `column "${name}" may be one that had another name`);
+    if (existing === 'unknown')
       throw lost(relation, `only the source knows what its rows hold in the new column "${name}"`);
-    }
     if (existing.text !== null) steps.push({ does: 'fill', column: after[index]!, text: existing.text });
   }
   return { after, steps };

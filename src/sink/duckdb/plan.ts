@@ -47,6 +47,11 @@ export class Building {
   }
 }
 
+/** True for a table that was dropped: the source has another of its name. */
+function isAnother(shape: TableShape | null, { oid }: Relation): boolean {
+  return shape !== null && shape.relation.oid !== 0 && oid !== 0 && shape.relation.oid !== oid;
+}
+
 /**
  * What the events of one source table do to its tables in the file. Changes go to the live table and to the shadow that
  * a snapshot is filling; rows of the snapshot go to the shadow alone; at its end the shadow is the live table. Pure.
@@ -65,7 +70,8 @@ export class TablePlan {
     this.before = before ?? { schema, table, live: null, stopped: null, shadow: null };
     const { live, shadow, stopped } = this.before;
     this.stopped = stopped;
-    this.live = live && stopped === null ? new Building(live, 'live', null, 'exact') : null;
+    const replaced = shadow?.relation.oid === relation.oid && isAnother(live, relation);
+    this.live = live && stopped === null && !replaced ? new Building(live, 'live', null, 'exact') : null;
     this.shadow = shadow && new Building(shadow, 'shadow', shadow.snapshot, 'partial');
   }
 
@@ -76,6 +82,7 @@ export class TablePlan {
     else if (event.op === 't') {
       this.shadow = new Building(null, null, snapshot.id, 'partial');
       this.shadow.shape(event.relation!);
+      if (isAnother(this.live?.from ?? null, event.relation!)) this.live = null;
     } else if (this.shadow?.snapshot === snapshot.id) this.shadow.add(event);
     else this.leftOut++;
   }

@@ -10,8 +10,12 @@ const BROKER_RECORD_BYTES = 1_048_576;
 const BATCH_OVERHEAD_BYTES = 12;
 
 /** The topic of a table: `<prefix>.<schema>.<table>`, with "_" for whatever Kafka allows in no name. */
-export function tableTopic(prefix: string, relation: { readonly schema: string; readonly table: string }): string {
-  const name = `${prefix}.${sanitize(relation.schema)}.${sanitize(relation.table)}`;
+export function tableTopic(
+  prefix: string,
+  relation: { readonly schema: string; readonly table: string; readonly home?: Relation['home'] },
+): string {
+  const { schema, table } = relation.home ?? relation;
+  const name = `${prefix}.${sanitize(schema)}.${sanitize(table)}`;
   if (name.length <= NAME_LENGTH_MAX) return name;
   throw new WaltideError(
     'CONFIG_INVALID',
@@ -76,7 +80,9 @@ export class TopicOwners {
 
   /** Throws TABLES where `topic` already carries another table. */
   claim(topic: string, relation: Relation): void {
-    const owner = JSON.stringify([relation.schema, relation.table]);
+    // A renamed table keeps its topic, though another may have its name by now.
+    const { schema: ownSchema, table: ownTable } = relation.home ?? relation;
+    const owner = JSON.stringify([ownSchema, ownTable]);
     const other = this.#owners.get(topic);
     if (other !== undefined && other !== owner) {
       const [schema, table] = JSON.parse(other) as [string, string];
