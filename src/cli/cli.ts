@@ -11,6 +11,7 @@ import { runCommand } from './commands/run.ts';
 import { schemaCommand } from './commands/schema.ts';
 import { setupCommand } from './commands/setup.ts';
 import { slotCommand } from './commands/slot.ts';
+import { snapshotCommand } from './commands/snapshot.ts';
 import { statusCommand } from './commands/status.ts';
 import { tailCommand } from './commands/tail.ts';
 import type { CliContext } from './context.ts';
@@ -62,6 +63,7 @@ export function createProgram(context: CliContext): Command {
     queryCommand(context),
     replayCommand(context),
     slotCommand(context),
+    snapshotCommand(context),
     publicationCommand(context),
     schemaCommand(context),
     configCommand(),

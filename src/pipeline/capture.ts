@@ -64,6 +64,7 @@ export class Capture {
   #staleSlot = false;
   /** What was captured when the last process ended; null for a new slot. */
   #recorded: readonly CapturedTable[] | null = null;
+  #beganAt: Lsn | null = null;
   readonly #control: ControlSession;
   readonly #tables: TableKeeper;
   #snapshots: SnapshotManager | null = null;
@@ -127,6 +128,23 @@ export class Capture {
     return this.#tables.captured.values().every(({ filled, leftLsn }) => filled || leftLsn !== null);
   }
 
+  /** Where the slot began, while its first copy is not finished; else null. */
+  get beganAt(): Lsn | null {
+    return this.#beganAt;
+  }
+
+  /** The first copy begins anew, with a new slot: a sink stands where an older slot left it, so it has nothing of this one. */
+  startOver(): void {
+    this.#options.log.warn(
+      { slot: this.#slot?.name },
+      'the first copy had not come far: it begins again, with a new slot',
+    );
+    this.#slot = null;
+    this.#beganAt = null;
+    this.#staleSlot = true;
+    this.#tables.empty();
+  }
+
   /** What is captured, and which snapshots it still needs. */
   get tables(): TableKeeper {
     return this.#tables;
@@ -183,7 +201,9 @@ export class Capture {
       );
     if (!slot) return null;
     await waitUntilReleased(client, name, config.source.slotWaitMs, log, signal);
-    if (!recopy) {
+    // It died before anything could be copied from this slot.
+    const unused = record?.state === 'copying' && record.consistentPoint === null;
+    if (!recopy && !unused) {
       checkSlot(slot, this.#identity!.database);
       await alterFailover(slot, config.source.failover, () => this.#replication(), log);
       if (record!.state === 'copying')
@@ -192,6 +212,7 @@ export class Capture {
           'the first copy was not finished: what is missing is filled while changes are streamed',
         );
       this.#recorded = record!.tables;
+      this.#beganAt = record!.state === 'copying' ? record!.consistentPoint : null;
       return (await readSlot(client, name)) ?? null;
     }
     this.#staleSlot = true;

@@ -93,6 +93,11 @@ export class TableKeeper {
     await this.#request(client);
   }
 
+  /** No table has been filled yet: all of them are about to be. */
+  empty(): void {
+    for (const table of this.captured.values()) this.captured.put({ ...table, filled: false });
+  }
+
   /** A snapshot of the table for these sinks, as soon as no other one is under way. */
   ask(oid: number, sinks: readonly string[] | null, reason: string, replaces = false): void {
     if (this.#lacks.some((lack) => lack.oid === oid && (lack.sinks === null || lack.sinks.join() === sinks?.join())))

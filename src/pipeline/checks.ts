@@ -25,8 +25,15 @@ export function checkRole(config: Config, role: Role, ownSinks: number): void {
     );
 }
 
+/** Rows of the first copy stand 1 before the slot's beginning. */
+function standsBefore({ offsets }: SinkState, beganAt: Lsn): boolean {
+  return offsets[0] !== undefined && offsets[0].position.commitLsn + 1n < beganAt;
+}
+
 /** In-process the slot is the only log there is, so each sink must stand within what it still holds. */
 export function checkSinks(capture: Capture, sinks: readonly { sink: Sink; state: SinkState }[], log: Log): void {
+  const { beganAt } = capture;
+  if (beganAt !== null && sinks.some(({ state }) => standsBefore(state, beganAt))) capture.startOver();
   const slot = capture.confirmed;
   const { flushed, inserted } = capture.wal;
   if (!slot) {

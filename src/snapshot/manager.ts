@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { messageOf, WaltideError } from '../errors.ts';
+import { failpoint } from '../failpoint.ts';
 import {
   endSnapshot,
   listSnapshots,
@@ -129,6 +129,7 @@ export class SnapshotManager {
       if (!(await run.run(signal))) return;
       this.#context.onProgress(run.progress('completed'));
     }
+    failpoint('before-snapshot-end');
     await this.#onCompleted(record);
     await this.#close(record, 'completed');
     log.info({ table, snapshot: record.id }, 'snapshot completed');
@@ -205,9 +206,17 @@ export class SnapshotManager {
   }
 
   async #pause(signal: AbortSignal): Promise<void> {
-    const woken = new AbortController();
-    this.#wake = () => woken.abort();
-    await sleep(POLL_MS, undefined, { signal: AbortSignal.any([signal, woken.signal]) }).catch(() => {});
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(done, POLL_MS);
+      function done(): void {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', done);
+        resolve();
+      }
+      this.#wake = done;
+      signal.addEventListener('abort', done, { once: true });
+      if (signal.aborted) done();
+    });
     this.#wake = null;
   }
 }

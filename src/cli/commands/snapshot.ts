@@ -1,0 +1,337 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command } from 'commander';
+import type pg from 'pg';
+import { toJson } from '../../api/json.ts';
+import type { Config } from '../../config/schema.ts';
+import { WaltideError } from '../../errors.ts';
+import type { CapturedTable } from '../../postgres/captured.ts';
+import { connect } from '../../postgres/connection.ts';
+import { migrate, readSlotRecord } from '../../postgres/control.ts';
+import { matchesPattern } from '../../postgres/publication.ts';
+import {
+  listSnapshots,
+  requestSnapshot,
+  type SnapshotRecord,
+  type SnapshotWish,
+  wishSnapshot,
+} from '../../postgres/snapshots.ts';
+import { checkWhere, describeTable } from '../../snapshot/table-shape.ts';
+import { positiveInteger } from '../arguments.ts';
+import { type CliContext, EXIT } from '../context.ts';
+import { formatBytes, formatCount, formatDuration, formatTable, printable } from '../output.ts';
+import { SnapshotReporter } from '../snapshot-progress.ts';
+
+const WAIT_POLL_MS = 300;
+/** How many that have ended `list` shows. */
+const ENDED_MAX = 20;
+
+interface StartOptions {
+  readonly sink?: string[];
+  readonly where?: string;
+  readonly rowsPerSecondMax?: number;
+  readonly wait?: boolean;
+}
+
+/** `waltide snapshot start | pause | resume | cancel | list`. */
+export function snapshotCommand(context: CliContext): Command {
+  const parent = new Command('snapshot')
+    .description(
+      'Read tables again while changes are streamed: to fill a sink, to bring a table back, to replace its rows.',
+    )
+    .addHelpText(
+      'after',
+      `
+A snapshot is asked for in the source's schema "waltide"; the process that captures (\`waltide run\`) takes it up, and
+goes on with it after a crash. Readers see the old rows until all new ones are there.
+
+Examples:
+  waltide snapshot start public.orders --wait
+  waltide snapshot start orders --sink second --rows-per-second-max 5000
+  waltide snapshot start orders --where "created_at > '2026-01-01'"   refreshes these rows in place
+  waltide snapshot list`,
+    );
+  parent.addCommand(startCommand(context));
+  parent.addCommand(wishCommand(context, 'pause', 'Pause snapshots; the stream and other tables go on.'));
+  parent.addCommand(wishCommand(context, 'resume', 'Go on with paused snapshots where they were.'));
+  parent.addCommand(wishCommand(context, 'cancel', 'End snapshots; sinks keep the rows that they had before.'));
+  return parent.addCommand(listCommand(context));
+}
+
+function startCommand(context: CliContext): Command {
+  return new Command('start')
+    .description('Ask for snapshots of tables.')
+    .argument('<tables...>', 'schema.table or patterns, as in source.tables; schema public may be left out')
+    .option('--sink <name...>', 'only for these sinks')
+    .option('--where <sql>', 'refresh the rows that meet this condition in place, instead of replacing the table')
+    .option('--rows-per-second-max <n>', 'read no faster than this', positiveInteger)
+    .option('--wait', 'stay until they have ended, and show how far they are')
+    .action(async (patterns: string[], options: StartOptions, command: Command) => {
+      const { config, json } = await context.load(command);
+      checkSinks(config, options.sink);
+      await withClient(config, async (client) => {
+        await migrate(client);
+        const tables = await choose(client, config, patterns);
+        for (const table of tables) await check(client, config, table, options.where);
+        const ids = await ask(client, config, tables, options);
+        if (options.wait) return await wait(context, client, config, ids, json);
+        if (json) context.print(toJson({ ok: true, snapshots: await recordsOf(client, config, ids) }, 2));
+        else
+          for (const [i, table] of tables.entries())
+            context.print(`snapshot ${ids[i]} of ${nameOf(table)} is asked for`);
+        await noteIdle(context, client, config);
+      });
+    });
+}
+
+function wishCommand(context: CliContext, wish: SnapshotWish, description: string): Command {
+  return new Command(wish)
+    .description(description)
+    .argument('<tables...>', 'schema.table or patterns')
+    .action(async (patterns: string[], _options: unknown, command: Command) => {
+      const { config, json } = await context.load(command);
+      await withClient(config, async (client) => {
+        const records = await listSnapshots(client, config.source.slot, true);
+        const changed: SnapshotRecord[] = [];
+        for (const pattern of patterns) {
+          const found = records.filter((record) => matches(pattern, record));
+          if (found.length === 0) throw nothingTo(wish, pattern, records);
+          for (const record of found) {
+            if (!(await wishSnapshot(client, record.id, wish)))
+              throw new WaltideError(
+                'USAGE',
+                `the snapshot of ${nameOf(record)} is ${record.state}: it cannot ${wish}`,
+                'See `waltide snapshot list`.',
+              );
+            changed.push(record);
+          }
+        }
+        const done = { pause: 'paused', resume: 'resumed', cancel: 'cancelled' }[wish];
+        if (json)
+          context.print(
+            toJson(
+              {
+                ok: true,
+                snapshots: await recordsOf(
+                  client,
+                  config,
+                  changed.map(({ id }) => id),
+                ),
+              },
+              2,
+            ),
+          );
+        else for (const record of changed) context.print(`snapshot ${record.id} of ${nameOf(record)} is ${done}`);
+      });
+    });
+}
+
+function listCommand(context: CliContext): Command {
+  return new Command('list')
+    .description('Snapshots under way, and the last that have ended.')
+    .action(async (_options: unknown, command: Command) => {
+      const { config, json } = await context.load(command);
+      const all = await withClient(config, (client) => listSnapshots(client, config.source.slot, false));
+      const active = all.filter(({ finishedAt }) => finishedAt === null);
+      const records = [...active, ...all.filter(({ finishedAt }) => finishedAt !== null).slice(0, ENDED_MAX)];
+      if (json) return context.print(toJson(records, 2));
+      if (records.length === 0) return context.print('no snapshots yet, apart from the first copy');
+      const titles = ['table', 'state', 'rows', 'bytes', 'started', 'took', 'sinks', 'why', 'error'];
+      context.print(
+        formatTable(
+          titles.map((title) => ({ title, align: title === 'rows' || title === 'bytes' ? 'right' : 'left' })),
+          records.map(cells),
+        ),
+      );
+    });
+}
+
+function cells(record: SnapshotRecord): string[] {
+  const { state, rows, estimatedRows, bytes, startedAt, updatedAt, finishedAt, sinks, where, reason, error } = record;
+  const share = finishedAt === null && estimatedRows > rows ? ` (${Math.floor((rows / estimatedRows) * 100)} %)` : '';
+  const seconds = startedAt ? ((finishedAt ?? updatedAt).getTime() - startedAt.getTime()) / 1000 : null;
+  return [
+    nameOf(record),
+    state,
+    `${formatCount(rows)}${share}`,
+    formatBytes(bytes),
+    startedAt?.toISOString().slice(0, 19) ?? '',
+    seconds === null ? '' : formatDuration(seconds),
+    sinks?.join(', ') ?? 'all',
+    where === null ? reason : `${reason}: ${where}`,
+    error ?? '',
+  ];
+}
+
+const nameOf = (table: { readonly schema: string; readonly table: string }): string =>
+  printable(`${table.schema}.${table.table}`);
+
+function matches(pattern: string, { schema, table }: { readonly schema: string; readonly table: string }): boolean {
+  return matchesPattern(pattern.includes('.') ? pattern : `public.${pattern}`, schema, table);
+}
+
+function checkSinks(config: Config, sinks: readonly string[] = []): void {
+  const known = config.sinks.map(({ name }) => name);
+  const unknown = sinks.find((sink) => !known.includes(sink));
+  if (unknown !== undefined)
+    throw new WaltideError(
+      'USAGE',
+      `there is no sink "${unknown}"`,
+      `Sinks of the configuration: ${known.join(', ') || 'none'}.`,
+    );
+}
+
+/** Tables that are captured, and so can be read again. */
+async function choose(client: pg.Client, config: Config, patterns: readonly string[]): Promise<CapturedTable[]> {
+  const record = await readSlotRecord(client, config.source.slot);
+  if (!record)
+    throw new WaltideError(
+      'SLOT_MISSING',
+      `slot "${config.source.slot}" has not been made yet, so nothing is captured`,
+      'Run `waltide run` or `waltide setup`: the first copy reads every table.',
+    );
+  const captured = record.tables.filter(({ leftLsn }) => leftLsn === null);
+  const chosen = new Map<number, CapturedTable>();
+  for (const pattern of patterns) {
+    const found = captured.filter((table) => matches(pattern, table));
+    if (found.length === 0) throw await notCaptured(client, pattern, captured);
+    for (const table of found) chosen.set(table.oid, table);
+  }
+  return [...chosen.values()];
+}
+
+async function notCaptured(
+  client: pg.Client,
+  pattern: string,
+  captured: readonly CapturedTable[],
+): Promise<WaltideError> {
+  const full = pattern.includes('.') ? pattern : `public.${pattern}`;
+  const { rows } = await client.query<{ schema: string; table: string }>(
+    `SELECT nspname AS schema, relname AS table FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'p')`,
+  );
+  const exists = rows.some(({ schema, table }) => matchesPattern(full, schema, table));
+  return new WaltideError(
+    'TABLES',
+    exists ? `table ${full} is not captured` : `table ${full} does not exist`,
+    exists
+      ? 'Let source.tables name it, and see with `waltide publication show` why it may be left out; a running process takes it in by itself.'
+      : `Captured are: ${captured.map(nameOf).slice(0, 20).join(', ') || 'none'}.`,
+  );
+}
+
+/** What would make it fail later is said now. */
+async function check(
+  client: pg.Client,
+  config: Config,
+  table: CapturedTable,
+  where: string | undefined,
+): Promise<void> {
+  const { publication } = config.source;
+  const shape = await describeTable(client, [publication, `${publication}_inserts`], table);
+  if (where === undefined) return;
+  if (shape.key.length === 0)
+    throw new WaltideError(
+      'USAGE',
+      `table ${nameOf(table)} has no key, so a part of its rows cannot be refreshed`,
+      'Start it without --where: the whole table is read.',
+    );
+  await checkWhere(client, shape, where);
+}
+
+async function ask(
+  client: pg.Client,
+  config: Config,
+  tables: readonly CapturedTable[],
+  options: StartOptions,
+): Promise<string[]> {
+  const { slot } = config.source;
+  const active = await listSnapshots(client, slot, true);
+  const busy = tables.find((table) => active.some(({ tableOid }) => tableOid === table.oid));
+  const already = (table: CapturedTable): WaltideError =>
+    new WaltideError(
+      'USAGE',
+      `a snapshot of ${nameOf(table)} is under way already`,
+      'See `waltide snapshot list`; `waltide snapshot cancel` ends it.',
+    );
+  if (busy) throw already(busy);
+  const ids: string[] = [];
+  for (const table of tables) {
+    const { where = null, sink: sinks = null, rowsPerSecondMax = null } = options;
+    const kind = where === null ? 'incremental' : 'partial';
+    const id = await requestSnapshot(client, {
+      slot,
+      table,
+      kind,
+      sinks,
+      where,
+      rowsPerSecondMax,
+      reason: 'asked for by hand',
+    });
+    if (id === null) throw already(table);
+    ids.push(id);
+  }
+  return ids;
+}
+
+async function recordsOf(client: pg.Client, config: Config, ids: readonly string[]): Promise<SnapshotRecord[]> {
+  return (await listSnapshots(client, config.source.slot, false)).filter(({ id }) => ids.includes(id));
+}
+
+/** Nobody would take it up: say so, rather than let someone wait. */
+async function noteIdle(context: CliContext, client: pg.Client, config: Config): Promise<void> {
+  const { rows } = await client.query('SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1 AND active', [
+    config.source.slot,
+  ]);
+  if (rows.length === 0) context.note('No process is capturing now; it begins with the next `waltide run`.');
+}
+
+async function wait(
+  context: CliContext,
+  client: pg.Client,
+  config: Config,
+  ids: readonly string[],
+  json: boolean,
+): Promise<void> {
+  context.drains = true;
+  await noteIdle(context, client, config);
+  const reporter = new SnapshotReporter(context.io.stderr);
+  for (;;) {
+    const records = await recordsOf(client, config, ids);
+    for (const record of records) reporter.note(record);
+    if (records.every(({ finishedAt }) => finishedAt !== null)) {
+      reporter.end();
+      if (json)
+        context.print(toJson({ ok: records.every(({ state }) => state === 'completed'), snapshots: records }, 2));
+      else
+        for (const { schema, table, state, rows, error } of records)
+          context.print(
+            `${nameOf({ schema, table })}: ${state}, ${formatCount(rows)} rows${error ? `: ${error}` : ''}`,
+          );
+      if (records.some(({ state }) => state !== 'completed')) context.exitCode = EXIT.failed;
+      return;
+    }
+    await sleep(WAIT_POLL_MS, undefined, { signal: context.signal }).catch(() => {});
+    if (context.signal.aborted) {
+      reporter.end();
+      context.note('They go on; `waltide snapshot list` shows how far they are.');
+      context.exitCode = context.interruptedCode;
+      return;
+    }
+  }
+}
+
+function nothingTo(wish: SnapshotWish, pattern: string, active: readonly SnapshotRecord[]): WaltideError {
+  const names = active.map(nameOf).join(', ') || 'none';
+  return new WaltideError('USAGE', `there is no snapshot of ${pattern} to ${wish}`, `Snapshots under way: ${names}.`);
+}
+
+async function withClient<T>({ source }: Config, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = await connect(source.url, {
+    applicationName: `waltide ${source.slot} snapshot`,
+    timeoutMs: source.connectTimeoutMs,
+  });
+  try {
+    return await work(client);
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
