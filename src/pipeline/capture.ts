@@ -1,11 +1,9 @@
 import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
-import type { Batch } from '../event/batch.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
 import type { Relation } from '../event/relation.ts';
-import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTable } from '../postgres/captured.ts';
 import { connect } from '../postgres/connection.ts';
@@ -31,10 +29,9 @@ import { Weave } from '../snapshot/weave.ts';
 import { Heartbeat } from '../source/heartbeat.ts';
 import { WalSource } from '../source/wal-source.ts';
 import type { Transport } from '../transport/transport.ts';
-import { Acknowledger } from './acknowledger.ts';
 import { TableKeeper } from './captured-tables.ts';
 import { firstCopy } from './first-copy.ts';
-import { LagClock } from './lag.ts';
+import { Publisher } from './publisher.ts';
 import { RetainWindow } from './retain.ts';
 
 /** How long a connection that was ended may keep a slot that is given up. */
@@ -51,8 +48,7 @@ export interface CaptureOptions {
 /** Everything from the slot to the transport: set-up, first copy, streaming, acknowledging. */
 export class Capture {
   readonly #options: CaptureOptions;
-  readonly lag = new LagClock();
-  readonly #acknowledger = new Acknowledger();
+  readonly #publisher: Publisher;
   readonly retain: RetainWindow;
   /** How far slot and sinks were when the last run ended, or nearly. */
   marks: Marks = new Map();
@@ -69,9 +65,6 @@ export class Capture {
   readonly #tables: TableKeeper;
   #snapshots: SnapshotManager | null = null;
   #source: WalSource | null = null;
-  #failure: unknown = null;
-  events = 0;
-  bytes = 0;
   /** Sinks want everything that committed from here on; 0 = from where the slot is. */
   needFrom: Lsn = 0n;
   /** Where WAL ended when this capture began; `inserted` is what "caught up" means. */
@@ -82,6 +75,9 @@ export class Capture {
     const { retain } = options.config.source;
     this.retain = new RetainWindow(
       retain ? { bytes: retain.bytes, ms: retain.hours === undefined ? null : retain.hours * 3_600_000 } : null,
+    );
+    this.#publisher = new Publisher(options.config, options.transport, this.retain, (lsn, durable) =>
+      this.#source?.acknowledge(lsn, durable),
     );
     const { config, log } = options;
     this.#control = new ControlSession(() => this.#connect(), log);
@@ -100,9 +96,14 @@ export class Capture {
     return this.#identity;
   }
 
+  /** When what was committed, and how much was published. */
+  get published(): Pick<Publisher, 'lag' | 'events' | 'bytes'> {
+    return this.#publisher;
+  }
+
   /** Everything before this LSN is durable downstream. The slot is acknowledged up to here, or less under `source.retain`. */
   get durableLsn(): Lsn {
-    return this.#acknowledger.lsn;
+    return this.#publisher.durableLsn;
   }
 
   get source(): WalSource | null {
@@ -232,13 +233,12 @@ export class Capture {
         dropSlot: this.#staleSlot,
         onProgress: onCopyProgress,
         publish: async (batch, durable) => {
-          this.#publish(batch, null, durable);
-          await this.#room(signal);
-          this.#throwFailure();
+          this.#publisher.publish(batch, null, durable);
+          await this.#publisher.room(signal);
         },
         durable: async () => {
-          await this.#until(() => this.#acknowledger.outstanding === 0, signal);
-          this.#throwFailure();
+          await this.#publisher.drained(signal);
+          this.#publisher.throwFailure();
         },
       },
       signal,
@@ -272,11 +272,10 @@ export class Capture {
     try {
       for await (const { batch, hold, durable } of weave.weave(this.#source.stream(signal))) {
         // Publishing goes on while the next batch is read: only the budget makes the source wait.
-        this.#publish(batch, hold, durable);
-        await this.#room(signal);
-        this.#throwFailure();
+        this.#publisher.publish(batch, hold, durable);
+        await this.#publisher.room(signal);
       }
-      this.#throwFailure();
+      this.#publisher.throwFailure();
     } finally {
       stop.abort();
       await Promise.all(beside);
@@ -309,62 +308,9 @@ export class Capture {
     return durable < this.needFrom ? durable : this.needFrom;
   }
 
-  /** `hold`: it is not acknowledged before that, however durable it is. `told`: told once it is durable. */
-  #publish(batch: Batch, hold: Promise<unknown> | null, told: (() => void) | null): void {
-    const last = batch.events.at(-1);
-    this.events += batch.events.length;
-    this.bytes += batch.bytes;
-    const commitTimeMs =
-      last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();
-    if (batch.commitEndLsn !== null) {
-      this.lag.note(batch.commitEndLsn, commitTimeMs);
-      this.retain.note(batch.commitEndLsn, commitTimeMs);
-    }
-    const durable = this.#acknowledger.track(batch.commitEndLsn);
-    this.#options.transport
-      .publish(batch)
-      .then(() => {
-        told?.();
-        return hold;
-      })
-      .then(() => {
-        failpoint('before-acknowledge');
-        const lsn = durable();
-        this.#source?.acknowledge(this.retain.release(lsn, Date.now()), lsn);
-      })
-      .catch((error: unknown) => (this.#failure ??= error))
-      .finally(() => this.#wake?.());
-  }
-
-  #throwFailure(): void {
-    if (this.#failure !== null) throw this.#failure;
-  }
-
-  #wake: (() => void) | null = null;
-
-  /** The backpressure: waits while more is in flight than the budget allows. */
-  #room(signal: AbortSignal): Promise<void> {
-    const { transport, config } = this.#options;
-    return this.#until(() => transport.bytesInFlight <= config.transport.inFlightBytesMax, signal);
-  }
-
-  /** Waits for a condition that only publishing changes; returns early on failure and abort. */
-  async #until(condition: () => boolean, signal: AbortSignal): Promise<void> {
-    while (!condition() && this.#failure === null && !signal.aborted) {
-      await new Promise<void>((resolve) => {
-        const wake = (): void => {
-          signal.removeEventListener('abort', wake);
-          resolve();
-        };
-        this.#wake = wake;
-        signal.addEventListener('abort', wake, { once: true });
-      });
-    }
-  }
-
   /** Resolves when everything published is durable, or when `signal` aborts. */
   drain(signal: AbortSignal): Promise<void> {
-    return this.#until(() => this.#acknowledger.outstanding === 0, signal);
+    return this.#publisher.drained(signal);
   }
 
   /**

@@ -90,9 +90,9 @@ export class StatusReporter {
       lagBytes: distance(status?.serverLsn ?? 0n, durable > acknowledged ? durable : acknowledged),
       heldBytes: distance(durable, acknowledged),
       budget,
-      events: capture.events,
-      eventsPerSecond: this.#rate('source', capture.events, now),
-      bytes: capture.bytes,
+      events: capture.published.events,
+      eventsPerSecond: this.#rate('source', capture.published.events, now),
+      bytes: capture.published.bytes,
       reconnects: status?.reconnects ?? 0,
       protocol: status?.protocol ?? null,
       lastMessageAt: status?.lastMessageAt ? new Date(status.lastMessageAt).toISOString() : null,
@@ -124,7 +124,7 @@ export class StatusReporter {
 
   /** Heartbeats keep it true when idle: a source that has fallen silent grows old, whatever the last sample says. */
   #lagSeconds(capture: Capture, applied: Lsn, now: number): number {
-    const known = capture.lag.lagSeconds(applied, now);
+    const known = capture.published.lag.lagSeconds(applied, now);
     const last = capture.source?.status.lastMessageAt ?? 0;
     const silent = last === 0 ? 0 : (now - last) / 1000;
     const expected = Math.max(this.#config.source.heartbeatIntervalMs * 2, 30_000) / 1000;

@@ -65,6 +65,10 @@ function startCommand(context: CliContext): Command {
     .option('--where <sql>', 'refresh the rows that meet this condition in place, instead of replacing the table')
     .option('--rows-per-second-max <n>', 'read no faster than this', positiveInteger)
     .option('--wait', 'stay until they have ended, and show how far they are')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  waltide snapshot start orders --wait\n  waltide snapshot start "sales.*" --sink second',
+    )
     .action(async (patterns: string[], options: StartOptions, command: Command) => {
       const { config, json } = await context.load(command);
       checkSinks(config, options.sink);
@@ -87,6 +91,7 @@ function wishCommand(context: CliContext, wish: SnapshotWish, description: strin
   return new Command(wish)
     .description(description)
     .argument('<tables...>', 'schema.table or patterns')
+    .addHelpText('after', `\nExamples:\n  waltide snapshot ${wish} orders\n  waltide snapshot ${wish} "*.*"`)
     .action(async (patterns: string[], _options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
       await withClient(config, async (client) => {
@@ -128,6 +133,7 @@ function wishCommand(context: CliContext, wish: SnapshotWish, description: strin
 function listCommand(context: CliContext): Command {
   return new Command('list')
     .description('Snapshots under way, and the last that have ended.')
+    .addHelpText('after', '\nExamples:\n  waltide snapshot list\n  waltide snapshot list --json')
     .action(async (_options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
       const all = await withClient(config, (client) => listSnapshots(client, config.source.slot, false));

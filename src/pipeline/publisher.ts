@@ -1,0 +1,98 @@
+import type { Config } from '../config/schema.ts';
+import type { Batch } from '../event/batch.ts';
+import type { Lsn } from '../event/lsn.ts';
+import { failpoint } from '../failpoint.ts';
+import type { Transport } from '../transport/transport.ts';
+import { Acknowledger } from './acknowledger.ts';
+import { LagClock } from './lag.ts';
+import type { RetainWindow } from './retain.ts';
+
+/** Hands batches to the transport, keeps them within the budget, and acknowledges what is durable. */
+export class Publisher {
+  readonly #transport: Transport;
+  readonly #inFlightBytesMax: number;
+  readonly #retain: RetainWindow;
+  readonly #acknowledge: (lsn: Lsn, durable: Lsn) => void;
+  readonly #acknowledger = new Acknowledger();
+  readonly #waiting = new Set<() => void>();
+  #failure: unknown = null;
+  readonly lag = new LagClock();
+  events = 0;
+  bytes = 0;
+
+  constructor(
+    config: Config,
+    transport: Transport,
+    retain: RetainWindow,
+    acknowledge: (lsn: Lsn, durable: Lsn) => void,
+  ) {
+    this.#transport = transport;
+    this.#inFlightBytesMax = config.transport.inFlightBytesMax;
+    this.#retain = retain;
+    this.#acknowledge = acknowledge;
+  }
+
+  /** Everything before this LSN is durable downstream. */
+  get durableLsn(): Lsn {
+    return this.#acknowledger.lsn;
+  }
+
+  /** `hold`: the batch is not acknowledged before that, however durable it is. `told`: called once it is durable. */
+  publish(batch: Batch, hold: Promise<unknown> | null, told: (() => void) | null): void {
+    const last = batch.events.at(-1);
+    this.events += batch.events.length;
+    this.bytes += batch.bytes;
+    const commitTimeMs =
+      last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();
+    if (batch.commitEndLsn !== null) {
+      this.lag.note(batch.commitEndLsn, commitTimeMs);
+      this.#retain.note(batch.commitEndLsn, commitTimeMs);
+    }
+    const durable = this.#acknowledger.track(batch.commitEndLsn);
+    this.#transport
+      .publish(batch)
+      .then(() => {
+        told?.();
+        return hold;
+      })
+      .then(() => {
+        failpoint('before-acknowledge');
+        const lsn = durable();
+        this.#acknowledge(this.#retain.release(lsn, Date.now()), lsn);
+      })
+      .catch((error: unknown) => (this.#failure ??= error))
+      .finally(() => {
+        for (const wake of [...this.#waiting]) wake();
+      });
+  }
+
+  /** The backpressure: waits while more is in flight than the budget allows. Rejects where publishing has failed. */
+  async room(signal: AbortSignal): Promise<void> {
+    await this.#until(() => this.#transport.bytesInFlight <= this.#inFlightBytesMax, signal);
+    this.throwFailure();
+  }
+
+  /** Resolves when everything published is durable, when publishing fails, or when `signal` aborts. */
+  drained(signal: AbortSignal): Promise<void> {
+    return this.#until(() => this.#acknowledger.outstanding === 0, signal);
+  }
+
+  throwFailure(): void {
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  /** Waits for a condition that only publishing changes; returns early on failure and abort. */
+  async #until(condition: () => boolean, signal: AbortSignal): Promise<void> {
+    while (!condition() && this.#failure === null && !signal.aborted) {
+      await new Promise<void>((resolve) => {
+        const wake = (): void => {
+          signal.removeEventListener('abort', wake);
+          this.#waiting.delete(wake);
+          resolve();
+        };
+        this.#waiting.add(wake);
+        signal.addEventListener('abort', wake, { once: true });
+      });
+    }
+  }
+}
