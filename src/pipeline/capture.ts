@@ -58,6 +58,8 @@ export class Capture {
   #slot: SlotInfo | null = null;
   /** It is to be made anew: dropped as late as possible, so that a refused start changes nothing. */
   #staleSlot = false;
+  /** The first copy through this slot was cut short, so sinks may stand before it. */
+  unfinished = false;
   /** What was captured when the last process ended; null for a new slot. */
   #recorded: readonly CapturedTable[] | null = null;
   #beganAt: Lsn | null = null;
@@ -207,7 +209,8 @@ export class Capture {
     if (!recopy && !unused) {
       checkSlot(slot, this.#identity!.database);
       await alterFailover(slot, config.source.failover, () => this.#replication(), log);
-      if (record!.state === 'copying')
+      this.unfinished = record!.state === 'copying';
+      if (this.unfinished)
         log.warn(
           { slot: name },
           'the first copy was not finished: what is missing is filled while changes are streamed',

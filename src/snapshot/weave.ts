@@ -116,7 +116,9 @@ export class Weave {
         if (i > from) yield this.#woven(part(batch, from, i, transaction.commitLsn), null);
         from = i + 1;
         const inserted = insertion.events(transaction);
-        const commitEndLsn = events[from]?.transaction.commitLsn ?? batch.commitEndLsn;
+        // A batch with nothing in it must end somewhere; before the watermark everything was in front of it.
+        const nowhere = inserted.events.length === 0 ? transaction.commitLsn : null;
+        const commitEndLsn = events[from]?.transaction.commitLsn ?? batch.commitEndLsn ?? nowhere;
         yield this.#woven({ ...inserted, commitEndLsn }, () => insertion.durable());
       } else if (this.#watches.size > 0 && event.relation) this.#watches.get(event.relation.oid)?.note(event);
     }

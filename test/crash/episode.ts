@@ -13,11 +13,12 @@ import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { runWorkload, SCHEMA, TABLES } from '../support/workload.ts';
 import { AppendSink } from './append-sink.ts';
 import { ledgerFaults } from './ledger.ts';
-import { describeFault, type Fault, planEpisode } from './plan.ts';
+import { describeFault, type Fault, type Provocation, planEpisode } from './plan.ts';
+import { installTrigger, provoke } from './provoke.ts';
 import { type Child, startChild } from './victim.ts';
 
 /** A process that does not come to its point within this time never will. */
-const POINT_TIMEOUT_MS = 20_000;
+const POINT_TIMEOUT_MS = 40_000;
 
 export interface Arena {
   readonly postgres: EmbeddedPostgres;
@@ -51,8 +52,12 @@ export class Episode {
         for (const table of ['account', 'renamed_key'])
           await database.query(`ALTER TABLE ${table} REPLICA IDENTITY FULL`);
       }
+      if (this.#seed % 4 < 2 || this.#provokes('ddl')) await installTrigger(database.url);
       await runWorkload(database.url, this.#seed, AbortSignal.timeout(150));
-      const { config, path } = testPipeline(database, this.#overrides(database));
+      const streaming =
+        this.#provokes('large-transaction') || this.#seed % 3 === 1 ? ('parallel' as const) : ('auto' as const);
+      const source = { protocol: { streaming, memoryBytesMax: 100_000 } };
+      const { config, path } = testPipeline(database, this.#overrides(database), source);
       for (let i = 0; i < Math.min(rounds, this.#faults.length); i++) {
         const fault = this.#faults[i]!;
         const name = `seed ${this.#seed}, round ${i + 1} (${describeFault(fault)})`;
@@ -73,27 +78,34 @@ export class Episode {
 
   #overrides(database: TestDatabase): Partial<ConfigInput> {
     const { kafka } = this.#arena;
+    const exactlyOnce = this.#faults.some((fault) => fault.kind === 'point' && fault.way.exactlyOnce);
+    const whole = this.#seed % 3 === 0;
+    const transport = kafka && {
+      type: 'kafka' as const,
+      brokers: kafka.brokers,
+      topicPrefix: database.name,
+      partitions: this.#partitions,
+      exactlyOnce,
+      transactions: { enabled: whole },
+    };
     return {
-      ...(kafka
-        ? {
-            transport: {
-              type: 'kafka',
-              brokers: kafka.brokers,
-              topicPrefix: database.name,
-              partitions: this.#partitions,
-            },
-          }
-        : {}),
-      // Small batches, so that there are many moments to be killed at.
+      ...(transport ? { transport } : {}),
+      // Small batches, chunks and memory, so that there are many moments to be killed at.
+      snapshot: { chunkRows: 40 },
       sinks: [
         {
           name: 'analytics',
           type: 'duckdb',
           path: join(this.#folder, 'analytics.duckdb'),
           batch: { rowsMax: 500, lingerMs: 5 },
+          ...(kafka && whole ? { consistency: 'transaction' as const } : {}),
         },
       ],
     };
+  }
+
+  #provokes(what: Provocation): boolean {
+    return this.#faults.some((fault) => fault.kind === 'point' && fault.way.provoke === what);
   }
 
   get #partitions(): number {
@@ -112,6 +124,7 @@ export class Episode {
     });
     workload.catch(() => {});
     const children = this.#start(config, fault);
+    if (round > 0 && this.#seed % 2 === 0) await provoke('snapshot', database, round);
     try {
       if (fault.kind === 'point') await this.#untilPoint(database, fault, children, round);
       else await this.#strike(fault, children);
@@ -144,8 +157,9 @@ export class Episode {
   ): Promise<void> {
     const victim = children.find(({ role }) => role === 'all' || role === fault.way.role)!;
     const deadline = Date.now() + POINT_TIMEOUT_MS;
+    let step = round * 100;
     while (victim.running && Date.now() < deadline) {
-      if (fault.way.provoke) await database.query(fault.way.provoke(round));
+      if (fault.way.provoke) await provoke(fault.way.provoke, database, this.#seed * 1000 + ++step);
       await Promise.race([sleep(100), victim.ended]);
     }
     if (victim.running) throw new Error(`never came to ${fault.point}`);

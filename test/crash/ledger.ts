@@ -10,6 +10,8 @@ interface Table {
   /** Null until a first snapshot is completed. */
   live: Rows | null;
   filling: { readonly snapshot: string; readonly rows: Rows } | null;
+  /** Snapshots that have ended: a process that died before it had noted so sends the last rows again, and nobody takes them. */
+  readonly ended: Set<string>;
 }
 
 /**
@@ -26,7 +28,7 @@ export function addUp(entries: readonly Entry[]): { faults: string[]; tables: Ma
     const id = `${entry.op} ${entry.table} ${entry.position}`;
     if (seen.has(id)) faults.push(`repeated: ${id}`);
     seen.add(id);
-    const table = tables.get(entry.table) ?? { columns: entry.columns, live: null, filling: null };
+    const table = tables.get(entry.table) ?? { columns: entry.columns, live: null, filling: null, ended: new Set() };
     tables.set(entry.table, table);
     table.columns = entry.columns;
     take(table, entry, (fault) => faults.push(`${fault}: ${id} ${JSON.stringify(entry)}`));
@@ -47,6 +49,7 @@ function take(table: Table, entry: Entry, fault: (what: string) => void): void {
 function ofSnapshot(table: Table, entry: Entry, fault: (what: string) => void): void {
   const [kind] = entry.snapshot!.split(' ');
   if (entry.op === 't') {
+    table.ended.delete(entry.snapshot!);
     table.filling = { snapshot: entry.snapshot!, rows: new Map() };
     return;
   }
@@ -54,6 +57,7 @@ function ofSnapshot(table: Table, entry: Entry, fault: (what: string) => void): 
     table.live?.set(JSON.stringify(entry.after), 1);
     return;
   }
+  if (table.ended.has(entry.snapshot!)) return;
   if (table.filling?.snapshot !== entry.snapshot) {
     fault('row of a snapshot that has not begun');
     return;
@@ -61,13 +65,14 @@ function ofSnapshot(table: Table, entry: Entry, fault: (what: string) => void): 
   const row = JSON.stringify(entry.after);
   const there = table.filling.rows.get(row) ?? 0;
   if (kind === 'initial' && entry.keyed && there > 0) fault('copied twice');
-  table.filling.rows.set(row, kind === 'initial' && !entry.keyed ? there + 1 : 1);
+  table.filling.rows.set(row, entry.keyed ? 1 : there + 1);
 }
 
 function endOfSnapshot(table: Table, entry: Entry): void {
   if (!entry.message?.startsWith(`${SNAPSHOT_MESSAGE} `) || table.filling?.snapshot !== entry.snapshot) return;
   const { phase } = JSON.parse(entry.message.slice(SNAPSHOT_MESSAGE.length)) as { phase: string };
   if (phase === 'completed') table.live = table.filling.rows;
+  table.ended.add(entry.snapshot!);
   table.filling = null;
 }
 
@@ -110,7 +115,7 @@ export async function ledgerFaults(
         .join('.');
       const columns = (table?.columns ?? []).map((column) => `${client.escapeIdentifier(column)}::text`).join(', ');
       const { rows } = await client.query<unknown[]>({ text: `SELECT ${columns} FROM ${quoted}`, rowMode: 'array' });
-      const left = new Map(table?.live ?? table?.filling?.rows);
+      const left = new Map(table?.live);
       for (const row of rows.map((values) => JSON.stringify(values))) {
         const there = left.get(row) ?? 0;
         if (there === 0) faults.push(`${name}: never came, or was deleted by mistake: ${row.slice(0, 200)}`);

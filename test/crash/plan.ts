@@ -10,31 +10,34 @@ export interface Way {
   readonly recopy?: true;
   /** The point lies in Kafka's road. */
   readonly kafkaOnly?: true;
-  /** SQL to run beside the workload, again and again until the process is dead. */
-  readonly provoke?: (round: number) => string;
+  /** The point lies in the transactions that `transport.exactlyOnce` writes. */
+  readonly exactlyOnce?: true;
+  /** What to do beside the workload, again and again until the process is dead. */
+  readonly provoke?: Provocation;
   /** At which coming there to die at most; 1 where it comes once. */
   readonly timesMax: number;
 }
+
+export type Provocation = 'snapshot' | 'ddl' | 'large-transaction';
 
 /** Keyed by every point there is: a new one does not compile before someone says how to get there. */
 export const WAYS: Readonly<Record<Failpoint, Way | null>> = {
   'before-slot': { role: 'capture', recopy: true, timesMax: 1 },
   'after-slot': { role: 'capture', recopy: true, timesMax: 1 },
-  'during-copy': null,
-  'after-table-copied': null,
-  'before-chunk': null,
-  'after-chunk-before-save': null,
-  'after-chunk-saved': null,
+  'during-copy': { role: 'capture', recopy: true, timesMax: 3 },
+  'after-table-copied': { role: 'capture', recopy: true, timesMax: 4 },
+  'before-chunk': { role: 'capture', provoke: 'snapshot', timesMax: 3 },
+  'after-chunk-before-save': { role: 'capture', provoke: 'snapshot', timesMax: 3 },
+  'after-chunk-saved': { role: 'capture', provoke: 'snapshot', timesMax: 3 },
   'before-snapshot-end': null,
   'after-produce': { role: 'capture', kafkaOnly: true, timesMax: 20 },
-  // With transport.exactlyOnce only: exactly-once.kafka.test.ts.
-  'before-kafka-commit': null,
-  'after-kafka-commit': null,
+  'before-kafka-commit': { role: 'capture', kafkaOnly: true, exactlyOnce: true, timesMax: 10 },
+  'after-kafka-commit': { role: 'capture', kafkaOnly: true, exactlyOnce: true, timesMax: 10 },
   'before-sink-commit': null,
   'after-sink-commit': null,
-  'during-ddl': null,
-  'during-spill': null,
-  'during-streamed-delivery': null,
+  'during-ddl': { role: 'capture', provoke: 'ddl', timesMax: 3 },
+  'during-spill': { role: 'capture', provoke: 'large-transaction', timesMax: 3 },
+  'during-streamed-delivery': { role: 'capture', provoke: 'large-transaction', timesMax: 3 },
   'before-acknowledge': { role: 'capture', timesMax: 20 },
 };
 

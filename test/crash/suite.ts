@@ -21,7 +21,8 @@ export function crashSuite({ transport, rounds }: SuiteOptions): void {
     let arena: Arena;
     beforeAll(async () => {
       const kafka: KafkaServer | null = transport === 'kafka' ? await startKafka() : null;
-      arena = { postgres: await startPostgres(), kafka };
+      // Large transactions then come while they are open, as they do in production.
+      arena = { postgres: await startPostgres({ logical_decoding_work_mem: '64kB' }), kafka };
     });
     afterAll(() => Promise.all([arena.postgres.stop('immediate'), arena.kafka?.stop()]));
 
