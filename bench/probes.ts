@@ -127,9 +127,9 @@ export function duckdbProbe(): Probe {
 }
 
 /** Rows are inserted in the order of their ids, each committed before the next. */
-async function newestId(control: ControlFile, agent: Agent): Promise<number> {
+export async function newestId(control: ControlFile, agent: Agent, table = 'bench'): Promise<number> {
   const body = JSON.stringify({
-    sql: 'select coalesce(max(id), 0)::integer from main.bench',
+    sql: `select coalesce(max(id), 0)::integer from main.${table}`,
     rowsMax: 1,
     timeoutMs: 5_000,
   });
@@ -154,7 +154,7 @@ async function startWaltide(arena: Arena, name: string, config: ConfigInput, mor
   return launch(arena, name, process.execPath, waltideArgs('run', file, ...more));
 }
 
-function launch(arena: Arena, name: string, command: string, args: string[]): ChildProcess {
+export function launch(arena: Arena, name: string, command: string, args: string[]): ChildProcess {
   const log = openSync(join(arena.dir, `${name}.log`), 'w');
   const child = spawn(command, args, { cwd: arena.dir, stdio: ['ignore', log, log] });
   arena.guard.watch(child.pid ?? null);
@@ -191,7 +191,12 @@ async function followTopic(
   };
 }
 
-async function controlOf(stateDir: string, child: ChildProcess, arena: Arena, name: string): Promise<ControlFile> {
+export async function controlOf(
+  stateDir: string,
+  child: ChildProcess,
+  arena: Arena,
+  name: string,
+): Promise<ControlFile> {
   const deadline = Date.now() + START_TIMEOUT_MS;
   for (;;) {
     const found = (await readControlFiles(stateDir)).find(({ pid }) => pid === child.pid);
@@ -204,7 +209,7 @@ async function controlOf(stateDir: string, child: ChildProcess, arena: Arena, na
   }
 }
 
-async function end(child: ChildProcess): Promise<void> {
+export async function end(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const exited = once(child, 'exit');
   child.kill('SIGTERM');

@@ -1,0 +1,123 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { cli, makeProject, type Outcome, type Running, start } from './support.ts';
+
+let database: TestDatabase;
+let project: Awaited<ReturnType<typeof makeProject>>;
+let running: Running[] = [];
+
+const waltide = (...argv: string[]): Promise<Outcome> => cli(project.dir, 'snapshot', ...argv);
+
+function run(...argv: string[]): Running {
+  const one = start(project.dir, ...argv);
+  running.push(one);
+  return one;
+}
+
+async function rows(sql: string): Promise<unknown> {
+  const { stdout, stderr } = await cli(project.dir, 'query', '--json', sql);
+  expect(stderr).toBe('');
+  return (JSON.parse(stdout) as { rows: unknown }).rows;
+}
+
+beforeEach(async () => {
+  database = await createDatabase();
+  await database.query(
+    `create table a (id int primary key, t text); insert into a select g, 'x' from generate_series(1, 2000) g;
+     create table b (id int primary key); create table keyless (x int); alter table keyless replica identity full`,
+  );
+  project = await makeProject({
+    source: { url: database.url, slot: database.name, tables: ['public.*'], heartbeatIntervalMs: 500 },
+    snapshot: { chunkRows: 100, tablesIntervalMs: 300 },
+    sinks: [{ name: 'analytics', type: 'duckdb', path: 'a.duckdb' }],
+  });
+});
+afterEach(async () => {
+  for (const one of running) one.child.kill('SIGKILL');
+  await Promise.all(running.map((one) => one.end()));
+  running = [];
+  await database.drop();
+  await project.remove();
+});
+
+test('refuses what cannot work, each with its reason, and asks for nothing', async () => {
+  expect(await waltide('start', 'a')).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('has not been made yet'),
+  });
+  expect((await run('setup').end()).code).toBe(0);
+  const refused: [string[], RegExp][] = [
+    [['start', 'nothing'], /table public\.nothing does not exist/],
+    [['start', 'a', '--sink', 'other'], /no sink "other"/],
+    [['start', 'a', '--where', 'no_such_column > 1'], /no_such_column/],
+    [['start', 'a', '--where', 'id > 1; drop table b'], /is not one for table public\.a/],
+    [['start', 'a', '--where', 'true) or (true'], /is not one for table public\.a/],
+    [['start', 'a', '--where', 'true] or array[true'], /is not one for table public\.a/],
+    [['start', 'a', '--where', 't'], /is not one for table public\.a/],
+    [['start', 'keyless', '--where', 'x = 1'], /has no key/],
+    [['pause', 'a'], /no snapshot of a to pause/],
+    [['resume', '*.*'], /no snapshot of/],
+    [['cancel', 'public.a'], /no snapshot of/],
+  ];
+  for (const [argv, message] of refused) {
+    const { code, stderr } = await waltide(...argv);
+    expect(stderr, argv.join(' ')).toMatch(message);
+    expect(stderr).toMatch(/what to do: /);
+    expect(stderr).not.toMatch(/\n\s+at /);
+    expect(code).not.toBe(0);
+  }
+  await database.query(`create role r_${database.name}`);
+  await database.query('create table foreign_rows (id int primary key)');
+  expect((await waltide('start', 'foreign_rows')).stderr).toMatch(/is not captured/);
+  expect((await waltide('list')).stdout).toContain('no snapshots yet');
+  await database.query(`drop role r_${database.name}`);
+});
+
+test('starts, waits, pauses, resumes, cancels and lists', async () => {
+  expect((await run('setup').end()).code).toBe(0);
+  const idle = await waltide('start', 'a', '--rows-per-second-max', '400');
+  expect(idle).toMatchObject({ code: 0, stderr: expect.stringContaining('No process is capturing') });
+  expect((await waltide('start', 'a')).stderr).toMatch(/is under way already/);
+  const pipeline = run('run');
+  await pipeline.until(/snapshot of a table/);
+  const one = async (): Promise<Record<string, unknown>> =>
+    (JSON.parse((await waltide('list', '--json')).stdout) as Record<string, unknown>[]).find(
+      ({ table }) => table === 'a',
+    )!;
+  while (((await one()).rows as number) === 0) await new Promise((wake) => setTimeout(wake, 50));
+  expect(await waltide('pause', 'a')).toMatchObject({ code: 0, stdout: expect.stringContaining('is paused') });
+  expect((await waltide('pause', 'a')).stderr).toMatch(/is paused: it cannot pause/);
+  await new Promise((wake) => setTimeout(wake, 1500));
+  const paused = await one();
+  expect(paused).toMatchObject({ state: 'paused', kind: 'incremental' });
+  expect(paused.rows).toBeLessThan(2000);
+  // Neither the stream nor another table waits for it.
+  await database.query(
+    "insert into b values (1); update a set t = 'y' where id = 1; insert into keyless values (1), (1)",
+  );
+  expect(await waltide('start', 'b', 'keyless', '--wait')).toMatchObject({
+    code: 0,
+    stdout: expect.stringMatching(
+      /public\.b: completed, 1 rows[\s\S]*public\.keyless: completed, 2 rows|public\.keyless: completed, 2 rows[\s\S]*public\.b: completed, 1 rows/,
+    ),
+  });
+  expect(
+    await rows('select (select count(*) from a), (select t from a where id = 1), (select count(*) from keyless)'),
+  ).toEqual([['2000', 'y', '2']]);
+  expect((await waltide('resume', 'a')).code).toBe(0);
+  while ((await one()).state === 'pending') await new Promise((wake) => setTimeout(wake, 20));
+  expect(await waltide('cancel', 'a')).toMatchObject({ code: 0, stdout: expect.stringContaining('is cancelled') });
+  while ((await one()).state === 'cancelling') await new Promise((wake) => setTimeout(wake, 50));
+  expect((await one()).state).toBe('cancelled');
+  expect(await rows('select count(*) from a')).toEqual([['2000']]);
+  // A part of the rows, in place.
+  expect((await waltide('start', 'a', '--where', 'id <= 10', '--wait')).stdout).toBe('public.a: completed, 10 rows\n');
+  const list = await waltide('list');
+  expect(list.stdout).toMatch(/public\.a +completed +10 /);
+  expect(list.stdout).toMatch(/id <= 10/);
+  // A right that is revoked fails that table, and nothing else.
+  await database.query('drop table b');
+  await database.query("insert into a values (5000, 'on')");
+  while (JSON.stringify(await rows('select count(*) from a')) !== '[["2001"]]')
+    await new Promise((wake) => setTimeout(wake, 50));
+}, 120_000);
