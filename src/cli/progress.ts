@@ -15,6 +15,7 @@ const CLEAR_LINE = '\r\u001b[2K';
 export class CopyReporter {
   readonly #output: Output;
   readonly #log: Log;
+  /** When each table's was first seen under way. */
   readonly #started = new Map<string, number>();
   #toldAt = 0;
   #drawn = false;
@@ -34,10 +35,15 @@ export class CopyReporter {
       this.#firstAt = now;
       this.#toldAt = now;
     }
-    if (!this.#started.has(progress.table)) this.#started.set(progress.table, now);
-    const seconds = Math.max((now - this.#started.get(progress.table)!) / 1000, 0.001);
+    if (progress.state === 'paused') return;
+    const started = this.#started.get(progress.table) ?? now;
+    this.#started.set(progress.table, started);
+    const seconds = Math.max((now - started) / 1000, 0.001);
     if (progress.done) {
-      this.#finish(progress, seconds);
+      this.#started.delete(progress.table);
+      // What failed or was cancelled is told by whoever knows why.
+      if (progress.state === 'completed') this.#finish(progress, seconds);
+      else this.#clear();
       return;
     }
     if (now - this.#toldAt < (this.#output.isTTY ? REDRAW_MS : LOG_INTERVAL_MS)) return;

@@ -170,21 +170,21 @@ const FAMILIES: readonly Family[] = [
     },
   },
   {
-    name: 'waltide_copy_rows_total',
-    help: 'Rows copied before streaming, by table.',
+    name: 'waltide_snapshot_rows_total',
+    help: 'Rows read by the first copy and by later snapshots, by table; from 0 again with each.',
     type: 'counter',
-    labels: ['table'],
+    labels: ['table', 'kind'],
     sample: ({ copy }, add) => {
-      for (const table of copy) add(table.rows, { table: table.table });
+      for (const { table, kind, rows } of copy) add(rows, { table, kind });
     },
   },
   {
-    name: 'waltide_copy_done',
-    help: '1 once a table is copied.',
+    name: 'waltide_snapshot_state',
+    help: '1 for the state that the last snapshot of a table is in.',
     type: 'gauge',
-    labels: ['table'],
+    labels: ['table', 'kind', 'state'],
     sample: ({ copy }, add) => {
-      for (const table of copy) add(table.done ? 1 : 0, { table: table.table });
+      for (const { table, kind, state } of copy) add(1, { table, kind, state });
     },
   },
 ];

@@ -1,6 +1,5 @@
 import { messageOf } from '../../errors.ts';
 import { listTables, type TableInfo } from '../../postgres/catalog.ts';
-import { readSlotRecord } from '../../postgres/control.ts';
 import { ddlCaptureState } from '../../postgres/ddl-capture.ts';
 import { publishedTables, selectTables, type TableSelection } from '../../postgres/publication.ts';
 import { type Check, type DatabaseSubject, type Finding, fail, few, ok, skip, warn } from './check.ts';
@@ -180,12 +179,6 @@ async function publication(subject: DatabaseSubject): Promise<Finding | Finding[
   const missing = tables.filter((table) => !carried.has(nameOf(table)));
   if (row.comment !== OURS) return foreign(name, row, missing);
   if (missing.length === 0) return ok(`"${name}" carries every table`);
-  const record = await readSlotRecord(client, config.source.slot);
-  if (record?.state === 'streaming')
-    return warn(
-      `came after the first copy, and are not followed: ${few(missing.map(nameOf))}`,
-      'Copy anew with `waltide run --recopy`, or name them in source.exclude.',
-    );
   if (!row.owned)
     return fail(
       `"${name}" belongs to another role, so ${few(missing.map(nameOf))} cannot be added`,
