@@ -1,7 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
 import { listTables, type TableInfo } from './catalog.ts';
-import { queryError } from './connection.ts';
+import { queryError, sqlState } from './connection.ts';
 
 /** Tells someone; the fields say of what. */
 export type Warn = (fields: object, message: string) => void;
@@ -135,6 +136,11 @@ export interface EnsuredPublication {
   readonly unasked: ReadonlySet<number>;
 }
 
+/** SQLSTATEs of what happens where tables are created, renamed and dropped meanwhile: looking again helps. */
+const MOVING = new Set(['42P01', '3F000', '42704', 'XX000']);
+const LOOKS_MAX = 10;
+const LOOK_AGAIN_MS = 100;
+
 /**
  * Creates the publication, or alters one of ours, until it carries what `options` ask for. Someone else's publication is
  * used as it is, and must carry every table asked for, unless a slot is `streaming` already: then what is missing is told.
@@ -146,22 +152,36 @@ export async function ensurePublication(
   warn: Warn,
   streaming: boolean,
 ): Promise<EnsuredPublication> {
-  try {
-    const { tables: wanted, keyless, left } = selectTables(await listTables(client), options, streaming);
-    const names = [options.publication];
-    const row = await readPublication(client, options.publication);
-    if (row && !row.ours) return await adopt(client, row, [...wanted, ...keyless], left, options, streaming, warn);
-    await align(client, options.publication, row, wanted, '', warn);
-    const inserts = `${options.publication}_inserts`;
-    const second = await readPublication(client, inserts);
-    if (keyless.length > 0 || second?.ours) {
-      await align(client, inserts, second, keyless, "publish = 'insert, truncate', ", warn);
-      names.push(inserts);
+  for (let look = 1; ; look++) {
+    try {
+      return await lookOnce(client, options, warn, streaming);
+    } catch (error) {
+      if (look === LOOKS_MAX || !MOVING.has(sqlState(error) ?? ''))
+        throw queryError(error, `preparing publication "${options.publication}"`);
+      await client.query('ROLLBACK');
+      await sleep(LOOK_AGAIN_MS);
     }
-    return { names, tables: await publishedTables(client, names), left, missing: [], unasked: new Set() };
-  } catch (error) {
-    throw queryError(error, `preparing publication "${options.publication}"`);
   }
+}
+
+async function lookOnce(
+  client: pg.Client,
+  options: PublicationOptions,
+  warn: Warn,
+  streaming: boolean,
+): Promise<EnsuredPublication> {
+  const { tables: wanted, keyless, left } = selectTables(await listTables(client), options, streaming);
+  const names = [options.publication];
+  const row = await readPublication(client, options.publication);
+  if (row && !row.ours) return await adopt(client, row, [...wanted, ...keyless], left, options, streaming, warn);
+  await align(client, options.publication, row, wanted, '', warn);
+  const inserts = `${options.publication}_inserts`;
+  const second = await readPublication(client, inserts);
+  if (keyless.length > 0 || second?.ours) {
+    await align(client, inserts, second, keyless, "publish = 'insert, truncate', ", warn);
+    names.push(inserts);
+  }
+  return { names, tables: await publishedTables(client, names), left, missing: [], unasked: new Set() };
 }
 
 /** Makes one publication of ours carry exactly `wanted`. */

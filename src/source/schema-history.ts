@@ -52,13 +52,14 @@ export class SchemaHistory {
     return this.#last.get(oid)?.new?.columns.map(({ name }) => name) ?? null;
   }
 
-  /** pgoutput described a table: recorded where it is not what was recorded last. */
-  async described(relation: Relation, at: Moment): Promise<void> {
+  /** pgoutput described a table: recorded where it is not what was recorded last. True where that is a change. */
+  async described(relation: Relation, at: Moment): Promise<boolean> {
     const last = this.#last.get(relation.oid);
     const now = recordOf(relation, null, last?.new?.partitions);
     // pgoutput knows neither numbers nor defaults: what the capture trigger told stays true where the rest is the same.
-    if (last?.new && plain(last.new) === plain(now)) return;
+    if (last?.new && plain(last.new) === plain(now)) return false;
     await this.#record(relation, at, { command: null, new: now, rewritten: 'no' });
+    return last !== undefined;
   }
 
   /** The capture trigger told of a change. `partitions`: of the table, as it told. */

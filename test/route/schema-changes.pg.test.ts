@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { connect } from '../../src/postgres/connection.ts';
 import { installDdlCapture } from '../../src/postgres/ddl-capture.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
-import { catchUp, testPipeline } from '../support/pipeline.ts';
+import { catchUp, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { SchemaWorkload } from '../support/schema-workload.ts';
 
@@ -47,4 +47,31 @@ describe.each([
       await workload.end();
     }
   });
+});
+
+describe('while the pipeline runs', () => {
+  it.each(seeds.slice(0, Math.max(1, ROUNDS - 1)))(
+    'the target follows schema changes under snapshots (seed %i)',
+    async (seed) => {
+      const workload = await SchemaWorkload.start(database.url, seed, true);
+      const { config, path } = testPipeline(database, { snapshot: { tablesIntervalMs: 300 } });
+      await catchUp(config);
+      await install();
+      const running = start(config);
+      try {
+        for (let round = 0; round < 3; round++) {
+          await workload.run(20);
+          await new Promise((resolve) => setTimeout(resolve, 500));
+        }
+        await running.stop();
+        expect(await catchUp(config), workload.statements.join(';\n')).toEqual([]);
+        const tables = (await workload.tables()).map(({ name }) => plainName(name));
+        const found = await withDuckdb(path, (query) => differences(database.url, query, tables)).catch(String);
+        expect(found, `seed ${seed}\n${workload.statements.join(';\n')}`).toEqual([]);
+      } finally {
+        await running.stop().catch(() => {});
+        await workload.end();
+      }
+    },
+  );
 });
