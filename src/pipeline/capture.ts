@@ -58,8 +58,8 @@ export class Capture {
   #slot: SlotInfo | null = null;
   /** It is to be made anew: dropped as late as possible, so that a refused start changes nothing. */
   #staleSlot = false;
-  /** The first copy through this slot was cut short, so sinks may stand before it. */
-  unfinished = false;
+  /** A slot of that name was there before, so sinks may hold rows of its time. */
+  #again = false;
   /** What was captured when the last process ended; null for a new slot. */
   #recorded: readonly CapturedTable[] | null = null;
   #beganAt: Lsn | null = null;
@@ -192,6 +192,7 @@ export class Capture {
     const name = config.source.slot;
     const record = await readSlotRecord(client, name);
     const slot = await readSlot(client, name);
+    this.#again = record !== null;
     // Even on request, a slot of another plugin or database is not ours to drop.
     if (slot) checkOwner(slot, this.#identity!.database);
     if (!slot && record?.state === 'streaming' && !recopy)
@@ -204,13 +205,12 @@ export class Capture {
       );
     if (!slot) return null;
     await waitUntilReleased(client, name, config.source.slotWaitMs, log, signal);
-    // It died before anything could be copied from this slot.
+    // It died before anything could be copied from this slot, or while everything was copied anew.
     const unused = record?.state === 'copying' && record.consistentPoint === null;
     if (!recopy && !unused) {
       checkSlot(slot, this.#identity!.database);
       await alterFailover(slot, config.source.failover, () => this.#replication(), log);
-      this.unfinished = record!.state === 'copying';
-      if (this.unfinished)
+      if (record!.state === 'copying')
         log.warn(
           { slot: name },
           'the first copy was not finished: what is missing is filled while changes are streamed',
@@ -234,6 +234,7 @@ export class Capture {
         tables: this.#publication!.tables,
         keeper: this.#tables,
         dropSlot: this.#staleSlot,
+        again: this.#again,
         onProgress: onCopyProgress,
         publish: async (batch, durable) => {
           this.#publisher.publish(batch, null, durable);

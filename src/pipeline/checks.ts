@@ -68,12 +68,7 @@ function checkCopyIsNewer(sink: string, at: Lsn | undefined, inserted: Lsn): voi
   );
 }
 
-/** How to begin again after `failure`; null where only a person can help. */
-export function beginsAgain(failure: unknown, capture: Capture | null): { reason: string; recopy?: boolean } | null {
-  if (!(failure instanceof WaltideError)) return null;
-  if (failure.code === 'TIMELINE_CHANGED') return { reason: failure.message };
-  // Sinks of an older slot were to be filled through this one, and what lies between is not in it.
-  if (failure.code === 'SLOT_AHEAD' && capture?.unfinished)
-    return { reason: `a copy was asked for, and cut short: ${failure.message}`, recopy: true };
-  return null;
+/** A failure after which the pipeline only has to begin again; null for any other. */
+export function beginsAgain(failure: unknown): { reason: string } | null {
+  return failure instanceof WaltideError && failure.code === 'TIMELINE_CHANGED' ? { reason: failure.message } : null;
 }

@@ -21,6 +21,8 @@ export interface FirstCopyOptions {
   readonly keeper: TableKeeper;
   /** There is a slot of before, which is to go. */
   readonly dropSlot: boolean;
+  /** Sinks may hold rows of an older slot: cut short, this copy counts for nothing, and the next start makes it anew. */
+  readonly again: boolean;
   readonly onProgress: (progress: SnapshotProgress) => void;
   /** Resolves when there is room for more. */
   publish(batch: Batch, durable: (() => void) | null): Promise<void>;
@@ -30,7 +32,7 @@ export interface FirstCopyOptions {
 
 /**
  * Makes the slot and publishes every row as of its beginning. A table whose rows are durable is recorded at once, so that
- * a crash costs no more than what was under way: the next start streams from the slot and fills the rest.
+ * a crash costs no more than what was under way: the next start streams from the slot and fills the rest (unless `again`).
  */
 export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal): Promise<void> {
   const { config, log, tables, keeper } = options;
@@ -52,7 +54,8 @@ export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal):
       log,
     );
     failpoint('after-slot');
-    await markCreated(control, slot, consistentPoint);
+    // Streaming from here into tables that are not filled again would skip what lies between the two slots.
+    if (!options.again) await markCreated(control, slot, consistentPoint);
     await saveTables(control, slot, keeper.captured.values());
     log.info(
       { slot, consistentPoint: formatLsn(consistentPoint), tables: tables.length },
@@ -76,6 +79,7 @@ export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal):
     await options.durable();
     if (signal.aborted) return;
     await Promise.all(recorded);
+    await markCreated(control, slot, consistentPoint);
     await markStreaming(control, slot);
     log.info({ slot }, 'every existing row is copied');
   } finally {

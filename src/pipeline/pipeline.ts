@@ -206,7 +206,7 @@ export class Pipeline {
       this.#interrupt = null;
       this.#state = 'stopping';
       reading.abort();
-      again ??= this.#minder.remedy(failure) ?? beginsAgain(failure, this.#capture);
+      again ??= this.#minder.remedy(failure) ?? beginsAgain(failure);
       // At once: what hangs in a sink must not keep the source's WAL.
       if ((again as BeginAgain | null)?.recopy) await this.#capture?.abandonSlot();
       await this.#drain(failure !== null || again !== null || this.#options.until !== undefined);

@@ -1,3 +1,3 @@
 import { crashSuite } from './suite.ts';
 
-crashSuite({ transport: 'in-process', rounds: 60 });
+crashSuite({ transport: 'in-process', rounds: 75 });

@@ -1,3 +1,3 @@
 import { crashSuite } from './suite.ts';
 
-crashSuite({ transport: 'kafka', rounds: 40 });
+crashSuite({ transport: 'kafka', rounds: 25 });

@@ -12,6 +12,11 @@ interface Table {
   filling: { readonly snapshot: string; readonly rows: Rows } | null;
   /** Snapshots that have ended: a process that died before it had noted so sends the last rows again, and nobody takes them. */
   readonly ended: Set<string>;
+  /**
+   * Changes of rows that are not there. TRUNCATE empties a table for older snapshots too, so a copy may lack rows of
+   * before a truncate that follows in the stream; then they are no fault.
+   */
+  absent: string[];
 }
 
 /**
@@ -28,11 +33,18 @@ export function addUp(entries: readonly Entry[]): { faults: string[]; tables: Ma
     const id = `${entry.op} ${entry.table} ${entry.position}`;
     if (seen.has(id)) faults.push(`repeated: ${id}`);
     seen.add(id);
-    const table = tables.get(entry.table) ?? { columns: entry.columns, live: null, filling: null, ended: new Set() };
+    const table = tables.get(entry.table) ?? {
+      columns: entry.columns,
+      live: null,
+      filling: null,
+      ended: new Set(),
+      absent: [],
+    };
     tables.set(entry.table, table);
     table.columns = entry.columns;
     take(table, entry, (fault) => faults.push(`${fault}: ${id} ${JSON.stringify(entry)}`));
   }
+  for (const { absent } of tables.values()) faults.push(...absent);
   return { faults, tables };
 }
 
@@ -40,7 +52,9 @@ function take(table: Table, entry: Entry, fault: (what: string) => void): void {
   if (entry.op === 'm') endOfSnapshot(table, entry);
   else if (entry.snapshot !== null) ofSnapshot(table, entry, fault);
   else {
-    if (table.live) change(table.live, entry, fault);
+    if (entry.op === 't') table.absent = [];
+    const absent = (): unknown => table.absent.push(`change of a row that is not there: ${JSON.stringify(entry)}`);
+    if (table.live) change(table.live, entry, { absent, there: () => fault('a row that is already there') });
     // Rows of keys that are not copied yet may be absent beside what is live, and nothing more is known of them.
     if (table.filling) change(table.filling.rows, entry, null);
   }
@@ -77,7 +91,7 @@ function endOfSnapshot(table: Table, entry: Entry): void {
 }
 
 /** `fault` null = leniently. */
-function change(rows: Rows, entry: Entry, fault: ((what: string) => void) | null): void {
+function change(rows: Rows, entry: Entry, fault: { absent(): unknown; there(): unknown } | null): void {
   if (entry.op === 't') {
     rows.clear();
     return;
@@ -86,14 +100,14 @@ function change(rows: Rows, entry: Entry, fault: ((what: string) => void) | null
   if (entry.op !== 'c') {
     const row = JSON.stringify(before);
     const there = rows.get(row) ?? 0;
-    if (there === 0) fault?.('change of a row that is not there');
+    if (there === 0) fault?.absent();
     if (there > 1) rows.set(row, there - 1);
     else rows.delete(row);
   }
   if (entry.op === 'd') return;
   const row = JSON.stringify(entry.after);
   const there = rows.get(row) ?? 0;
-  if (there > 0 && entry.keyed) fault?.('a row that is already there');
+  if (there > 0 && entry.keyed) fault?.there();
   rows.set(row, entry.keyed ? 1 : there + 1);
 }
 

@@ -54,13 +54,18 @@ export function planEpisode(seed: number, transport: 'in-process' | 'kafka'): Fa
   const random = new Random(seed);
   const points = FAILPOINTS.flatMap((point) => {
     const way = WAYS[point];
-    return way && !(way.kafkaOnly && transport !== 'kafka') ? [{ point, way }] : [];
+    return way ? [{ point, way }] : [];
   });
+  const ofKafka = points.filter(({ way }) => way.kafkaOnly);
+  const others = points.filter(({ way }) => !way.kafkaOnly);
   const perEpisode = 2;
   return Array.from({ length: ROUNDS_PER_EPISODE }, (_, i): Fault => {
     const afterMs = 100 + random.int(900);
     if (i % 2 === 1) {
-      const { point, way } = points[(seed * perEpisode + (i >> 1)) % points.length]!;
+      const { point, way } =
+        transport === 'kafka' && i === 1
+          ? ofKafka[seed % ofKafka.length]!
+          : others[(seed * perEpisode + (i >> 1)) % others.length]!;
       return { kind: 'point', point, way, times: 1 + random.int(way.timesMax) };
     }
     // Starting again takes a broker seconds, so it is killed seldom.
