@@ -33,6 +33,12 @@ export class Acknowledger {
     return this.#pending.length - this.#head;
   }
 
+  /** True where nothing is awaited but the beginning of a transaction, which alone nobody can make durable. */
+  get settled(): boolean {
+    for (let i = this.#head; i < this.#pending.length; i++) if (this.#pending[i]!.commitEndLsn !== null) return false;
+    return true;
+  }
+
   #advance(): Lsn {
     while (this.#head < this.#pending.length && this.#pending[this.#head]!.done) {
       const { commitEndLsn } = this.#pending[this.#head]!;

@@ -72,9 +72,9 @@ export class Publisher {
     this.throwFailure();
   }
 
-  /** Resolves when everything published is durable, when publishing fails, or when `signal` aborts. */
+  /** Resolves when every whole transaction that was published is durable, when publishing fails, or when `signal` aborts. */
   drained(signal: AbortSignal): Promise<void> {
-    return this.#until(() => this.#acknowledger.outstanding === 0, signal);
+    return this.#until(() => this.#acknowledger.settled, signal);
   }
 
   throwFailure(): void {

@@ -38,4 +38,19 @@ describe('Acknowledger', () => {
     expect(acknowledger.lsn).toBe(4999n);
     expect(acknowledger.outstanding).toBe(0);
   });
+
+  it('is settled where only the beginning of a transaction is awaited', () => {
+    const acknowledger = new Acknowledger();
+    expect(acknowledger.settled).toBe(true);
+    const whole = acknowledger.track(10n);
+    const part = acknowledger.track(null);
+    expect(acknowledger.settled).toBe(false);
+    whole();
+    expect(acknowledger.settled).toBe(true);
+    const rest = acknowledger.track(20n);
+    part();
+    expect(acknowledger.settled).toBe(false);
+    rest();
+    expect(acknowledger.settled).toBe(true);
+  });
 });
