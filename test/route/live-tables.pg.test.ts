@@ -116,7 +116,7 @@ describe('tables that come and go while it runs', () => {
   it('begins again where the table is altered under its snapshot', async () => {
     const { config, path } = testPipeline(database, FAST);
     await database.query(
-      'create table t (id int primary key, a int, gone text); insert into t select i, i from generate_series(1, 2000) i',
+      'create table t (id int primary key, a int, gone text); insert into t select i, i from generate_series(1, 800) i',
     );
     await catchUp(config);
     running = start(config);
@@ -129,7 +129,7 @@ describe('tables that come and go while it runs', () => {
     ].entries()) {
       await database.query(
         `insert into waltide.snapshots (id, slot_name, table_oid, schema_name, table_name, rows_per_second_max, reason)
-         select $2, $1, 't'::regclass, 'public', 't', 2000, 'test'`,
+         select $2, $1, 't'::regclass, 'public', 't', 1500, 'test'`,
         [database.name, `s${i}`],
       );
       await eventually('under way', async () => {
