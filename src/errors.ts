@@ -97,7 +97,7 @@ export class RejectedError extends WaltideError {
       message,
       options?.refill
         ? 'Its rows stay as they are until a new snapshot of it is complete, which is asked for.'
-        : 'Change the column in the source or leave the table out, then copy again with `waltide run --recopy`.',
+        : 'Change the column in the source, or leave the table out; then `waltide snapshot start` takes it up again.',
       options,
     );
     this.name = 'RejectedError';

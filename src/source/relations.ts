@@ -157,9 +157,10 @@ export class RelationCache {
     const from = this.#captured?.get(message.oid) ?? before;
     const followed = this.#follows(message);
     if (message.event === 'drop') return followed ? this.#drop(message) : this.#dropPartition(message);
+    // Also of tables that may be captured later.
+    const rows = this.#movedRows(message);
     if (!followed) return this.#spare.has(message.oid) ? this.#leave(await this.#described(message)) : null;
     const relation = this.#named(await this.#described(message));
-    const rows = this.#movedRows(message);
     if (before && !rows && sameDescription(before, relation) && sameNumbers(before, relation) && isQuiet(message))
       return null;
     this.#relations.set(message.oid, relation);
@@ -195,6 +196,11 @@ export class RelationCache {
     if (command === 'CREATE TABLE' || command === 'SETUP' || command === 'ALTER PUBLICATION') return false;
     if (!before) return partitions.length > 0;
     return before.length !== partitions.length || before.some((partition) => !partitions.includes(partition));
+  }
+
+  /** Who holds the rows of a partitioned table, as far as anyone has told. */
+  partitionsOf(oid: number): readonly number[] | undefined {
+    return this.#partitions.get(oid);
   }
 
   async #described(message: AlteredTable): Promise<Relation> {

@@ -150,7 +150,8 @@ export class ReplicationStream {
     const { moment } = this.#assembler;
     if (told.type === 'relation') {
       const relation = await this.#relations.describe(told);
-      if (relation && (await this.#history?.described(relation, moment))) failpoint('during-ddl');
+      if (relation && (await this.#history?.described(relation, this.#relations.partitionsOf(relation.oid), moment)))
+        failpoint('during-ddl');
       return;
     }
     const message = readDdl(told.content);

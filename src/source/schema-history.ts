@@ -53,9 +53,9 @@ export class SchemaHistory {
   }
 
   /** pgoutput described a table: recorded where it is not what was recorded last. True where that is a change. */
-  async described(relation: Relation, at: Moment): Promise<boolean> {
+  async described(relation: Relation, partitions: readonly number[] | undefined, at: Moment): Promise<boolean> {
     const last = this.#last.get(relation.oid);
-    const now = recordOf(relation, null, last?.new?.partitions);
+    const now = recordOf(relation, null, partitions ?? last?.new?.partitions);
     // pgoutput knows neither numbers nor defaults: what the capture trigger told stays true where the rest is the same.
     if (last?.new && plain(last.new) === plain(now)) return false;
     await this.#record(relation, at, { command: null, new: now, rewritten: 'no' });

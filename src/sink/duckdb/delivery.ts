@@ -68,6 +68,7 @@ export class DeliveryWriter {
     this.#pauses = policy.schemaChanges === 'pause-table';
     const { catalog } = file;
     this.#schemas = new SchemaWriter({
+      connection: file.connection,
       catalog,
       state,
       layout: this.#layout,

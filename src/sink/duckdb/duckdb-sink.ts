@@ -65,13 +65,16 @@ class DuckdbSink implements Sink {
         stopped: tables.flatMap(({ schema, table, stopped: reason, because }) =>
           reason === null || because ? [] : [{ schema, table, reason }],
         ),
-        tables: tables.map(({ schema, table, live, stopped, shadow }) => ({
-          schema,
-          table,
-          oid: (live ?? shadow)?.relation.oid ?? 0,
-          live: live !== null && stopped === null,
-          filling: shadow?.snapshot ?? null,
-        })),
+        // A dropped table is nothing that could come.
+        tables: tables
+          .filter(({ because, shadow }) => because !== 'dropped' || shadow)
+          .map(({ schema, table, live, stopped, shadow }) => ({
+            schema,
+            table,
+            oid: (live ?? shadow)?.relation.oid ?? 0,
+            live: live !== null && stopped === null,
+            filling: shadow?.snapshot ?? null,
+          })),
       };
     });
   }

@@ -1,3 +1,4 @@
+import type { Connection } from '@duckdb/node-bindings';
 import { RejectedError } from '../../errors.ts';
 import type { ChangeEvent } from '../../event/change-event.ts';
 import { type Position, START } from '../../event/position.ts';
@@ -10,7 +11,7 @@ import { type Alteration, type Alterations, alterationsByName, alterationsByNumb
 import { type Layout, sqlName, type TableName } from './layout.ts';
 import { foldName, quoteName, quoteText, shadowTable, targetSchema } from './names.ts';
 import { checkRelation, rewriteSql, type SinkColumn } from './schema.ts';
-import type { Shadow, SinkTable, State, TableShape } from './state.ts';
+import { readRows, type Shadow, type SinkTable, type State, type TableShape } from './state.ts';
 import type { TableWriter } from './table.ts';
 
 /** What a sink does with changes of the source's schema. See the configuration. */
@@ -21,6 +22,7 @@ export interface SchemaPolicy {
 
 /** The parts of the file that a change of a schema needs. */
 export interface SchemaWriterParts {
+  readonly connection: Connection;
   readonly catalog: string;
   readonly state: State;
   readonly layout: Layout;
@@ -70,6 +72,7 @@ export class SchemaWriter {
   async #follow(table: SinkTable, relation: Relation, change: SchemaChange | null, at: Position): Promise<void> {
     const { state, policy } = this.#parts;
     const { live, shadow, stopped } = table;
+    if (stopped !== null && !shadow) return this.#followAside(table, relation);
     checkRelation(relation);
     const plan = (shape: TableShape | null): Alterations | null => shape && this.#plan(shape, relation, change);
     const forLive = stopped === null ? plan(live) : null;
@@ -93,6 +96,22 @@ export class SchemaWriter {
     await state.saveTable({ ...table, schema, table: bare, live: nextLive, shadow: nextShadow });
     const applied = [...(renamed ? [`renamed from ${relationName(table)}`] : []), ...new Set(words)];
     if (applied.length > 0) await state.recordChange(relation, at, change?.command ?? null, applied.join('; '));
+  }
+
+  /** Of a table that is not followed only the name changes, where it can: another complaint would help nobody. */
+  async #followAside(table: SinkTable, relation: Relation): Promise<void> {
+    const { state, policy, log } = this.#parts;
+    const { schema, table: bare } = relation;
+    if (policy.schemaChanges === 'pause-table' || (table.schema === schema && table.table === bare)) return;
+    try {
+      checkRelation({ ...relation, columns: [] });
+      await this.#rename(table, relation);
+    } catch (error) {
+      if (!(error instanceof RejectedError)) throw error;
+      log.warn({ table: relationName(table) }, `${error.message}; it keeps its name here`);
+      return;
+    }
+    await state.saveTable({ ...table, schema, table: bare });
   }
 
   #plan(shape: TableShape, relation: Relation, change: SchemaChange | null): Alterations {
@@ -130,6 +149,7 @@ export class SchemaWriter {
         `${relationName(table)} is now called ${relationName(relation)}, which is another table's name here`,
       );
     else if (foldName(sqlName(from)) !== foldName(sqlName(to))) state.checkName(relation);
+    if (table.live && foldName(sqlName(from)) !== foldName(sqlName(to))) await this.#checkFree(relation, to);
     if (table.live) await layout.move(from, to, table.live.columns);
     if (table.shadow) {
       const shadowOf = (name: TableName): TableName => ({ ...name, table: shadowTable(name.table) });
@@ -137,6 +157,19 @@ export class SchemaWriter {
     }
     await state.forgetTable(table);
     log.info({ table: relationName(table), renamedTo: relationName(relation) }, 'table was renamed in the source');
+  }
+
+  /** Throws a RejectedError where the file has something of that name that is not ours. */
+  async #checkFree(relation: Relation, { catalog, schema, table }: TableName): Promise<void> {
+    const same = (column: string, name: string): string => `lower(${column}) = lower(${quoteText(name)})`;
+    const found = await readRows(
+      this.#parts.connection,
+      `SELECT table_type FROM information_schema.tables WHERE table_catalog = ${quoteText(catalog)}
+         AND ${same('table_schema', schema)} AND ${same('table_name', table)}`,
+    );
+    if (found.length === 0) return;
+    const why = `"${schema}"."${table}" exists in the DuckDB file but was not created by Waltide`;
+    throw new RejectedError(relation.schema, relation.table, why);
   }
 
   async #drop(table: SinkTable, { command }: SchemaChange, at: Position): Promise<void> {
