@@ -42,6 +42,10 @@ export interface Loaded {
   readonly log: Log;
   /** The user wants machine-readable output. */
   readonly json: boolean;
+  /** Where the configuration was read from; null where the environment was all. */
+  readonly file: string | null;
+  /** Reads it once more. Throws ConfigError. */
+  readonly reload: () => Promise<Config>;
 }
 
 /** What commands share: where to write, when to stop, and which exit code to leave behind. */
@@ -81,10 +85,11 @@ export class CliContext {
   /** Configuration and log as the global options ask for. Throws ConfigError. */
   async load(command: Command): Promise<Loaded> {
     const options = globals(command);
-    const { config } = await loadConfig({ file: options.config, cwd: this.io.cwd, env: this.io.env });
+    const read = () => loadConfig({ file: options.config, cwd: this.io.cwd, env: this.io.env });
+    const { config, file } = await read();
     const format = config.log.format ?? (this.io.stderr.isTTY ? 'pretty' : 'json');
     const log = createLog({ level: options.logLevel ?? config.log.level, format });
-    return { config, log, json: options.json ?? false };
+    return { config, log, json: options.json ?? false, file, reload: async () => (await read()).config };
   }
 
   print(text: string): void {

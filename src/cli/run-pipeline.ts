@@ -5,6 +5,7 @@ import { Pipeline, type RunEnd, type RunGoal } from '../pipeline/pipeline.ts';
 import type { ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus, Role } from '../pipeline/status.ts';
 import type { UntilBound } from '../pipeline/until.ts';
+import { watchConfig } from './config-watch.ts';
 import type { CliContext, Loaded } from './context.ts';
 import { CopyReporter } from './progress.ts';
 
@@ -32,7 +33,7 @@ export interface RunResult extends RunEnd {
 /** Runs a pipeline with all that surrounds it: control address, metrics, copy progress, and a bound on draining. */
 export async function runPipeline(
   context: CliContext,
-  { config, log }: Loaded,
+  { config, log, file, reload }: Loaded,
   options: RunOptions,
 ): Promise<RunResult> {
   context.drains = true;
@@ -46,6 +47,13 @@ export async function runPipeline(
     onCopyProgress: progress.note,
     ...(replay && { replay }),
     ...(stopAt && { until: stopAt }),
+  });
+  const unwatch = watchConfig({
+    file,
+    config,
+    log,
+    load: reload,
+    onTables: (wanted) => pipeline.want(wanted),
   });
   const status = (): PipelineStatus => pipeline.status();
   // Before anything connects: a port that the user chose and cannot have is an error at once.
@@ -73,6 +81,7 @@ export async function runPipeline(
     return { ...end, status: pipeline.status(), interrupted: context.signal.aborted };
   } finally {
     overdue.cancel();
+    unwatch();
     progress.end();
     await control?.close();
     await metrics?.close();

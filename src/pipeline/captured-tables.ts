@@ -20,6 +20,9 @@ interface Lack {
   readonly replaces: boolean;
 }
 
+/** What the configuration asks for. */
+export type WantedTables = Pick<PublicationOptions, 'tables' | 'exclude'>;
+
 export interface TableKeeperOptions {
   readonly config: Config;
   readonly log: Log;
@@ -58,7 +61,7 @@ export class TableKeeper {
   }
 
   /** The configuration was edited: from the next look on these patterns count. */
-  want(options: Pick<PublicationOptions, 'tables' | 'exclude'>): void {
+  want(options: WantedTables): void {
     this.#wanted = { ...this.#wanted, ...options };
   }
 

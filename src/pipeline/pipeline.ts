@@ -9,8 +9,10 @@ import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import type { Subscription, Transport } from '../transport/transport.ts';
 import { applyTarget } from './apply-target.ts';
+import type { BeginAgain } from './begin-again.ts';
 import { BudgetMinder } from './budget-minder.ts';
 import { Capture } from './capture.ts';
+import type { WantedTables } from './captured-tables.ts';
 import { beginsAgain, checkRole, checkSinks } from './checks.ts';
 import { createTransport } from './create-transport.ts';
 import { fillSinks } from './fill-sinks.ts';
@@ -37,18 +39,6 @@ export interface PipelineOptions {
   readonly until?: UntilBound;
 }
 
-/** Why a pipeline closes everything and opens it again, and what is different then. */
-export interface BeginAgain {
-  /** In words, for the log. */
-  readonly reason: string;
-  /** With a new slot, from which every table is filled again. */
-  readonly recopy?: boolean;
-  /** What to end with instead, once everything is closed. */
-  readonly failure?: WaltideError;
-  /** Called for each sink once it is open and before it goes on; resolves with its state as it is then. */
-  readonly onOpen?: (sink: Sink, state: SinkState, identity: SourceIdentity) => Promise<SinkState>;
-}
-
 export type RunGoal = 'copied' | 'rewound' | 'caught-up' | null;
 
 export interface StoppedTableOf {
@@ -71,6 +61,7 @@ export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #appliers: Applier[] = [];
   readonly #opened: Sink[] = [];
+  #wanted: WantedTables | null = null;
   #refills: Refills | null = null;
   readonly #reporter: StatusReporter;
   #transport: Transport | null = null;
@@ -222,6 +213,12 @@ export class Pipeline {
     return null;
   }
 
+  /** The configuration was edited while it runs: from the next look at the tables on, these patterns count. */
+  want(wanted: WantedTables): void {
+    this.#wanted = wanted;
+    this.#capture?.tables.want(wanted);
+  }
+
   status(): PipelineStatus {
     return this.#reporter.report(
       this.#state,
@@ -265,6 +262,7 @@ export class Pipeline {
       this.#options.onCopyProgress?.(progress);
     };
     const capture = new Capture({ config, transport, log, recopy, onCopyProgress });
+    if (this.#wanted) capture.tables.want(this.#wanted);
     this.#capture = capture;
     this.#watch = new SlotWatch({
       config: config.source,

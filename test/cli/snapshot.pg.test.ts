@@ -1,3 +1,5 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { cli, makeProject, type Outcome, type Running, start } from './support.ts';
@@ -121,3 +123,31 @@ test('starts, waits, pauses, resumes, cancels and lists', async () => {
   while (JSON.stringify(await rows('select count(*) from a')) !== '[["2001"]]')
     await new Promise((wake) => setTimeout(wake, 50));
 }, 120_000);
+
+test('takes source.tables from the edited configuration while it runs, and says what needs a restart', async () => {
+  const file = join(project.dir, 'waltide.json');
+  const before = JSON.parse(await readFile(file, 'utf8')) as { source: Record<string, unknown> };
+  const edit = (source: Record<string, unknown>, rest: Record<string, unknown> = {}): Promise<void> =>
+    writeFile(file, JSON.stringify({ ...before, ...rest, source: { ...before.source, ...source } }));
+  await edit({ tables: ['public.a'] });
+  const pipeline = run('run');
+  await pipeline.until(/"streaming"/);
+  await database.query('insert into b values (7)');
+  await edit({ tables: ['public.a', 'public.b'] });
+  await pipeline.until(/source\.tables was changed/);
+  while ((await cli(project.dir, 'query', 'select id from b')).code !== 0)
+    await new Promise((wake) => setTimeout(wake, 100));
+  expect(await rows('select id from b')).toEqual([[7]]);
+  await writeFile(file, '{');
+  await pipeline.until(/cannot be used/);
+  await edit({ tables: ['public.a'] }, { shutdownTimeoutMs: 5000 });
+  pipeline.child.kill('SIGHUP');
+  await pipeline.until(/take effect after a restart/);
+  await pipeline.until(/table is not captured any more/);
+  await database.query("insert into b values (8); insert into a values (9000, 'on')");
+  while (JSON.stringify(await rows('select count(*) from a')) !== '[["2001"]]')
+    await new Promise((wake) => setTimeout(wake, 50));
+  expect(await rows('select id from b')).toEqual([[7]]);
+  pipeline.child.kill('SIGTERM');
+  expect((await pipeline.end()).code).toBe(0);
+}, 60_000);
