@@ -118,6 +118,5 @@ describe('incremental snapshot', () => {
     await Promise.all(writers);
     await settle(config);
     expect(await differences(TABLES)).toEqual([]);
-    console.log([...sink.counts], sink.ended.length);
   });
 });
