@@ -34,7 +34,7 @@ export class SlotWatch {
   #timer: NodeJS.Timeout | null = null;
   #look: { readonly done: Promise<void>; readonly since: number } | null = null;
   #status: BudgetStatus | null = null;
-  #positionAt = 0;
+  #positionAt = Number.NEGATIVE_INFINITY;
   #warned = '';
 
   constructor(options: SlotWatchOptions) {
@@ -66,7 +66,7 @@ export class SlotWatch {
 
   #tick(): void {
     if (this.#look) {
-      if (Date.now() - this.#look.since > LOOK_MAX_MS) void this.#hangUp();
+      if (performance.now() - this.#look.since > LOOK_MAX_MS) void this.#hangUp();
       return;
     }
     const done = this.#lookAt()
@@ -80,7 +80,7 @@ export class SlotWatch {
       .finally(() => {
         this.#look = null;
       });
-    this.#look = { done, since: Date.now() };
+    this.#look = { done, since: performance.now() };
   }
 
   async #lookAt(): Promise<void> {
@@ -105,7 +105,7 @@ export class SlotWatch {
   /** What a later start, or a replay, will want to know. */
   async #note(client: pg.Client, last: boolean): Promise<void> {
     const { config, marks } = this.#options;
-    const due = Date.now() - this.#positionAt >= POSITION_INTERVAL_MS;
+    const due = performance.now() - this.#positionAt >= POSITION_INTERVAL_MS;
     // Where WAL is held back on purpose, the next start begins at the mark: it had better be near.
     if (!due && !last && config.retain === undefined) return;
     const { rows } = await client.query<{ standby: boolean }>('SELECT pg_catalog.pg_is_in_recovery() AS standby');
@@ -113,7 +113,7 @@ export class SlotWatch {
     const now = [...marks()].filter(([, lsn]) => lsn > 0n);
     if (now.length > 0) await saveMarks(client, config.slot, new Map(now));
     if (!due && !last) return;
-    this.#positionAt = Date.now();
+    this.#positionAt = performance.now();
     await notePosition(client);
   }
 

@@ -24,6 +24,9 @@ export const PINNED: Readonly<Record<string, string>> = {
   idle_in_transaction_session_timeout: '0',
 };
 
+/** A server answers Terminate by hanging up at once. */
+const END_TIMEOUT_MS = 2000;
+
 export interface ConnectOptions {
   readonly applicationName: string;
   /** True opens a walsender session, which understands replication commands and simple queries only. */
@@ -162,6 +165,7 @@ async function open(
   } as pg.ClientConfig);
   // Without a listener a lost idle connection would end the process; whoever uses the client sees it on the next call.
   client.on('error', () => {});
+  boundEnd(client);
   try {
     await client.connect();
     return client;
@@ -169,6 +173,20 @@ async function open(
     await client.end().catch(() => {});
     throw connectError(error, url);
   }
+}
+
+/** The other end of a half-open connection never hangs up, and whoever waited for it would wait for ever. */
+function boundEnd(client: pg.Client): void {
+  const end = client.end.bind(client) as () => Promise<void>;
+  const { connection } = client as unknown as { connection: { stream: { destroy(): void } } };
+  client.end = (async () => {
+    const timer = setTimeout(() => connection.stream.destroy(), END_TIMEOUT_MS);
+    try {
+      await end();
+    } finally {
+      clearTimeout(timer);
+    }
+  }) as typeof client.end;
 }
 
 /** Hosts, ports and database of a connection string, with no secrets: for messages. */

@@ -35,7 +35,7 @@ export class CopySession {
   #ended = false;
   #wake: (() => void) | null = null;
   #scheduled = false;
-  #receivedAt = Date.now();
+  #receivedAt = performance.now();
   #lastRead = 0;
 
   private constructor(client: pg.Client) {
@@ -148,7 +148,7 @@ export class CopySession {
     this.#stream.destroy();
   }
 
-  /** When the last bytes came, also those of a message that is not whole yet; Unix milliseconds. */
+  /** When the last bytes came, also those of a message that is not whole yet; milliseconds of performance.now(). */
   get receivedAt(): number {
     return this.#receivedAt;
   }
@@ -177,7 +177,7 @@ export class CopySession {
 
   #onData(chunk: Buffer): void {
     this.#frames.push(chunk);
-    this.#receivedAt = Date.now();
+    this.#receivedAt = performance.now();
     if (this.#scheduled) return;
     this.#scheduled = true;
     // One turn of the event loop reads up to 2 MB; only then is the reader woken, and the socket left alone.

@@ -36,14 +36,14 @@ export async function createSlot(
   { name, waitMs, snapshot, temporary = false, failover = false }: SlotCreation,
   log: Log,
 ): Promise<CreatedSlot> {
-  const deadline = Date.now() + waitMs;
+  const deadline = performance.now() + waitMs;
   let blockers = '';
   let late = false;
   const watch = setInterval(async () => {
     try {
       blockers = (await blockingTransactions(watcher)).map(({ who }) => who).join('; ');
       if (blockers) log.warn({ slot: name, blockers }, 'creating the slot waits for older transactions to end');
-      if (Date.now() < deadline || late) return;
+      if (performance.now() < deadline || late) return;
       late = true;
       const { processID } = replication as unknown as { processID: number };
       await watcher.query('SELECT pg_catalog.pg_cancel_backend($1)', [processID]);

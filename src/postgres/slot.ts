@@ -160,11 +160,11 @@ export async function waitUntilReleased(
   log: Log,
   signal: AbortSignal,
 ): Promise<void> {
-  const deadline = Date.now() + waitMs;
+  const deadline = performance.now() + waitMs;
   for (let told = false; ; told = true) {
     const slot = await readSlot(client, name);
     if (!slot?.active) return;
-    if (Date.now() >= deadline)
+    if (performance.now() >= deadline)
       throw new WaltideError(
         'SLOT_IN_USE',
         `slot "${name}" is in use by the process with pid ${slot.activePid} on the server (waited ${Math.round(waitMs / 1000)} s)`,

@@ -54,7 +54,7 @@ export class ApplyLoop {
   #pendingBytes = 0;
   #pendingEvents = 0;
   #firstPendingAt = 0;
-  #savedAt = 0;
+  #savedAt = Number.NEGATIVE_INFINITY;
   #events = 0;
   #batches = 0;
   #retries = 0;
@@ -116,7 +116,7 @@ export class ApplyLoop {
         if (signal.aborted) return;
         throw error;
       }
-      if (this.#pending.length === 0) this.#firstPendingAt = Date.now();
+      if (this.#pending.length === 0) this.#firstPendingAt = performance.now();
       this.#pending.push(delivery);
       this.#pendingBytes += delivery.bytes;
       this.#pendingEvents += delivery.events.length;
@@ -138,13 +138,13 @@ export class ApplyLoop {
       const merged = merge(taken);
       this.#pendingBytes -= merged.bytes;
       this.#pendingEvents -= merged.events.length;
-      this.#firstPendingAt = Date.now();
+      this.#firstPendingAt = performance.now();
       this.#room?.();
       this.#busySince = Date.now();
       await this.#apply(merged, signal);
       this.#busySince = null;
       if (signal.aborted && this.#lastError !== null) return;
-      this.#savedAt = Date.now();
+      this.#savedAt = performance.now();
       for (const delivery of taken) this.#options.subscription.applied(delivery);
     }
   }
@@ -167,7 +167,7 @@ export class ApplyLoop {
       if (full) return complete || i + 1;
     }
     if (complete === 0) return 0;
-    const waited = Date.now() - (this.#pendingEvents === 0 ? this.#savedAt : this.#firstPendingAt);
+    const waited = performance.now() - (this.#pendingEvents === 0 ? this.#savedAt : this.#firstPendingAt);
     return waited >= (this.#pendingEvents === 0 ? IDLE_SAVE_MS : lingerMs) ? complete : 0;
   }
 

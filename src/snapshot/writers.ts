@@ -30,14 +30,14 @@ export async function writersGone(
 ): Promise<void> {
   let waiting: Set<string> | null = null;
   let pauseMs = POLL_MS;
-  let toldAt = Date.now();
+  let toldAt = performance.now();
   for (;;) {
     const writers = await listWriters(client, table.oid);
     const ids: Set<string> = new Set(writers.map(({ id }) => id));
     waiting = waiting === null ? ids : new Set([...waiting].filter((id: string) => ids.has(id)));
     if (waiting.size === 0) return;
-    if (Date.now() - toldAt >= TOLD_EVERY_MS) {
-      toldAt = Date.now();
+    if (performance.now() - toldAt >= TOLD_EVERY_MS) {
+      toldAt = performance.now();
       const who = writers.filter(({ id }) => waiting!.has(id)).map((writer) => writer.who);
       log.warn(
         { table: `${table.schema}.${table.table}`, transactions: who.join(', ') },

@@ -217,7 +217,7 @@ export class ReplicationStream {
   }
 
   #tick(): void {
-    const silentMs = this.#session.waiting ? Date.now() - this.#session.receivedAt : 0;
+    const silentMs = this.#session.waiting ? performance.now() - this.#session.receivedAt : 0;
     if (silentMs <= SILENCE_MAX_MS) this.#sendStatus(silentMs > PROBE_AFTER_MS);
     else this.#session.giveUp(`the server has been silent for ${Math.round(silentMs / 1000)} s`);
   }

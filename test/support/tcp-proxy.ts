@@ -1,23 +1,32 @@
 import { connect, createServer, type Socket } from 'node:net';
 
-/** A TCP proxy on a free port of 127.0.0.1: what goes through it can be cut off or left without an answer. */
+/** What becomes of one piece that was read, in either direction: the pieces to pass on. May take its time. */
+export type Wire = (piece: Buffer) => Promise<readonly Buffer[]>;
+
+/** A TCP proxy on a free port of 127.0.0.1: what goes through it can be cut off, slowed down, or left without an answer. */
 export class TcpProxy {
   readonly #pairs = new Set<readonly [Socket, Socket]>();
   readonly #server;
+  readonly #target: { host: string; port: number };
+  /** Of connections made from now on; null = as it comes. */
+  wire: Wire | null = null;
   port = 0;
 
   private constructor(target: { host: string; port: number }) {
+    this.#target = target;
     this.#server = createServer((client) => {
-      const upstream = connect(target.port, target.host);
+      const upstream = connect(this.#target.port, this.#target.host);
       const pair = [client, upstream] as const;
       this.#pairs.add(pair);
+      const { wire } = this;
       for (const [from, to] of [pair, [upstream, client]] as const) {
         from.on('error', () => {});
         from.on('close', () => {
           to.destroy();
           this.#pairs.delete(pair);
         });
-        from.pipe(to);
+        if (wire) void carry(from, to, wire);
+        else from.pipe(to);
       }
     });
   }
@@ -26,9 +35,24 @@ export class TcpProxy {
   static async before(url: string, listenAt = 0): Promise<TcpProxy> {
     const { hostname, port } = new URL(url);
     const proxy = new TcpProxy({ host: hostname, port: Number(port) });
-    await new Promise<void>((resolve) => proxy.#server.listen(listenAt, '127.0.0.1', resolve));
-    proxy.port = (proxy.#server.address() as { port: number }).port;
+    await proxy.#listen(listenAt);
     return proxy;
+  }
+
+  /** In front of a server that must know the proxy's port before it has one itself: `aim` says where it is. */
+  static async unaimed(): Promise<TcpProxy> {
+    const proxy = new TcpProxy({ host: '127.0.0.1', port: 0 });
+    await proxy.#listen(0);
+    return proxy;
+  }
+
+  async #listen(port: number): Promise<void> {
+    await new Promise<void>((resolve) => this.#server.listen(port, '127.0.0.1', resolve));
+    this.port = (this.#server.address() as { port: number }).port;
+  }
+
+  aim(port: number): void {
+    this.#target.port = port;
   }
 
   /** The same URL, through the proxy. */
@@ -46,8 +70,33 @@ export class TcpProxy {
     }
   }
 
+  /** Half-open: nothing passes on the connections of now any more, and neither end is told. Later ones are not touched. */
+  freeze(): void {
+    for (const [client, upstream] of this.#pairs)
+      for (const [from, to] of [
+        [client, upstream],
+        [upstream, client],
+      ] as const) {
+        from.unpipe(to);
+        from.pause();
+      }
+  }
+
   async close(): Promise<void> {
     this.cut();
     await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+async function carry(from: Socket, to: Socket, wire: Wire): Promise<void> {
+  try {
+    for await (const piece of from) {
+      for (const part of await wire(piece as Buffer)) {
+        if (!to.writable) return;
+        if (!to.write(part)) await new Promise((resolve) => to.once('drain', resolve).once('close', resolve));
+      }
+    }
+  } catch {
+    // The connection went away; its other end is told by `close`.
   }
 }

@@ -162,8 +162,8 @@ export class Capture {
 
   /** Waits up to `timeoutMs` for what was published; what is not durable by then is rejected. */
   async close(timeoutMs: number): Promise<void> {
-    const deadline = Date.now() + timeoutMs;
-    while (this.#unfinished.size > 0 && Date.now() < deadline) await sleep(5);
+    const deadline = performance.now() + timeoutMs;
+    while (this.#unfinished.size > 0 && performance.now() < deadline) await sleep(5);
     this.#producer.fail(closedError());
   }
 

@@ -130,11 +130,11 @@ export class Cluster {
 
   /** Like `metadata`, but waits a moment for topics that were created just now; those still absent are left out. */
   async settledMetadata(names: readonly string[], waitMs = TOPIC_SPREAD_MS): Promise<Map<string, TopicInfo>> {
-    const deadline = Date.now() + waitMs;
+    const deadline = performance.now() + waitMs;
     for (;;) {
       const topics = await this.metadata(names);
       const ready = names.every((name) => topics.get(name)?.leaders.every((leader) => leader >= 0) ?? false);
-      if (ready || Date.now() > deadline) return topics;
+      if (ready || performance.now() > deadline) return topics;
       await this.sleep(BACKOFF_FIRST_MS);
     }
   }
@@ -256,7 +256,7 @@ export class Cluster {
     send: (broker: BrokerAddress) => Promise<Response>,
     code: (response: Response) => number,
   ): Promise<Response> {
-    const deadline = Date.now() + FIRST_CONTACT_MS;
+    const deadline = performance.now() + FIRST_CONTACT_MS;
     let failure = '';
     for (let attempt = 0; ; attempt++) {
       const known = [...this.#brokers.values(), ...this.#seeds];
@@ -274,7 +274,7 @@ export class Cluster {
         if (failure === '' || error !== LATE) failure = `${addressOf(broker)}: ${deepMessage(error)}`;
       }
       if (this.closed) throw closedError();
-      if (!this.#contacted && Date.now() >= deadline) throw unreachable(this.config, failure);
+      if (!this.#contacted && performance.now() >= deadline) throw unreachable(this.config, failure);
       if (attempt === known.length - 1 && this.#contacted) this.log.warn({ failure }, 'Kafka: no answer, trying again');
       await this.sleep(backoffMs(Math.floor(attempt / known.length)));
     }
@@ -284,7 +284,7 @@ export class Cluster {
   async #withDeadline<T>(work: Promise<T>, deadline: number): Promise<T> {
     if (this.#contacted) return work;
     const timer = new AbortController();
-    const late = sleep(Math.max(1, deadline - Date.now()), undefined, { signal: timer.signal }).then(() => {
+    const late = sleep(Math.max(1, deadline - performance.now()), undefined, { signal: timer.signal }).then(() => {
       throw LATE;
     });
     late.catch(() => {});

@@ -82,14 +82,15 @@ export class CommitLoop implements ProgressSink {
     const { producer, isFull } = this.#options;
     while (!this.#stopped) {
       while (!this.#dirty && !this.#stopped) await this.#ring(null);
-      const deadline = Date.now() + TRANSACTION_MS;
+      const deadline = performance.now() + TRANSACTION_MS;
       const settled = producer.settled();
       let quiet = false;
       settled.then(() => {
         quiet = true;
         this.#wake?.();
       });
-      while (!quiet && !isFull() && !this.#stopped && Date.now() < deadline) await this.#ring(deadline - Date.now());
+      while (!quiet && !isFull() && !this.#stopped && performance.now() < deadline)
+        await this.#ring(deadline - performance.now());
       if (!this.#stopped) await this.#commit();
     }
   }

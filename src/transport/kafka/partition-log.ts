@@ -86,7 +86,7 @@ export class PartitionLog {
   #batches: SealedBatch[] = [];
   #unsent = 0;
   #nextSequence = 0;
-  #confirmedMs = 0;
+  #confirmedMs = Number.NEGATIVE_INFINITY;
   readonly #clock: TransactionClock;
   /** Confirmed, and to be sent again should the Kafka transaction fail. */
   #kept: SealedBatch[] = [];
@@ -147,7 +147,7 @@ export class PartitionLog {
   /** The next batch to send, if one may go now. */
   next(): SealedBatch | null {
     if (this.rewinding || this.inFlight >= IN_FLIGHT_MAX) return null;
-    if (this.inFlight > 0 && Date.now() - this.#confirmedMs > KNOWN_FOR_MS) return null;
+    if (this.inFlight > 0 && performance.now() - this.#confirmedMs > KNOWN_FOR_MS) return null;
     while (this.#batches[this.#unsent]?.confirmed) this.#unsent++;
     // Counted from the first one not confirmed: whatever may be sent again must be among the broker's last five.
     if (this.#unsent >= IN_FLIGHT_MAX) return null;
@@ -200,7 +200,7 @@ export class PartitionLog {
   confirm(batch: SealedBatch, end: bigint): void {
     if (batch.confirmed) return;
     batch.confirmed = true;
-    this.#confirmedMs = Date.now();
+    this.#confirmedMs = performance.now();
     batch.end = end;
     while (this.#batches[0]?.confirmed) {
       const [first] = this.#batches.splice(0, 1);
@@ -227,7 +227,7 @@ export class PartitionLog {
     this.rewinding = false;
     this.#unsent = 0;
     this.#nextSequence = 0;
-    this.#confirmedMs = 0;
+    this.#confirmedMs = Number.NEGATIVE_INFINITY;
     // Within a Kafka transaction that failed, nothing is confirmed.
     this.#batches = this.#clock.enabled
       ? [...this.#kept, ...this.#batches]

@@ -90,9 +90,9 @@ export class ProducerTopics {
         continue;
       }
       complete = false;
-      const since = this.#missingSinceMs.get(name) ?? Date.now();
+      const since = this.#missingSinceMs.get(name) ?? performance.now();
       this.#missingSinceMs.set(name, since);
-      if (Date.now() - since > TOPIC_GONE_MS) throw topicMissing(name, 'does not exist any more');
+      if (performance.now() - since > TOPIC_GONE_MS) throw topicMissing(name, 'does not exist any more');
     }
     return complete;
   }

@@ -153,7 +153,7 @@ export class Producer {
     }
     const transaction = this.#transaction;
     if (transaction?.waitedFor && ![...this.#busy].some(({ pending }) => pending)) transaction.tell(true);
-    const now = Date.now();
+    const now = performance.now();
     const requests = new Map<number, Shipment[][]>();
     for (const log of this.#busy) {
       if (log.empty) this.#busy.delete(log);
@@ -252,7 +252,7 @@ export class Producer {
           'Kafka: sending failed, trying again',
         );
       }
-      sender.waitUntilMs = Date.now() + backoffMs(sender.failures - 1);
+      sender.waitUntilMs = performance.now() + backoffMs(sender.failures - 1);
       this.#refreshSoon();
     } finally {
       sender.inFlight--;
@@ -296,7 +296,7 @@ export class Producer {
         { topic: log.topic, partition: log.partition, code: kafkaErrorName(code) },
         'Kafka: batch refused for now, trying again',
       );
-      log.waitUntilMs = Date.now() + 100;
+      log.waitUntilMs = performance.now() + 100;
       this.#refreshSoon();
     } else this.fail(refused(log, code, result?.message ?? null));
   }
@@ -379,7 +379,7 @@ export class Producer {
     const topics = [...new Set([...this.#busy].map(({ topic }) => topic))];
     this.topics.refresh(
       topics,
-      (pauseMs) => this.#wakeAt(Date.now() + pauseMs),
+      (pauseMs) => this.#wakeAt(performance.now() + pauseMs),
       (error) => this.fail(error),
     );
   }
@@ -391,7 +391,7 @@ export class Producer {
         this.#timer = null;
         this.#pump();
       },
-      Math.max(1, timeMs - Date.now()),
+      Math.max(1, timeMs - performance.now()),
     );
   }
 }

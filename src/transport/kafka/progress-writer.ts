@@ -65,7 +65,7 @@ export class ProgressWriter implements ProgressSink {
     const covered = this.#waiting;
     this.#waiting = [];
     this.#writing = true;
-    this.#writtenMs = Date.now();
+    this.#writtenMs = performance.now();
     const progress: Progress = {
       lsn: this.#lsn,
       position: null,
@@ -90,7 +90,7 @@ export class ProgressWriter implements ProgressSink {
 
   #schedule(moreIsComing: boolean): void {
     if (this.#writing || this.#timer) return;
-    const dueMs = this.#writtenMs + GAP_MS - Date.now();
+    const dueMs = this.#writtenMs + GAP_MS - performance.now();
     const delayMs = moreIsComing || this.#bytes > SMALL_RECORD_BYTES ? dueMs : 0;
     // A failing producer rejects every publish itself; here it only means that nothing is written.
     const write = () => void this.write().catch(() => {});

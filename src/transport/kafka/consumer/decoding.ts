@@ -40,14 +40,14 @@ export class Decoding {
 
   /** As PartitionReader.decode, with tables looked up where they are not known yet. Throws PROTOCOL where they stay so. */
   async decode(reader: PartitionReader, into: Collected): Promise<Exclude<Stop, 'relation'>> {
-    const deadline = Date.now() + RELATION_WAIT_MS;
+    const deadline = performance.now() + RELATION_WAIT_MS;
     for (;;) {
       const stop = reader.decode(into, this.#headers, this.#codecOf(reader.topic));
       if (stop !== 'relation') return stop;
       await this.learn();
       const { relationId } = this.#headers;
       if (this.#relations.has(relationId)) continue;
-      if (Date.now() > deadline) throw unknownRelation(reader.key, relationId);
+      if (performance.now() > deadline) throw unknownRelation(reader.key, relationId);
       await sleep(100);
     }
   }

@@ -149,9 +149,9 @@ export class Fetcher {
     const topics = await this.#cluster.metadata(names);
     for (const name of names) {
       if (topics.has(name)) continue;
-      const since = this.#missingSinceMs.get(name) ?? Date.now();
+      const since = this.#missingSinceMs.get(name) ?? performance.now();
       this.#missingSinceMs.set(name, since);
-      if (Date.now() - since > TOPIC_GONE_MS) throw topicMissing(name, 'does not exist any more');
+      if (performance.now() - since > TOPIC_GONE_MS) throw topicMissing(name, 'does not exist any more');
     }
     for (const reader of this.#readers) {
       if (reader.leader < 0) reader.leader = topics.get(reader.topic)?.leaders[reader.partition] ?? -1;

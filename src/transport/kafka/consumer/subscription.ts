@@ -260,8 +260,9 @@ export class KafkaSubscription implements Subscription {
     // It reads everything or nothing, so that nothing is handed over; a transaction may be on its way in parts.
     if (this.#sink.consistency === 'transaction') return this.#commit();
     this.#paused = true;
-    const deadline = Date.now() + PAUSE_MS;
-    while ((this.#collecting || this.#outstanding.size > 0) && !this.#closed && Date.now() < deadline) await sleep(10);
+    const deadline = performance.now() + PAUSE_MS;
+    while ((this.#collecting || this.#outstanding.size > 0) && !this.#closed && performance.now() < deadline)
+      await sleep(10);
     await this.#commit();
   }
 
