@@ -82,7 +82,7 @@ export class Capture {
       this.#source?.acknowledge(lsn, durable),
     );
     const { config, log } = options;
-    this.#control = new ControlSession(() => this.#connect(), log);
+    this.#control = new ControlSession(() => this.#connect('control', false, true), log);
     this.#tables = new TableKeeper({
       config,
       log,
@@ -295,7 +295,7 @@ export class Capture {
       log,
       onProgress,
       named: (relation: Relation) => this.#tables.captured.named(relation),
-      connect: (what: string, replication = false) => this.#connect(what, replication),
+      connect: (what: string, replication = false) => this.#connect(what, replication, true),
       control: <T>(work: (client: pg.Client) => Promise<T>) => this.#control.run(work),
     };
     this.#snapshots = new SnapshotManager(context, async ({ tableOid, kind, sinks }) => {
@@ -349,9 +349,10 @@ export class Capture {
     return this.#connect('', true);
   }
 
-  #connect(what = 'control', replication = false): Promise<pg.Client> {
-    const { url, slot, connectTimeoutMs } = this.#options.config.source;
-    return connect(url, {
+  /** `primary`: what writes, and what must know which transactions are in progress, cannot be done on a standby. */
+  #connect(what = 'control', replication = false, primary = false): Promise<pg.Client> {
+    const { url, primaryUrl, slot, connectTimeoutMs } = this.#options.config.source;
+    return connect((primary && primaryUrl) || url, {
       applicationName: `waltide ${slot} ${what}`.trim(),
       replication,
       timeoutMs: connectTimeoutMs,
