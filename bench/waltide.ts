@@ -72,6 +72,41 @@ export function waltideKafka(): Contender {
   };
 }
 
+export interface Variant {
+  readonly id: string;
+  readonly label: string;
+  readonly transport: { readonly exactlyOnce?: boolean; readonly transactions?: { readonly enabled: boolean } };
+}
+
+export const VARIANTS: readonly Variant[] = [
+  { id: 'plain', label: 'Kafka, at least once', transport: {} },
+  { id: 'marks', label: 'with the transaction topic', transport: { transactions: { enabled: true } } },
+  { id: 'once', label: 'exactly once', transport: { exactlyOnce: true } },
+  {
+    id: 'both',
+    label: 'exactly once, with the transaction topic',
+    transport: { exactlyOnce: true, transactions: { enabled: true } },
+  },
+];
+
+/** To Kafka in several ways, measured alike: offsets would count the markers of Kafka's transactions as well. */
+export function waltideKafkaUntilCaughtUp({ id, label, transport }: Variant): Contender {
+  return {
+    id,
+    label,
+    unavailable: () => '',
+    prepare: (arena, round) =>
+      setup(arena, `${id}_${round}`, {
+        ...common(arena, `${id}_${round}`),
+        transport: { type: 'kafka', brokers: arena.kafka!.brokers, topicPrefix: `${id}${round}`, ...transport },
+      }),
+    async run(arena, round) {
+      const { sample } = await measure(arena, { ...runCommand(arena, `${id}_${round}`, true), doneAt: caughtUpAt });
+      return sample;
+    },
+  };
+}
+
 export function waltideDuckdb(): Contender {
   const pathOf = (arena: Arena, round: number) => join(arena.dir, `bench-${round}.duckdb`);
   return {
