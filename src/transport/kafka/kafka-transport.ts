@@ -23,7 +23,9 @@ import { progressTopic } from './topic.ts';
  *   <prefix>.__waltide_progress    up to which LSN everything is below which offsets, and of which source
  *   <prefix>.dead-letter           which records were too large
  *
- * Exactly once rests on positions, not on Kafka's transactions: the log may hold a change twice (a capture that
+ *   <prefix>.transaction           where source transactions begin and end (transport.transactions)
+ *
+ * For our own sinks, exactly once rests on positions, not on Kafka's transactions (commit-loop.ts): the log may hold a change twice (a capture that
  * crashed publishes again what the slot had not acknowledged), a reader passes over what is not after its position.
  */
 
