@@ -225,14 +225,14 @@ const kafka = z.strictObject({
     .default(-1)
     .meta(about("Of a new topic; -1 takes the broker's default.")),
   cleanupPolicy: z.enum(['delete', 'compact', 'compact,delete']).default('delete').meta(about('Of a new topic.')),
-  /** A tenth to a fifth of the rate (bench/exactly-once.ts), for consumers that cannot skip by (lsn, seq). */
+  /** For consumers that cannot skip by (lsn, seq). Each Kafka transaction costs round trips, and reading waits for its end. */
   exactlyOnce: z
     .boolean()
     .default(false)
     .meta(
       about('Write in Kafka transactions: a read_committed consumer sees every change exactly once, crashes included.'),
     ),
-  /** Two more records per source transaction: a third of the rate where transactions hold one row each. */
+  /** Two more records per source transaction, which few consumers look at; off by default, as in Debezium. */
   transactions: z
     .strictObject({
       enabled: z

@@ -25,7 +25,8 @@ import { progressTopic } from './topic.ts';
  *
  *   <prefix>.transaction           where source transactions begin and end (transport.transactions)
  *
- * For our own sinks, exactly once rests on positions, not on Kafka's transactions (commit-loop.ts): the log may hold a change twice (a capture that
+ * For our own sinks, exactly once rests on positions, not on Kafka's transactions (commit-loop.ts): the log may
+ * hold a change twice (a capture that
  * crashed publishes again what the slot had not acknowledged), a reader passes over what is not after its position.
  */
 
