@@ -92,7 +92,7 @@ const source = z.strictObject({
     .optional()
     .meta(
       about(
-        'The primary, where `url` is a standby (PostgreSQL 16 and later): for the publication, the control schema, heartbeats and watermarks, none of which can be written on a standby.',
+        'Reserved for decoding on a standby, which is not finished: `url` must be the primary. Where set, changes of schemas are recorded there.',
       ),
     ),
   /** It needs settings on primary and standby that only their owner can make; `waltide doctor` says which. */
