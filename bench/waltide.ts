@@ -140,7 +140,7 @@ export function common(
 }
 
 /** Writes the config file and lets Waltide make its slot and finish the copy of the empty table. */
-async function setup(arena: Arena, name: string, config: ConfigInput): Promise<void> {
+export async function setup(arena: Arena, name: string, config: ConfigInput): Promise<void> {
   const file = await writeConfig(arena.dir, name, config);
   if (!existsSync(MAIN)) throw new Error('dist/main.js is not there: run `npm run build`.');
   await promisify(execFile)(process.execPath, [MAIN, 'setup', '--config', file], {
@@ -177,11 +177,12 @@ function captureDoneAt({ stdout }: Output): number {
 }
 
 /** capture-only.ts as plain JavaScript that imports the compiled sources. */
-async function compileCaptureOnly(): Promise<string> {
+export async function compileCaptureOnly(): Promise<string> {
   const source = await readFile(join(ROOT, 'bench/capture-only.ts'), 'utf8');
   const target = { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true };
   const { outputText } = ts.transpileModule(source, { compilerOptions: target });
-  const script = outputText.replaceAll(/from '\.\.\/src\/(.*)\.ts'/g, "from '../../dist/$1.js'");
+  // By absolute paths: .cache may be a link that work trees share.
+  const script = outputText.replaceAll(/from '\.\.\/src\/(.*)\.ts'/g, `from '${join(ROOT, 'dist')}/$1.js'`);
   const dir = join(ROOT, '.cache/bench');
   await mkdir(dir, { recursive: true });
   await writeFile(join(dir, 'capture-only.mjs'), script);

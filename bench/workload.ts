@@ -47,7 +47,7 @@ export async function writeWorkload(client: pg.Client, events: number): Promise<
   return { inserts: inserted, updates: transactions * ROWS_PER_TRANSACTION, endLsn, walBytes: Number(rows[0]!.bytes) };
 }
 
-const INSERT = `insert into bench
+export const INSERT = `insert into bench
   select id, 'customer ' || id, (id % 1000000) / 100.0,
          jsonb_build_object('sku', 'A-' || id % 977, 'qty', id % 13, 'note', md5(id::text)),
          timestamptz '2026-01-01 00:00:00+00' + id * interval '1.000001 s'
