@@ -122,7 +122,9 @@ export class Pipeline {
     const applier = this.#appliers.find(({ sink }) => sink.name === request.sink);
     if (!applier || !this.#transport) throw busy(`sink "${request.sink}" is not open`);
     // Before anything is closed: most of what can be wrong is wrong already. How far the sink is, it tells itself later.
-    const offsets = applier.offsets.map((offset) => ({ ...offset, position: { commitLsn: LSN_MAX, seq: 0 } }));
+    const position = { commitLsn: LSN_MAX, seq: 0 };
+    const opened = applier.offsets.length > 0 ? applier.offsets : [{ partition: '', next: null }];
+    const offsets = opened.map((offset) => ({ ...offset, position }));
     await planReplay(request, { config: this.#options.config, transport: this.#transport, offsets });
     return new Promise((resolve, reject) => {
       const onOpen: BeginAgain['onOpen'] = async (sink, state, identity) => {

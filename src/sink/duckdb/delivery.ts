@@ -96,10 +96,10 @@ export class DeliveryWriter {
   }
 
   /** Throws a RejectedError for the first table that cannot be held, a MisfitError to be tried again after `adapt`. */
-  async write(delivery: Delivery): Promise<void> {
+  async write(delivery: Delivery, seen = false): Promise<void> {
     for (const { change, events } of this.#parts(delivery.events)) {
       if (change) await this.#changeSchema(change);
-      for (const plan of await this.#plan(events)) {
+      for (const plan of await this.#plan(events, seen)) {
         try {
           await this.#writeTable(plan);
         } catch (error) {
@@ -157,7 +157,7 @@ export class DeliveryWriter {
     });
   }
 
-  async #plan(events: readonly ChangeEvent[]): Promise<Iterable<TablePlan>> {
+  async #plan(events: readonly ChangeEvent[], seen: boolean): Promise<Iterable<TablePlan>> {
     const plans = new Map<string, TablePlan>();
     let relation: Relation | null = null;
     let plan: TablePlan | null = null;
@@ -169,7 +169,7 @@ export class DeliveryWriter {
       if (event.relation !== relation || plan === null) {
         relation = event.relation;
         const key = tableKey(relation);
-        plan = plans.get(key) ?? new TablePlan(relation, this.#state.table(relation));
+        plan = plans.get(key) ?? new TablePlan(relation, this.#state.table(relation), seen ? 'later' : 'exact');
         plans.set(key, plan);
       }
       plan.add(event);

@@ -2,7 +2,7 @@ import duckdb from '@duckdb/node-bindings';
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
 import { messageOf, WaltideError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
-import type { SourceIdentity } from '../../event/offset.ts';
+import type { Offset, SourceIdentity } from '../../event/offset.ts';
 import type { Relation } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
 import { VERSION } from '../../version.ts';
@@ -13,6 +13,7 @@ import { DeliveryWriter, type StopOptions } from './delivery.ts';
 import { Loader } from './loader.ts';
 import { excerptError } from './messages.ts';
 import { runQuery } from './query.ts';
+import { Rewinding } from './rewind.ts';
 import { State } from './state.ts';
 import { MisfitError } from './table.ts';
 
@@ -35,6 +36,7 @@ interface Opened {
   readonly file: DuckdbFile;
   readonly state: State;
   readonly writer: DeliveryWriter;
+  readonly rewinding: Rewinding;
 }
 
 class DuckdbSink implements Sink {
@@ -102,10 +104,15 @@ class DuckdbSink implements Sink {
   async #write(opened: Opened, delivery: Delivery): Promise<void> {
     for (let adaptions = 0; ; adaptions++) {
       try {
-        return await this.#transaction(opened, async () => {
-          await opened.writer.write(delivery);
+        let passed = false;
+        await this.#transaction(opened, async () => {
+          const { delivery: sifted, seen } = opened.rewinding.sift(delivery);
+          await opened.writer.write(sifted, seen);
           await opened.state.saveOffsets(delivery.offsets);
+          passed = await opened.rewinding.passed(delivery.offsets);
         });
+        if (passed) opened.rewinding.ended();
+        return;
       } catch (error) {
         if (!(error instanceof MisfitError)) throw error;
         if (adaptions >= ADAPTIONS_MAX) throw excerptError(error.relation, error.column, error);
@@ -118,6 +125,15 @@ class DuckdbSink implements Sink {
     return this.#exclusive(async () => {
       const opened = await this.#ensureOpen();
       await this.#transaction(opened, () => opened.writer.stop(relation, reason, options));
+    });
+  }
+
+  rewind(to: readonly Offset[], tables: readonly { schema: string; table: string }[] | null): Promise<void> {
+    return this.#exclusive(async () => {
+      const opened = await this.#ensureOpen();
+      await this.#transaction(opened, () => opened.rewinding.begin(to, tables));
+      this.#opened = null;
+      await this.#closeFile(opened.file);
     });
   }
 
@@ -203,7 +219,7 @@ class DuckdbSink implements Sink {
         droppedTables: this.#config.droppedTables,
         log: this.#log.child({ sink: this.name }),
       });
-      this.#opened = { file, state, writer };
+      this.#opened = { file, state, writer, rewinding: await Rewinding.load(file.connection, state) };
       return this.#opened;
     } catch (error) {
       file.close();

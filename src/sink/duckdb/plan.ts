@@ -65,13 +65,13 @@ export class TablePlan {
   /** Events of a table that is not followed. */
   leftOut = 0;
 
-  constructor(relation: Relation, before: SinkTable | undefined) {
+  constructor(relation: Relation, before: SinkTable | undefined, stored: Stored = 'exact') {
     const { schema, table } = relation;
     this.before = before ?? { schema, table, live: null, stopped: null, shadow: null };
     const { live, shadow, stopped } = this.before;
     this.stopped = stopped;
     const replaced = shadow?.relation.oid === relation.oid && isAnother(live, relation);
-    this.live = live && stopped === null && !replaced ? new Building(live, 'live', null, 'exact') : null;
+    this.live = live && stopped === null && !replaced ? new Building(live, 'live', null, stored) : null;
     this.shadow = shadow && new Building(shadow, 'shadow', shadow.snapshot, 'partial');
   }
 
