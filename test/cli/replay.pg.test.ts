@@ -6,7 +6,8 @@ import { cli, makeProject, type Running, start } from './support.ts';
 
 /*
  * Goal: after any replay the sink equals the source. Method: rows of the sink are damaged by hand within what is then
- * replayed; every row is compared.
+ * replayed, through the running process and without one, with kill -9 in the middle; every row
+ * is compared.
  */
 let database: TestDatabase;
 let project: { dir: string; remove(): Promise<void> };
@@ -58,7 +59,9 @@ async function damage(...statements: string[]): Promise<void> {
   instance.closeSync();
 }
 
-/** Changes every row of both tables in one way or another, so that any damage lies within them. */
+/** Changes rows of both tables in one way or another, so that any damage lies within them. */
+let moved = 1000;
+
 async function changeAll(seed: number): Promise<void> {
   const random = new Random(seed);
   await database.query(
@@ -73,7 +76,7 @@ async function changeAll(seed: number): Promise<void> {
       random.pick([
         `update orders set n = n + 1 where id = ${id}`,
         `update orders set note = 'short' where id = ${id}`,
-        `update orders set id = ${1000 + i} where id = ${id}`,
+        `update orders set id = ${++moved} where id = ${id}`,
         `delete from items where id between ${id} and ${id + 5}`,
         `insert into items values (${id}, 'again') on conflict (id) do update set body = 'again'`,
       ]),
@@ -110,6 +113,36 @@ describe('replay', () => {
     expect(await compare()).toEqual([]);
     expect(await compare(['public.log'])).toEqual([]);
   });
+
+  test('through the running process, with kill -9 in the middle, and writes meanwhile', async () => {
+    const first = run('run');
+    await first.until(/"streaming"/);
+    const from = await lsn();
+    await database.query("insert into log values ('once')");
+    await changeAll(1);
+    const shown = await run('replay', '--table', 'orders', '--table', 'items', '--from-lsn', from, '--json').end();
+    expect(shown.code, shown.stderr).toBe(0);
+    expect(JSON.parse(shown.stdout)).toMatchObject({ ok: true, sink: 'analytics', from, waited: true });
+    await changeAll(2);
+    first.child.kill('SIGTERM');
+    expect((await first.end()).code).toBe(0);
+    expect(await compare()).toEqual([]);
+
+    for (const ms of [20, 200, 500]) {
+      await damage('delete from orders where id % 2 = 1 and id < 1000', "update items set body = 'wrong'");
+      const again = run('run');
+      await again.until(/"streaming"/);
+      const asked = run('replay', '--table', 'orders,items', '--from-lsn', from, '--no-wait');
+      await asked.end();
+      await changeAll(ms);
+      await new Promise((resolve) => setTimeout(resolve, ms));
+      again.child.kill('SIGKILL');
+      await again.end();
+      expect((await run('run', '--until-caught-up').end()).code).toBe(0);
+      expect(await compare(), `killed after ${ms} ms`).toEqual([]);
+      expect(await compare(['public.log'])).toEqual([]);
+    }
+  }, 120_000);
 
   test('--until leaves the sink as the source was then, and the next run goes on', async () => {
     expect((await run('run', '--until-caught-up').end()).code).toBe(0);
