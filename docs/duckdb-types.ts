@@ -131,7 +131,7 @@ function tried({ type, column, modifier = -1, fits = [], misfits = [] }: Line): 
     columns: [{ name: 'v', type: column, modifier }],
     key: [],
   };
-  const check = new RowCheck([target]);
+  const check = new RowCheck([target], 134_217_728);
   const held = (text: string): boolean => check.misfits(new Row(relation, encodeTuple([text]), 0)).length === 0;
   for (const text of fits) if (!held(text)) throw new Error(`${type} does not hold ${text}`);
   for (const text of misfits) if (held(text)) throw new Error(`${type} holds ${text}`);
@@ -163,8 +163,11 @@ Times with time zone are held as points in time; DuckDB shows them in its own se
 | \`dead-letter\` | Kept as text in \`_waltide.dead_letters\`, with its whole row. | is absent until a later change brings it whole, or deletes it | An error in the log; \`resolved_at\` is NULL for rows that are absent now |
 | \`null\` | NULL is stored. In a key, \`dead-letter\` applies. | is there | A warning in the log |
 
-A column that became text stays so, over restarts and schema changes, until the table is copied again. Text that is not
-valid UTF-8, which a database in SQL_ASCII may hold, fits no column: under \`text\` it sets its table aside.
+A column that became text stays so, over restarts and schema changes, until the table is copied again.
+
+Some rows not even text can hold. They are set aside under \`text\` as under \`dead-letter\`, and under \`null\` the value is
+NULL: text that is not valid UTF-8, which a database in SQL_ASCII may hold, and rows longer than \`rowBytesMax\` (128 MB by
+default, 512 MB at most; a byte of bytea counts twice).
 `;
 }
 

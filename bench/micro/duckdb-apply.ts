@@ -96,6 +96,7 @@ const sink = createDuckdbSink(
     onUnrepresentable: 'text',
     schemaChanges: 'evolve',
     droppedTables: 'keep',
+    rowBytesMax: 134_217_728,
     consistency: 'table',
     batch: { rowsMax: perDelivery, bytesMax: 24 << 20, lingerMs: 10 },
   },

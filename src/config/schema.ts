@@ -303,6 +303,11 @@ const duckdb = z.strictObject({
         "A value that the column's DuckDB type cannot hold: text turns the column to VARCHAR, dead-letter sets the row aside, null stores NULL.",
       ),
     ),
+  /** Storing a row takes about eight times its length; twice this is 2 GB. */
+  rowBytesMax: bytes
+    .max(536_870_912)
+    .default(134_217_728)
+    .meta(about('Longest row to store, in bytes of its text (two per byte of bytea); a longer one is set aside.')),
   /** Kafka deals with each table by itself, and so goes on with the others where one is slow. In-process they come in order anyway. */
   consistency: z
     .enum(['table', 'transaction'])

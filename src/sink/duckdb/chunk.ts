@@ -5,6 +5,7 @@ import { NULL, type Row, skipColumn, TEXT, UNCHANGED } from '../../event/row.ts'
 import { type Cells, type Filler, ValueError } from './cells.ts';
 import { fillerOf } from './fill.ts';
 import { logicalType, type Target } from './mapping.ts';
+import { longColumns, tooLong } from './row-check.ts';
 
 /** A column to load from the rows of `part`: its value, or whether the WAL left it out. */
 export interface LoadColumn {
@@ -60,6 +61,7 @@ interface Slot extends LoadColumn {
 export class ChunkWriter {
   readonly rows: number;
   readonly #load: Load;
+  readonly #rowBytesMax: number;
   readonly #heap = new ByteWriter(1 << 16);
   readonly #slots: Slot[];
   /** Per part, per column of its tuple: the slot that wants its value, or null. */
@@ -68,8 +70,9 @@ export class ChunkWriter {
   readonly #starts = new Int32Array(ROWS_MAX);
   #next = 0;
 
-  constructor(load: Load) {
+  constructor(load: Load, rowBytesMax: number) {
     this.#load = load;
+    this.#rowBytesMax = rowBytesMax;
     this.rows = load.parts[0]!.length;
     this.#slots = load.columns.map((column) => ({
       ...column,
@@ -176,6 +179,7 @@ export class ChunkWriter {
         if (mayStop && base + end > limit) break;
         starts[taken] = base + row.at;
         end = tupleEnd(bytes, row.at);
+        if (end - row.at > this.#rowBytesMax) this.#refuseLength(part, row, taken);
       }
       this.#heap.reserve(end - at);
       bytes.copy(this.#heap.bytes, this.#heap.length, at, end);
@@ -183,6 +187,12 @@ export class ChunkWriter {
     }
     this.#locate(part, taken);
     return taken;
+  }
+
+  #refuseLength(part: number, row: Row, index: number): never {
+    const column = longColumns(row, this.#rowBytesMax)[0]!;
+    const cause = new ValueError(index, tooLong(tupleEnd(row.bytes, row.at) - row.at, this.#rowBytesMax));
+    throw new LoadError(part, column, cause, false);
   }
 
   /** Also blanks what is not text between the values, so that one check of the whole heap proves them to be UTF-8. */

@@ -40,6 +40,8 @@ export class DuckdbFile {
       database = await duckdb.open(path, configOf(options, path));
       connection = await duckdb.connect(database);
       await removeSpill(path);
+      // What the log holds may be more than the narrower limit can checkpoint; then every commit would end in giving up.
+      await duckdb.query(connection, 'CHECKPOINT');
       // Last, since afterwards no file but this one can be touched: neither by us nor by a user's query.
       await duckdb.query(
         connection,
@@ -64,11 +66,12 @@ export class DuckdbFile {
   }
 
   /**
-   * Lets DuckDB count up to all of the configured limit, or only the usual half: for one batch that needs it.
-   * Rejects like any statement.
+   * Lets DuckDB count up to all of the configured limit and `moreBytes` beyond, or (null) only the usual half: for one
+   * batch that needs it. Rejects like any statement.
    */
-  async allowMemory(all: boolean): Promise<void> {
-    await duckdb.query(this.connection, `SET GLOBAL memory_limit = '${countedBytes(this.#memoryLimit, all)}B'`);
+  async allowMemory(moreBytes: number | null): Promise<void> {
+    const bytes = countedBytes(this.#memoryLimit, moreBytes !== null) + (moreBytes ?? 0);
+    await duckdb.query(this.connection, `SET GLOBAL memory_limit = '${bytes}B'`);
   }
 
   close(): void {
@@ -205,6 +208,11 @@ export function blamesData(error: unknown): boolean {
 /** True where DuckDB refuses everything from now on until the file is opened again. */
 export function isFatal(error: unknown): boolean {
   return /^(FATAL|INTERNAL) Error|has been invalidated|Connection.* (closed|disconnected)/i.test(duckdbMessage(error));
+}
+
+/** True where a COMMIT did its work, and only the checkpoint after it failed, with which DuckDB gives up. */
+export function isCommitted(error: unknown): boolean {
+  return /COMMIT succeeded and is durable/i.test(duckdbMessage(error));
 }
 
 /** True where a statement needed more than the memory limit. */

@@ -1,5 +1,4 @@
 import { setImmediate } from 'node:timers/promises';
-import type { DuckdbSinkConfig } from '../../config/schema.ts';
 import { RejectedError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import { type ChangeEvent, SCHEMA_MESSAGE } from '../../event/change-event.ts';
@@ -17,15 +16,14 @@ import { quoteText, shadowTable, targetSchema } from './names.ts';
 import { type Building, TablePlan } from './plan.ts';
 import { checkRelation, createColumns, evolve, type SinkColumn, sameShape } from './schema.ts';
 import { type SchemaPolicy, SchemaWriter } from './schema-writer.ts';
-import { SetAside } from './set-aside.ts';
+import { SetAside, type SetAsidePolicy } from './set-aside.ts';
 import { readRows, type SinkTable, type State, type TableShape } from './state.ts';
 import { type MisfitError, runTarget, TableWriter } from './table.ts';
 
 /** Events looked at before other work of the process gets its turn: about 2 ms. */
 const EVENTS_PER_TURN = 4096;
 
-export interface WriterOptions extends SchemaPolicy {
-  readonly onUnrepresentable: DuckdbSinkConfig['onUnrepresentable'];
+export interface WriterOptions extends SchemaPolicy, SetAsidePolicy {
   readonly log: Log;
 }
 
@@ -61,10 +59,10 @@ export class DeliveryWriter {
     this.#state = state;
     this.#layout = new Layout(file.connection);
     this.#tables = new TableWriter(file.connection, loader, this.#layout);
-    const { log, onUnrepresentable, ...policy } = options;
+    const { log, onUnrepresentable, rowBytesMax, ...policy } = options;
     this.#log = log;
     this.#letters = new DeadLetters(file.connection);
-    this.#aside = new SetAside(onUnrepresentable, this.#letters, log);
+    this.#aside = new SetAside({ onUnrepresentable, rowBytesMax }, this.#letters, log);
     this.#pauses = policy.schemaChanges === 'pause-table';
     const { catalog } = file;
     this.#schemas = new SchemaWriter({
@@ -179,8 +177,8 @@ export class DeliveryWriter {
 
   /** The next `write` gets on with the value. Throws a RejectedError where nothing can be done. */
   adapt(misfit: MisfitError): void {
-    const { relation, column, label } = misfit;
-    if (label === null && this.#aside.watch(relation)) return;
+    const { relation, column, label, fitsText } = misfit;
+    if (label === null && this.#aside.watch(relation, fitsText)) return;
     this.#adaptions.add(misfit);
     if (label !== null) return;
     const where = { table: relationName(relation), column };

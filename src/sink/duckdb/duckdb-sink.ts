@@ -8,7 +8,7 @@ import type { Log } from '../../log.ts';
 import { VERSION } from '../../version.ts';
 import type { Losses } from '../losses.ts';
 import type { QueryResult, Sink, SinkState } from '../sink.ts';
-import { DuckdbFile, isFatal, isOutOfMemory, storeError } from './database.ts';
+import { DuckdbFile, isCommitted, isFatal, isOutOfMemory, storeError } from './database.ts';
 import { DeliveryWriter, type StopOptions } from './delivery.ts';
 import { Loader } from './loader.ts';
 import { excerptError } from './messages.ts';
@@ -19,6 +19,10 @@ import { MisfitError } from './table.ts';
 
 /** A delivery that needs more new enum labels and other changes of columns than this is not what it seems. */
 const ADAPTIONS_MAX = 1000;
+/** A delivery of more bytes than a batch usually has holds a long value. */
+const LONG_BYTES = 32 << 20;
+/** Measured: DuckDB holds a value of 64 MB about three times while it is stored. */
+const LONG_FACTOR = 4;
 /** Queries beyond these wait for nothing: they are refused, so that they cannot take all memory from applying. */
 const QUERIES_MAX = 4;
 
@@ -84,20 +88,30 @@ class DuckdbSink implements Sink {
   apply(delivery: Delivery): Promise<boolean> {
     return this.#exclusive(async () => {
       const opened = await this.#ensureOpen();
+      // A long value is held several times over on its way: there the limit gives way, for as long as it takes.
+      const allowances = delivery.bytes > LONG_BYTES ? [0, delivery.bytes * LONG_FACTOR] : [0];
       try {
         await this.#write(opened, delivery);
       } catch (error) {
-        if (!(error instanceof WaltideError) || !isOutOfMemory(error.cause)) throw error;
-        this.#log.info({ sink: this.name }, 'a batch needs more memory; trying once more with all of memoryLimit');
-        await opened.file.allowMemory(true);
-        try {
-          await this.#write(opened, delivery);
-        } finally {
-          await opened.file.allowMemory(false).catch(() => undefined);
-        }
+        await this.#withMore(opened, delivery, allowances, error);
       }
       return true;
     });
+  }
+
+  async #withMore(opened: Opened, delivery: Delivery, allowances: readonly number[], error: unknown): Promise<void> {
+    const [bytes, ...others] = allowances;
+    if (bytes === undefined || !(error instanceof WaltideError) || !isOutOfMemory(error.cause)) throw error;
+    const what = bytes > 0 ? ` and ${Math.round(bytes / 2 ** 20)} MB more, for a long value` : '';
+    this.#log.info({ sink: this.name }, `a batch needs more memory; trying once more with all of memoryLimit${what}`);
+    await opened.file.allowMemory(bytes);
+    try {
+      await this.#write(opened, delivery);
+    } catch (next) {
+      await this.#withMore(opened, delivery, others, next);
+    } finally {
+      await opened.file.allowMemory(null).catch(() => undefined);
+    }
   }
 
   /** One transaction, begun again for each column that must change before it can hold what came. */
@@ -186,6 +200,7 @@ class DuckdbSink implements Sink {
       this.#opened = null;
       this.#identity = null;
       if (!opened) return;
+      await opened.file.allowMemory(0).catch(() => undefined);
       await duckdb.query(opened.file.connection, 'CHECKPOINT').catch((error: unknown) => {
         // The log of the file holds everything that was applied; the next start reads it.
         this.#log.warn({ sink: this.name, reason: messageOf(error) }, 'the last checkpoint failed');
@@ -213,8 +228,9 @@ class DuckdbSink implements Sink {
     try {
       const state = new State(file.connection);
       await state.load(identity, file.path, VERSION);
-      const writer = new DeliveryWriter(file, state, new Loader(file.connection), {
+      const writer = new DeliveryWriter(file, state, new Loader(file.connection, this.#config.rowBytesMax), {
         onUnrepresentable: this.#config.onUnrepresentable,
+        rowBytesMax: this.#config.rowBytesMax,
         schemaChanges: this.#config.schemaChanges,
         droppedTables: this.#config.droppedTables,
         log: this.#log.child({ sink: this.name }),
@@ -234,7 +250,7 @@ class DuckdbSink implements Sink {
       await duckdb.query(connection, 'BEGIN');
       await opened.writer.begin();
       await work();
-      await duckdb.query(connection, 'COMMIT');
+      await this.#commit(opened);
       opened.state.committed();
     } catch (error) {
       opened.state.rolledBack();
@@ -250,6 +266,19 @@ class DuckdbSink implements Sink {
       }
       if (error instanceof MisfitError) throw error;
       throw storeError(`writing to ${opened.file.path}`, error);
+    }
+  }
+
+  async #commit({ file }: Opened): Promise<void> {
+    try {
+      await duckdb.query(file.connection, 'COMMIT');
+    } catch (error) {
+      if (!isCommitted(error)) throw error;
+      // As an error it would be applied again, and be there twice.
+      const reason = messageOf(error);
+      this.#log.info({ sink: this.name, reason }, 'the file is opened again after a failed checkpoint');
+      this.#opened = null;
+      await this.#closeFile(file);
     }
   }
 }

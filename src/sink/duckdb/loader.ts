@@ -11,11 +11,13 @@ const FUNCTION = '_waltide_rows';
  */
 export class Loader {
   readonly #connection: Connection;
+  readonly #rowBytesMax: number;
   readonly #loads = new Map<bigint, ChunkWriter>();
   #failure: unknown = null;
 
-  constructor(connection: Connection) {
+  constructor(connection: Connection, rowBytesMax: number) {
     this.#connection = connection;
+    this.#rowBytesMax = rowBytesMax;
     this.#register();
   }
 
@@ -25,7 +27,7 @@ export class Loader {
    */
   async run(load: Load, statement: (from: string) => string): Promise<duckdb.Result> {
     const token = BigInt(randomInt(2 ** 47));
-    this.#loads.set(token, new ChunkWriter(load));
+    this.#loads.set(token, new ChunkWriter(load, this.#rowBytesMax));
     this.#failure = null;
     try {
       return await duckdb.query(this.#connection, statement(`${FUNCTION}(${token})`));

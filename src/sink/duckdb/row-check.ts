@@ -9,6 +9,27 @@ import type { Target } from './mapping.ts';
 export interface Misfit {
   readonly column: number;
   readonly reason: string;
+  /** False where not even VARCHAR holds it. */
+  readonly fitsText: boolean;
+}
+
+/** Why a row is too long to be stored. */
+export const tooLong = (bytes: number, max: number): string =>
+  `the row has ${bytes} bytes, more than rowBytesMax (${max})`;
+
+/** The columns, longest first, without which the row is not too long; empty where it is not. */
+export function longColumns(row: Row, max: number): number[] {
+  const starts = row.starts();
+  const length = (column: number): number => starts[column + 1]! - starts[column]!;
+  let rest = starts[starts.length - 1]! - row.at;
+  const found: number[] = [];
+  const columns = rest <= max ? [] : Array.from({ length: starts.length - 1 }, (_, column) => column);
+  for (const column of columns.sort((a, b) => length(b) - length(a))) {
+    if (rest <= max) break;
+    rest -= length(column);
+    found.push(column);
+  }
+  return found;
 }
 
 interface Column {
@@ -20,9 +41,11 @@ interface Column {
 export class RowCheck {
   readonly #heap = new ByteWriter(1 << 12);
   readonly #columns: readonly (Column | null)[];
+  readonly #rowBytesMax: number;
 
   /** `targets` by column of the rows; null for those that are not loaded. */
-  constructor(targets: readonly (Target | null)[]) {
+  constructor(targets: readonly (Target | null)[], rowBytesMax: number) {
+    this.#rowBytesMax = rowBytesMax;
     this.#columns = targets.map((target) => {
       if (!target) return null;
       const cells: Cells = { heap: this.#heap, starts: new Int32Array(1), ends: new Int32Array(1) };
@@ -32,14 +55,18 @@ export class RowCheck {
 
   /** Unknown labels of an ENUM are no misfits: the ENUM takes them. */
   misfits(row: Row): Misfit[] {
-    const found: Misfit[] = [];
     const { bytes } = row;
+    const starts = row.starts();
+    const long = longColumns(row, this.#rowBytesMax);
+    const reason = tooLong(starts[starts.length - 1]! - row.at, this.#rowBytesMax);
+    const found = long.map((column): Misfit => ({ column, reason, fitsText: false }));
     this.#columns.forEach((column, index) => {
-      const start = row.starts()[index]!;
-      if (!column || bytes[start] !== TEXT) return;
-      const value = bytes.subarray(start + 5, row.starts()[index + 1]!);
-      const reason = isUtf8(value) ? this.#refusal(column, value) : 'the value is not valid UTF-8';
-      if (reason !== null) found.push({ column: index, reason });
+      const start = starts[index]!;
+      if (!column || bytes[start] !== TEXT || long.includes(index)) return;
+      const value = bytes.subarray(start + 5, starts[index + 1]!);
+      const isText = isUtf8(value);
+      const reason = isText ? this.#refusal(column, value) : 'the value is not valid UTF-8';
+      if (reason !== null) found.push({ column: index, reason, fitsText: isText });
     });
     return found;
   }

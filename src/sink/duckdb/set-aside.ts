@@ -8,31 +8,38 @@ import { type Misfit, RowCheck, withNulls } from './row-check.ts';
 import { targetOfColumn } from './schema.ts';
 import type { RunTarget } from './table.ts';
 
+export type SetAsidePolicy = Pick<DuckdbSinkConfig, 'onUnrepresentable' | 'rowBytesMax'>;
+
 /** An event's rows as far as they fit. */
 interface Looked {
   readonly event: ChangeEvent;
   /** False where what names the row does not fit, so that no such row can be stored. */
   readonly beforeFits: boolean;
   readonly afterFits: boolean;
+  /** The new row without what does not fit: enough to delete it by. */
+  readonly name: Row | null;
   /** Why the new row cannot be held; null where it can. */
   readonly reason: string | null;
 }
 
 /**
- * Under `onUnrepresentable: dead-letter | null`: takes out of a table's events what its columns cannot hold. A row that
- * is set aside is absent from the table until a change brings it whole again, or deletes it. Not the old row instead:
- * a later update that leaves out unchanged values would be completed from values that are not the source's.
+ * Takes out of a table's events what its columns cannot hold: under `onUnrepresentable: dead-letter | null` whatever does
+ * not fit, under `text` what is no text or too long. A row that is set aside is absent from the table until a change
+ * brings it whole again, or deletes it. Not the old row instead: a later update that leaves out unchanged values would
+ * be completed from values that are not the source's.
  */
 export class SetAside {
-  readonly #policy: DuckdbSinkConfig['onUnrepresentable'];
+  readonly #policy: SetAsidePolicy['onUnrepresentable'];
+  readonly #rowBytesMax: number;
   readonly #letters: DeadLetters;
   readonly #log: Log;
   /** Tables whose rows are looked at one by one, since one of them did not fit. */
   readonly #watched = new Set<string>();
   #nulled = 0;
 
-  constructor(policy: DuckdbSinkConfig['onUnrepresentable'], letters: DeadLetters, log: Log) {
-    this.#policy = policy;
+  constructor(policy: SetAsidePolicy, letters: DeadLetters, log: Log) {
+    this.#policy = policy.onUnrepresentable;
+    this.#rowBytesMax = policy.rowBytesMax;
     this.#letters = letters;
     this.#log = log;
   }
@@ -42,9 +49,9 @@ export class SetAside {
     return this.#nulled;
   }
 
-  /** False where the table is watched already, or nothing is to be set aside: looking again would change nothing. */
-  watch(relation: Relation): boolean {
-    if (this.#policy === 'text' || this.#watched.has(relationName(relation))) return false;
+  /** False where the table is watched already, or text is to hold the value: looking again would change nothing. */
+  watch(relation: Relation, fitsText: boolean): boolean {
+    if ((this.#policy === 'text' && fitsText) || this.#watched.has(relationName(relation))) return false;
     this.#watched.add(relationName(relation));
     return true;
   }
@@ -55,9 +62,9 @@ export class SetAside {
    */
   async sift(target: RunTarget, events: readonly ChangeEvent[], isSecond: boolean): Promise<readonly ChangeEvent[]> {
     const { relation } = target;
-    if (this.#policy === 'text' || !(this.#watched.has(relationName(relation)) || this.#letters.isOpen(relation)))
-      return events;
-    const check = new RowCheck(target.columns.map((column) => column && targetOfColumn(column)));
+    if (!this.#watched.has(relationName(relation)) && !this.#letters.isOpen(relation)) return events;
+    const targets = target.columns.map((column) => column && targetOfColumn(column));
+    const check = new RowCheck(targets, this.#rowBytesMax);
     const before = { open: this.#letters.open, nulled: this.#nulled };
     const rest: ChangeEvent[] = [];
     for (const event of events) {
@@ -76,26 +83,35 @@ export class SetAside {
 
   #look(event: ChangeEvent, check: RowCheck, relation: Relation): Looked {
     let { before, after } = event;
-    let old = before ? check.misfits(before) : [];
+    let old = this.#misfits(before, check);
     if (this.#mends(old, relation)) {
       before = withNulls(before!, columnsOf(old));
       old = [];
     }
     // Values that the new row leaves out are the old one's.
     const inherited = old.filter(({ column }) => after?.isUnchanged(column));
-    let misfits = after ? [...check.misfits(after), ...inherited] : [];
+    let misfits = [...this.#misfits(after, check), ...inherited];
     if (this.#mends(misfits, relation)) {
       after = withNulls(after!, columnsOf(misfits));
       this.#nulled += misfits.length;
       misfits = [];
     }
     const [first] = misfits;
+    // What names a row is enough of an old one, and of one that goes.
+    if (before && relation.key.length > 0) before = withNulls(before, besides(relation, old));
     return {
       event: replaced(event, event.op, before, after),
+      name: after && relation.key.length > 0 ? withNulls(after, besides(relation, misfits)) : after,
       beforeFits: !old.some(({ column }) => names(relation, column)),
       afterFits: !misfits.some(({ column }) => names(relation, column)),
       reason: first ? `column "${relation.columns[first.column]!.name}": ${first.reason}` : null,
     };
+  }
+
+  /** Under text a column becomes text; what is left is what not even text holds. */
+  #misfits(row: Row | null, check: RowCheck): Misfit[] {
+    const found = row ? check.misfits(row) : [];
+    return this.#policy === 'text' ? found.filter(({ fitsText }) => !fitsText) : found;
   }
 
   /** True where NULL takes the place of them. A key cannot be NULL. */
@@ -105,7 +121,7 @@ export class SetAside {
     );
   }
 
-  #left({ event, beforeFits, afterFits, reason }: Looked, records: boolean): ChangeEvent | null {
+  #left({ event, beforeFits, afterFits, name, reason }: Looked, records: boolean): ChangeEvent | null {
     const { op, before, after } = event;
     const relation = event.relation!;
     if (op === 't') {
@@ -129,13 +145,18 @@ export class SetAside {
     if (why === null) return beforeFits ? event : replaced(event, 'c', null, after);
     // What is stored of it goes.
     if (before) return beforeFits ? replaced(event, 'd', before, null) : null;
-    return afterFits ? replaced(event, 'd', after, null) : null;
+    return afterFits ? replaced(event, 'd', name, null) : null;
   }
 }
 
 /** True for a column that tells rows apart. */
 function names(relation: Relation, column: number): boolean {
   return relation.key.length === 0 || relation.key.includes(column);
+}
+
+/** Those of the misfits that do not name a row. */
+function besides(relation: Relation, misfits: readonly Misfit[]): number[] {
+  return columnsOf(misfits).filter((column) => !relation.key.includes(column));
 }
 
 const columnsOf = (misfits: readonly Misfit[]): number[] => misfits.map(({ column }) => column);

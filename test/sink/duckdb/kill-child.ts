@@ -41,6 +41,7 @@ const sink = createDuckdbSink(
     onUnrepresentable: 'text',
     schemaChanges: 'evolve',
     droppedTables: 'keep',
+    rowBytesMax: 134_217_728,
   },
   pino({ level: 'silent' }),
 );

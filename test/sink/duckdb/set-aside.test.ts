@@ -1,7 +1,17 @@
 import { describe, expect, test } from 'vitest';
 import { RejectedError } from '../../../src/errors.ts';
 import type { Relation } from '../../../src/event/relation.ts';
-import { arrayOf, changes, numericOf, openSink, relation, type TestSink, type, type Values } from './support.ts';
+import {
+  arrayOf,
+  type Change,
+  changes,
+  numericOf,
+  openSink,
+  relation,
+  type TestSink,
+  type,
+  type Values,
+} from './support.ts';
 
 const table = (extra: Partial<Relation> = {}): Relation =>
   relation(
@@ -182,6 +192,58 @@ describe('onUnrepresentable: null', () => {
     await sink.apply(changes(['c', bag, ['1', 'NaN', 'a']], ['c', bag, ['2', 'NaN', 'b']]));
     await sink.apply(changes(['d', bag, null, ['1', 'NaN', 'a']]));
     expect(await rows(sink)).toEqual([[2, null, 'b']]);
+  });
+});
+
+describe('what not even text holds is set aside, whatever the policy but null', () => {
+  const bad = ['2', 'NaN', Buffer.from([0x61, 0xff])] as unknown as Values;
+
+  test.each(['text', 'dead-letter'] as const)('%s: bytes that are no UTF-8', async (onUnrepresentable) => {
+    const sink = await openSink(undefined, { onUnrepresentable });
+    const t = table();
+    await sink.apply(changes(['c', t, ['1', '1.00', 'a']], ['c', t, bad], ['u', t, ['1', '2.00', undefined]]));
+    expect(await sink.rows('SELECT i, body FROM t')).toEqual([[1, 'a']]);
+    expect(sink.losses!()).toEqual({ textColumns: [], deadLetters: 1, nulled: 0 });
+    await sink.apply(changes(['u', t, ['2', '3.00', 'mended']]));
+    expect(await sink.rows('SELECT i, body FROM t ORDER BY i')).toEqual([
+      [1, 'a'],
+      [2, 'mended'],
+    ]);
+    expect(sink.losses!()).toMatchObject({ deadLetters: 0 });
+  });
+
+  test('null: such bytes are NULL', async () => {
+    const sink = await openSink(undefined, { onUnrepresentable: 'null' });
+    await sink.apply(changes(['c', table(), bad]));
+    expect(await rows(sink)).toEqual([[2, null, null]]);
+    expect(sink.losses!()).toMatchObject({ nulled: 2 });
+  });
+
+  test.each([undefined, 'f'] as const)('rows past rowBytesMax, among others, under identity %s', async (identity) => {
+    const sink = await openSink(undefined, { rowBytesMax: 10_000 });
+    const t = table(identity ? { replicaIdentity: identity } : {});
+    const long = 'x'.repeat(20_000);
+    const update = (after: Values, before: Values): Change => (identity ? ['u', t, after, before] : ['u', t, after]);
+    await sink.apply(
+      changes(['c', t, ['1', '1.00', 'a']], ['c', t, ['2', '2.00', long]], ['c', t, ['3', '3.00', 'b']]),
+    );
+    expect(await rows(sink)).toEqual([
+      [1, '1.00', 'a'],
+      [3, '3.00', 'b'],
+    ]);
+    expect(await sink.rows('SELECT reason FROM _waltide.dead_letters')).toEqual([
+      [expect.stringMatching(/^column "body": the row has 200\d\d bytes, more than rowBytesMax \(10000\)$/)],
+    ]);
+    await sink.apply(changes(update(['2', '2.50', undefined], ['2', '2.00', long])));
+    await sink.apply(changes(update(['1', '1.00', long], ['1', '1.00', 'a'])));
+    expect(await rows(sink)).toEqual([[3, '3.00', 'b']]);
+    await sink.apply(changes(update(['2', '2.75', 'short'], ['2', '2.50', long])));
+    await sink.apply(changes(['d', t, null, identity ? ['1', '1.00', long] : ['1', null, null]]));
+    expect(await rows(sink)).toEqual([
+      [2, '2.75', 'short'],
+      [3, '3.00', 'b'],
+    ]);
+    expect(sink.losses!()).toMatchObject({ deadLetters: 0 });
   });
 });
 

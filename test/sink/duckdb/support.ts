@@ -135,6 +135,7 @@ export function config(path: string, more: Partial<DuckdbSinkConfig> = {}): Duck
     onUnrepresentable: 'text',
     schemaChanges: 'evolve',
     droppedTables: 'keep',
+    rowBytesMax: 134_217_728,
     ...more,
   };
 }
