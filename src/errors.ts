@@ -18,6 +18,7 @@ export const POLICIES = {
   SOURCE_SETTINGS: { side: 'source', retry: false },
   SOURCE_CONNECTION_LOST: { side: 'source', retry: true },
   SOURCE_BUSY: { side: 'source', retry: true },
+  SOURCE_ROW_TOO_LONG: { side: 'source', retry: false },
   SOURCE_QUERY: { side: 'source', retry: false },
   PROTOCOL: { side: 'source', retry: false },
   PUBLICATION: { side: 'source', retry: false },

@@ -18,6 +18,7 @@ import { clearSpill, OpenTransactions } from './open-transactions.ts';
 import { PgoutputError } from './pgoutput.ts';
 import { PreparedHold } from './prepared-hold.ts';
 import { negotiate, type Protocol, readProtocolServer } from './protocol.ts';
+import { serverRefusal } from './refusals.ts';
 import { RelationCache } from './relations.ts';
 import { ReplicationStream, type ReplicationStreamOptions } from './replication-stream.ts';
 import { SchemaHistory } from './schema-history.ts';
@@ -276,52 +277,5 @@ function streamError(error: unknown): WaltideError {
     `the connection to PostgreSQL broke: ${messageOf(error)}`,
     'It is tried again.',
     { cause: error },
-  );
-}
-
-function serverRefusal(error: ServerError): WaltideError {
-  const options = { cause: error };
-  if (error.code === '55000' && /can no longer|invalidated|lost/i.test(error.message))
-    return new WaltideError(
-      'SLOT_LOST',
-      error.message,
-      'Changes are missing for good. Copy anew with `waltide run --recopy`.',
-      options,
-    );
-  if (error.code === '42704' && /publication/.test(error.message))
-    return new WaltideError(
-      'PUBLICATION',
-      error.message,
-      'It was dropped, and PostgreSQL cannot decode what was committed without it. Copy anew with `waltide run --recopy`.',
-      options,
-    );
-  if (error.code === '42501')
-    return new WaltideError(
-      'SOURCE_RIGHTS',
-      error.message,
-      'Grant the missing right; `waltide doctor` lists every one that is needed.',
-      options,
-    );
-  if (error.code.startsWith('22') || error.code.startsWith('42'))
-    return new WaltideError(
-      'SOURCE_QUERY',
-      error.message,
-      '`waltide doctor` checks the source and says what to change.',
-      options,
-    );
-  if (error.code === '55006')
-    return new WaltideError('SLOT_IN_USE', error.message, 'Stop the other process that uses the slot.', options);
-  if (error.code === '53300')
-    return new WaltideError(
-      'SOURCE_BUSY',
-      `no walsender is free: ${error.message}`,
-      'Raise max_wal_senders, or end what holds them.',
-      options,
-    );
-  return new WaltideError(
-    'SOURCE_CONNECTION_LOST',
-    `the server ended the stream: ${error.message}`,
-    'It is tried again.',
-    options,
   );
 }
