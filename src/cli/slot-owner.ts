@@ -1,8 +1,8 @@
 import type pg from 'pg';
 import { findProcesses } from '../api/control-client.ts';
 import type { Config } from '../config/schema.ts';
-import { connect } from '../postgres/connection.ts';
 import { listSlotRecords, type SlotRecord } from '../postgres/control.ts';
+import { withSession } from '../postgres/session.ts';
 import { listSlots, type SlotInfo, slotLost } from '../postgres/slot.ts';
 import { TAIL_SLOT_PREFIX } from '../source/temporary-slot.ts';
 
@@ -46,15 +46,8 @@ async function recordsOf(database: string, { source }: Config): Promise<Map<stri
   const url = new URL(source.url);
   url.pathname = `/${encodeURIComponent(database)}`;
   try {
-    const client = await connect(url.href, {
-      applicationName: `waltide ${source.slot} slot`,
-      timeoutMs: Math.min(source.connectTimeoutMs, OTHER_DATABASE_TIMEOUT_MS),
-    });
-    try {
-      return await listSlotRecords(client);
-    } finally {
-      await client.end().catch(() => {});
-    }
+    const connectTimeoutMs = Math.min(source.connectTimeoutMs, OTHER_DATABASE_TIMEOUT_MS);
+    return await withSession({ ...source, url: url.href, connectTimeoutMs }, 'slot', listSlotRecords);
   } catch {
     // Not ours to look into: then the slot counts as someone else's.
     return new Map();

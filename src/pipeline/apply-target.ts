@@ -1,23 +1,17 @@
 import type { SourceConfig } from '../config/schema.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
-import { connect } from '../postgres/connection.ts';
+import { withSession } from '../postgres/session.ts';
 import { readSlot, walPosition } from '../postgres/slot.ts';
 import type { Applier } from './reporter.ts';
 
 /** What "caught up" means without a capture in this process: the end of WAL, or what was published where none runs that could publish more. */
-export async function applyTarget(
-  { url, slot: name, connectTimeoutMs }: SourceConfig,
-  appliers: readonly Applier[],
-  log: Log,
-): Promise<Lsn> {
-  const client = await connect(url, { applicationName: `waltide ${name} control`, timeoutMs: connectTimeoutMs });
-  try {
+export async function applyTarget(source: SourceConfig, appliers: readonly Applier[], log: Log): Promise<Lsn> {
+  const end = await withSession(source, 'control', async (client) => {
     const { inserted } = await walPosition(client);
-    if ((await readSlot(client, name))?.active) return inserted;
-  } finally {
-    await client.end().catch(() => {});
-  }
+    return (await readSlot(client, source.slot))?.active ? inserted : null;
+  });
+  if (end !== null) return end;
   let target: Lsn = 0n;
   for (const { subscription } of appliers) {
     const published = subscription.publishedLsn();

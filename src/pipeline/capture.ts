@@ -6,13 +6,13 @@ import type { SourceIdentity } from '../event/offset.ts';
 import type { Relation } from '../event/relation.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTable } from '../postgres/captured.ts';
-import { connect } from '../postgres/connection.ts';
 import { markCopying, markStreaming, migrate, readSlotRecord } from '../postgres/control.ts';
 import { alterFailover, checkFailoverVersion, slotGone } from '../postgres/failover.ts';
 import { identify, withAncestors } from '../postgres/identity.ts';
 import { DURABLE, type Marks, momentsSince, readMarks } from '../postgres/positions.ts';
 import type { EnsuredPublication } from '../postgres/publication.ts';
 import { checkServer, checkSettings, readServer } from '../postgres/server.ts';
+import { connectSource, primaryOf } from '../postgres/session.ts';
 import {
   checkOwner,
   checkSlot,
@@ -89,8 +89,7 @@ export class Capture {
       control: (work) => this.#control.run(work),
       passed: () => this.#passed,
     });
-    const { url, slot, heartbeatIntervalMs, connectTimeoutMs } = options.config.source;
-    this.#heartbeat = new Heartbeat({ url, slot, intervalMs: heartbeatIntervalMs, connectTimeoutMs, log });
+    this.#heartbeat = new Heartbeat(config.source, log);
   }
 
   /** Who the source is; null before `prepare`. */
@@ -351,11 +350,7 @@ export class Capture {
 
   /** `primary`: what writes, and what must know which transactions are in progress, cannot be done on a standby. */
   #connect(what = 'control', replication = false, primary = false): Promise<pg.Client> {
-    const { url, primaryUrl, slot, connectTimeoutMs } = this.#options.config.source;
-    return connect((primary && primaryUrl) || url, {
-      applicationName: `waltide ${slot} ${what}`.trim(),
-      replication,
-      timeoutMs: connectTimeoutMs,
-    });
+    const { source } = this.#options.config;
+    return connectSource(primary ? primaryOf(source) : source, what, { replication });
   }
 }

@@ -1,8 +1,8 @@
 import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import type { CapturedTable } from '../postgres/captured.ts';
-import { connect } from '../postgres/connection.ts';
 import { readSlotRecord } from '../postgres/control.ts';
+import { withSession } from '../postgres/session.ts';
 import { listSnapshots, requestSnapshot } from '../postgres/snapshots.ts';
 import type { SinkState } from '../sink/sink.ts';
 import type { Capture } from './capture.ts';
@@ -64,14 +64,11 @@ export async function fillSinks(
   lacking: readonly { name: string; state: SinkState }[],
 ): Promise<void> {
   if (lacking.length === 0 || capture?.needsCopy) return;
-  const { url, slot, connectTimeoutMs } = config.source;
-  const client = await connect(url, { applicationName: `waltide ${slot} control`, timeoutMs: connectTimeoutMs });
-  try {
-    if (!capture) return await requestForSinks(client, slot, lacking);
+  const { slot } = config.source;
+  await withSession(config.source, 'control', async (client) => {
+    if (!capture) return requestForSinks(client, slot, lacking);
     const active = new Set((await listSnapshots(client, slot, true)).map(({ id }) => id));
     for (const { table, sinks } of lacksByTable(lacking, capture.tables.captured.values(), active))
       capture.tables.ask(table.oid, sinks, NEW_SINK);
-  } finally {
-    await client.end().catch(() => {});
-  }
+  });
 }

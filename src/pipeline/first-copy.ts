@@ -3,10 +3,10 @@ import type { Batch } from '../event/batch.ts';
 import { formatLsn } from '../event/lsn.ts';
 import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
-import { connect } from '../postgres/connection.ts';
 import { markCopying, markCreated, markStreaming, saveTables } from '../postgres/control.ts';
 import { forgetMarks } from '../postgres/positions.ts';
 import type { PublishedTable } from '../postgres/publication.ts';
+import { connectSource } from '../postgres/session.ts';
 import { dropSlot } from '../postgres/slot.ts';
 import { createSlot } from '../postgres/slot-creation.ts';
 import { voidSnapshots } from '../postgres/snapshots.ts';
@@ -36,11 +36,9 @@ export interface FirstCopyOptions {
  */
 export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal): Promise<void> {
   const { config, log, tables, keeper } = options;
-  const { url, slot, slotCreateWaitMs: waitMs, connectTimeoutMs: timeoutMs } = config.source;
-  const open = (what: string, replication = false) =>
-    connect(url, { applicationName: `waltide ${slot}${what}`, replication, timeoutMs });
-  const control = await open(' control');
-  const replication = await open('', true);
+  const { slot, slotCreateWaitMs: waitMs } = config.source;
+  const control = await connectSource(config.source, 'control');
+  const replication = await connectSource(config.source, '', { replication: true });
   try {
     await markCopying(control, slot);
     await forgetMarks(control, slot);
@@ -68,7 +66,7 @@ export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal):
       snapshotName: snapshotName!,
       workers: config.snapshot.workers,
       log,
-      connect: () => open(' copy'),
+      connect: () => connectSource(config.source, 'copy'),
       publish: options.publish,
       onCompleted: ({ oid }) => recorded.push(keeper.filled(oid)),
       onProgress: options.onProgress,

@@ -3,8 +3,8 @@ import type { Config } from '../config/schema.ts';
 import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTable } from '../postgres/captured.ts';
-import { connect } from '../postgres/connection.ts';
 import { readSlotRecord } from '../postgres/control.ts';
+import { withSession } from '../postgres/session.ts';
 import { listSnapshots, requestSnapshot } from '../postgres/snapshots.ts';
 import type { FollowedTable } from '../sink/sink.ts';
 import type { TableKeeper } from './captured-tables.ts';
@@ -84,10 +84,10 @@ export class Refills {
   }
 
   /** Whoever captures takes the requests up. */
-  async #request(waiting: readonly [string, FollowedTable][]): Promise<void> {
-    const { url, slot, connectTimeoutMs } = this.#options.config.source;
-    const client = await connect(url, { applicationName: `waltide ${slot} control`, timeoutMs: connectTimeoutMs });
-    try {
+  #request(waiting: readonly [string, FollowedTable][]): Promise<void> {
+    const { source } = this.#options.config;
+    const { slot } = source;
+    return withSession(source, 'control', async (client) => {
       const captured = (await readSlotRecord(client, slot))?.tables ?? [];
       const active = await listSnapshots(client, slot, true);
       for (const [sink, table] of waiting) {
@@ -97,9 +97,7 @@ export class Refills {
         );
         if (covered || (known && (await this.#ask(client, slot, known, sink)))) this.#asked.add(`${sink} ${table.oid}`);
       }
-    } finally {
-      await client.end().catch(() => {});
-    }
+    });
   }
 
   async #ask(client: pg.Client, slot: string, table: CapturedTable, sink: string): Promise<boolean> {

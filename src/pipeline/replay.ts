@@ -4,9 +4,9 @@ import { WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
-import { connect } from '../postgres/connection.ts';
 import { readSlotRecord } from '../postgres/control.ts';
 import { momentAfter, momentBefore, momentOf } from '../postgres/positions.ts';
+import { withSession } from '../postgres/session.ts';
 import { readSlot, walPosition } from '../postgres/slot.ts';
 import type { Sink, SinkState } from '../sink/sink.ts';
 import type { StartOf, TableName, Transport } from '../transport/transport.ts';
@@ -44,14 +44,10 @@ export interface ReplayGround {
  * Finds where a replay has to begin. Changes nothing. Rejects with REPLAY or USAGE where it cannot be done, saying which
  * range is missing and what else helps.
  */
-export async function planReplay(request: ReplayRequest, ground: ReplayGround): Promise<ReplayPlan> {
+export function planReplay(request: ReplayRequest, ground: ReplayGround): Promise<ReplayPlan> {
   const { config, transport, offsets } = ground;
   const { source } = config;
-  const client = await connect(source.url, {
-    applicationName: `waltide ${source.slot} replay`,
-    timeoutMs: source.connectTimeoutMs,
-  });
-  try {
+  return withSession(source, 'replay', async (client) => {
     await checkTables(client, source.slot, request.tables);
     let stoodAt: Lsn = 0n;
     for (const { position } of offsets) if (position.commitLsn > stoodAt) stoodAt = position.commitLsn;
@@ -76,9 +72,7 @@ export async function planReplay(request: ReplayRequest, ground: ReplayGround): 
       stoodAt,
       offsets: located.offsets,
     };
-  } finally {
-    await client.end().catch(() => {});
-  }
+  });
 }
 
 export interface Rewound {
@@ -195,13 +189,9 @@ function snapshotCommand({ sink, tables }: ReplayRequest): string {
 }
 
 /** Where a replay that goes no further than `until` has to stop. */
-export async function findUntil(config: Config, until: StartOf): Promise<UntilBound> {
+export function findUntil(config: Config, until: StartOf): Promise<UntilBound> {
   const { source } = config;
-  const client = await connect(source.url, {
-    applicationName: `waltide ${source.slot} replay`,
-    timeoutMs: source.connectTimeoutMs,
-  });
-  try {
+  return withSession(source, 'replay', async (client) => {
     const { flushed, inserted } = await walPosition(client);
     if ('time' in until) return { lsn: (await momentAfter(client, until.time))?.lsn ?? inserted, time: until.time };
     if (until.lsn > flushed)
@@ -211,7 +201,5 @@ export async function findUntil(config: Config, until: StartOf): Promise<UntilBo
         'Leave --until out to replay everything.',
       );
     return { lsn: until.lsn, time: null };
-  } finally {
-    await client.end().catch(() => {});
-  }
+  });
 }

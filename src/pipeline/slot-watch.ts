@@ -3,8 +3,8 @@ import type { SourceConfig } from '../config/schema.ts';
 import { messageOf } from '../errors.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
-import { connect } from '../postgres/connection.ts';
 import { notePosition, saveMarks } from '../postgres/positions.ts';
+import { connectSource } from '../postgres/session.ts';
 import { readSlot, readWalUse, slotLost } from '../postgres/slot.ts';
 import { retainableBytes, WalBudget } from './budget.ts';
 import type { RetainWindow } from './retain.ts';
@@ -85,10 +85,7 @@ export class SlotWatch {
 
   async #lookAt(): Promise<void> {
     const { config, retain } = this.#options;
-    this.#client ??= await connect(config.url, {
-      applicationName: `waltide ${config.slot} watch`,
-      timeoutMs: config.connectTimeoutMs,
-    });
+    this.#client ??= await connectSource(config, 'watch');
     const client = this.#client;
     const slot = await readSlot(client, config.slot);
     const wal = await readWalUse(client);

@@ -6,8 +6,8 @@ import type { Batch } from '../event/batch.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import { TypeCatalog } from '../postgres/catalog.ts';
-import { connect } from '../postgres/connection.ts';
 import { ServerError } from '../postgres/copy-session.ts';
+import { connectSource } from '../postgres/session.ts';
 import { createSlot } from '../postgres/slot-creation.ts';
 import { Assembler } from './assembler.ts';
 import { OpenTransactions } from './open-transactions.ts';
@@ -50,11 +50,10 @@ export class TemporarySlot {
   static async open(options: TemporarySlotOptions): Promise<TemporarySlot> {
     const { config, publications, log } = options;
     const name = `${TAIL_SLOT_PREFIX}${process.pid}_${randomBytes(3).toString('hex')}`;
-    const application = { applicationName: `waltide ${config.slot} tail`, timeoutMs: config.connectTimeoutMs };
-    const catalog = await connect(config.url, application);
+    const catalog = await connectSource(config, 'tail');
     let replication: pg.Client | null = null;
     try {
-      replication = await connect(config.url, { ...application, replication: true });
+      replication = await connectSource(config, 'tail', { replication: true });
       const creation = { name, waitMs: config.slotCreateWaitMs, snapshot: 'none', temporary: true } as const;
       const { consistentPoint: startLsn } = await createSlot(replication, catalog, creation, log);
       const relations = new RelationCache(catalog, new TypeCatalog(catalog), publications, null, log);

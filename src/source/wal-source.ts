@@ -9,9 +9,9 @@ import type { SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTables } from '../postgres/captured.ts';
 import { TypeCatalog } from '../postgres/catalog.ts';
-import { connect } from '../postgres/connection.ts';
 import { ServerError } from '../postgres/copy-session.ts';
 import { identify } from '../postgres/identity.ts';
+import { connectSource, primaryOf } from '../postgres/session.ts';
 import { checkSlot, readSlot, waitUntilReleased } from '../postgres/slot.ts';
 import { Assembler } from './assembler.ts';
 import { clearSpill, OpenTransactions } from './open-transactions.ts';
@@ -144,11 +144,7 @@ export class WalSource implements Source {
 
   #connect(replication: boolean, primary = false): Promise<pg.Client> {
     const { config } = this.#options;
-    return connect((primary && config.primaryUrl) || config.url, {
-      applicationName: `waltide ${config.slot}`,
-      replication,
-      timeoutMs: config.connectTimeoutMs,
-    });
+    return connectSource(primary ? primaryOf(config) : config, '', { replication });
   }
 
   async #start(

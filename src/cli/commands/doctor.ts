@@ -3,7 +3,8 @@ import type pg from 'pg';
 import { findProcesses } from '../../api/control-client.ts';
 import { toJson } from '../../api/json.ts';
 import type { Config } from '../../config/schema.ts';
-import { connect, describeUrl } from '../../postgres/connection.ts';
+import { describeUrl } from '../../postgres/connection.ts';
+import { connectSource } from '../../postgres/session.ts';
 import { type CliContext, EXIT } from '../context.ts';
 import {
   type CheckResult,
@@ -71,10 +72,7 @@ async function examineDatabase(subject: Subject): Promise<CheckResult[]> {
   const { source } = subject.config;
   let client: pg.Client;
   try {
-    client = await connect(source.url, {
-      applicationName: `waltide ${source.slot} doctor`,
-      timeoutMs: source.connectTimeoutMs,
-    });
+    client = await connectSource(source, 'doctor');
   } catch (error) {
     const rest = DATABASE_CHECKS.map(({ name }) => ({ name, ...skip('needs a connection') }));
     return [{ name: 'connection', ...failureOf(error) }, ...rest];

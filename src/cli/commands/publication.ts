@@ -4,9 +4,10 @@ import { toJson } from '../../api/json.ts';
 import type { SourceConfig } from '../../config/schema.ts';
 import type { CapturedTable } from '../../postgres/captured.ts';
 import { listTables } from '../../postgres/catalog.ts';
-import { connect, queryError } from '../../postgres/connection.ts';
+import { queryError } from '../../postgres/connection.ts';
 import { readSlotRecord } from '../../postgres/control.ts';
 import { type PublishedTable, publishedTables, selectTables } from '../../postgres/publication.ts';
+import { withSession } from '../../postgres/session.ts';
 import type { CliContext } from '../context.ts';
 import { formatTable, printable } from '../output.ts';
 
@@ -46,16 +47,10 @@ export function publicationCommand(context: CliContext): Command {
 }
 
 async function readView(source: SourceConfig): Promise<PublicationView> {
-  const client = await connect(source.url, {
-    applicationName: `waltide ${source.slot} publication`,
-    timeoutMs: source.connectTimeoutMs,
-  });
   try {
-    return await view(client, source);
+    return await withSession(source, 'publication', (client) => view(client, source));
   } catch (error) {
     throw queryError(error, 'reading the publication');
-  } finally {
-    await client.end().catch(() => {});
   }
 }
 

@@ -2,8 +2,8 @@ import { Command } from 'commander';
 import { toJson } from '../../api/json.ts';
 import { WaltideError } from '../../errors.ts';
 import { formatPosition } from '../../event/position.ts';
-import { connect } from '../../postgres/connection.ts';
 import { type RecordedChange, readHistory } from '../../postgres/schema-history.ts';
+import { withSession } from '../../postgres/session.ts';
 import type { CliContext } from '../context.ts';
 import { formatTable } from '../output.ts';
 import { changeWords } from '../schema-words.ts';
@@ -32,15 +32,10 @@ Examples:
     )
     .action(async (name: string, _options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
-      const { url, slot, connectTimeoutMs } = config.source;
       const table = parseName(name);
-      const client = await connect(url, { applicationName: `waltide ${slot} schema`, timeoutMs: connectTimeoutMs });
-      let changes: RecordedChange[];
-      try {
-        changes = await readHistory(client, slot, table);
-      } finally {
-        await client.end().catch(() => {});
-      }
+      const changes = await withSession(config.source, 'schema', (client) =>
+        readHistory(client, config.source.slot, table),
+      );
       if (changes.length === 0)
         throw new WaltideError(
           'TABLES',

@@ -5,10 +5,10 @@ import { urlPerHost } from '../../config/hosts.ts';
 import type { Config } from '../../config/schema.ts';
 import { messageOf } from '../../errors.ts';
 import { listTables } from '../../postgres/catalog.ts';
-import { connect } from '../../postgres/connection.ts';
 import { migrate, readSlotRecord } from '../../postgres/control.ts';
 import { installDdlCapture, removeDdlCapture } from '../../postgres/ddl-capture.ts';
 import { selectTables } from '../../postgres/publication.ts';
+import { connectSource, primaryOf, withSession } from '../../postgres/session.ts';
 import type { CliContext } from '../context.ts';
 import { grantsSql, PLATFORMS, type Platform, platformOf } from '../setup/grants.ts';
 import { report } from './run.ts';
@@ -65,19 +65,13 @@ Examples:
 }
 
 /** Resolves with true where nothing is left to be set up. */
-async function changeTrigger({ source }: Config, install: boolean): Promise<boolean> {
-  const client = await connect(source.url, {
-    applicationName: `waltide ${source.slot} setup`,
-    timeoutMs: source.connectTimeoutMs,
-  });
-  try {
+function changeTrigger({ source }: Config, install: boolean): Promise<boolean> {
+  return withSession(source, 'setup', async (client) => {
     await migrate(client);
     await (install ? installDdlCapture(client) : removeDdlCapture(client));
     const record = await readSlotRecord(client, source.slot);
     return !install || record?.state === 'streaming';
-  } finally {
-    await client.end().catch(() => {});
-  }
+  });
 }
 
 /** The server is asked for its tables where the login works already; otherwise the patterns must do. */
@@ -87,10 +81,7 @@ async function grants(context: CliContext, { source }: Config, platform: Platfor
   const database = decodeURIComponent(url.pathname.slice(1)) || role;
   let client: pg.Client;
   try {
-    client = await connect(source.primaryUrl ?? source.url, {
-      applicationName: `waltide ${source.slot} setup`,
-      timeoutMs: source.connectTimeoutMs,
-    });
+    client = await connectSource(primaryOf(source), 'setup');
   } catch (error) {
     context.note(`the server cannot be asked which tables there are: ${messageOf(error)}`);
     return grantsSql({

@@ -2,11 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import type pg from 'pg';
 import { toJson } from '../../api/json.ts';
-import type { Config } from '../../config/schema.ts';
 import { WaltideError } from '../../errors.ts';
 import { formatLsn } from '../../event/lsn.ts';
-import { connect } from '../../postgres/connection.ts';
 import { forgetSlot, readSlotRecord, type SlotRecord } from '../../postgres/control.ts';
+import { withSession } from '../../postgres/session.ts';
 import { dropSlot, listSlots, readSlot, type SlotInfo } from '../../postgres/slot.ts';
 import type { CliContext } from '../context.ts';
 import { formatBytes, formatTable, paintFor, printable } from '../output.ts';
@@ -32,7 +31,7 @@ function listCommand(context: CliContext): Command {
     .addHelpText('after', '\nExamples:\n  waltide slot list\n  waltide slot list --json')
     .action(async (_options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
-      const { slots, records } = await withClient(config, (client) => listOwned(client, config));
+      const { slots, records } = await withSession(config.source, 'slot', (client) => listOwned(client, config));
       if (json) return context.print(toJson([...slots.map(toObject), ...records.map(recordObject)], 2));
       if (slots.length + records.length === 0) return context.print('the server has no logical slots');
       const titles = ['slot', 'made by', 'database', 'plugin', 'active', 'retains', 'WAL', 'state'];
@@ -78,7 +77,7 @@ function dropCommand(context: CliContext): Command {
     .addHelpText('after', '\nExamples:\n  waltide slot drop waltide\n  waltide slot drop someone_elses --force')
     .action(async (name: string, { force }: { force?: boolean }, command: Command) => {
       const { config, json, log } = await context.load(command);
-      const dropped = await withClient(config, async (client) => {
+      const dropped = await withSession(config.source, 'slot', async (client) => {
         const record = await readSlotRecord(client, name);
         const slot = await readSlot(client, name);
         if (!slot && !record) throw missing(name, await listSlots(client));
@@ -98,18 +97,6 @@ function dropCommand(context: CliContext): Command {
       if (dropped.hadRecord)
         context.note('The next `waltide run` makes a new one and copies every table; the publication stays.');
     });
-}
-
-async function withClient<T>({ source }: Config, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = await connect(source.url, {
-    applicationName: `waltide ${source.slot} slot`,
-    timeoutMs: source.connectTimeoutMs,
-  });
-  try {
-    return await work(client);
-  } finally {
-    await client.end().catch(() => {});
-  }
 }
 
 function toObject({ slot, ...rest }: OwnedSlot): unknown {

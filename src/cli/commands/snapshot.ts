@@ -5,9 +5,9 @@ import { toJson } from '../../api/json.ts';
 import type { Config } from '../../config/schema.ts';
 import { WaltideError } from '../../errors.ts';
 import type { CapturedTable } from '../../postgres/captured.ts';
-import { connect } from '../../postgres/connection.ts';
 import { migrate, readSlotRecord } from '../../postgres/control.ts';
 import { matchesPattern } from '../../postgres/publication.ts';
+import { withSession } from '../../postgres/session.ts';
 import {
   listSnapshots,
   requestSnapshot,
@@ -72,7 +72,7 @@ function startCommand(context: CliContext): Command {
     .action(async (patterns: string[], options: StartOptions, command: Command) => {
       const { config, json } = await context.load(command);
       checkSinks(config, options.sink);
-      await withClient(config, async (client) => {
+      await withSession(config.source, 'snapshot', async (client) => {
         await migrate(client);
         const tables = await choose(client, config, patterns);
         for (const table of tables) await check(client, config, table, options.where);
@@ -94,7 +94,7 @@ function wishCommand(context: CliContext, wish: SnapshotWish, description: strin
     .addHelpText('after', `\nExamples:\n  waltide snapshot ${wish} orders\n  waltide snapshot ${wish} "*.*"`)
     .action(async (patterns: string[], _options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
-      await withClient(config, async (client) => {
+      await withSession(config.source, 'snapshot', async (client) => {
         const records = await listSnapshots(client, config.source.slot, true);
         const changed: SnapshotRecord[] = [];
         for (const pattern of patterns) {
@@ -136,7 +136,9 @@ function listCommand(context: CliContext): Command {
     .addHelpText('after', '\nExamples:\n  waltide snapshot list\n  waltide snapshot list --json')
     .action(async (_options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
-      const all = await withClient(config, (client) => listSnapshots(client, config.source.slot, false));
+      const all = await withSession(config.source, 'snapshot', (client) =>
+        listSnapshots(client, config.source.slot, false),
+      );
       const active = all.filter(({ finishedAt }) => finishedAt === null);
       const records = [...active, ...all.filter(({ finishedAt }) => finishedAt !== null).slice(0, ENDED_MAX)];
       if (json) return context.print(toJson(records, 2));
@@ -328,16 +330,4 @@ async function wait(
 function nothingTo(wish: SnapshotWish, pattern: string, active: readonly SnapshotRecord[]): WaltideError {
   const names = active.map(nameOf).join(', ') || 'none';
   return new WaltideError('USAGE', `there is no snapshot of ${pattern} to ${wish}`, `Snapshots under way: ${names}.`);
-}
-
-async function withClient<T>({ source }: Config, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = await connect(source.url, {
-    applicationName: `waltide ${source.slot} snapshot`,
-    timeoutMs: source.connectTimeoutMs,
-  });
-  try {
-    return await work(client);
-  } finally {
-    await client.end().catch(() => {});
-  }
 }

@@ -2,9 +2,10 @@ import { Command, Option } from 'commander';
 import type { Config } from '../../config/schema.ts';
 import { WaltideError } from '../../errors.ts';
 import type { ChangeEvent } from '../../event/change-event.ts';
-import { connect, queryError } from '../../postgres/connection.ts';
+import { queryError } from '../../postgres/connection.ts';
 import { matchesPattern, publishedTables } from '../../postgres/publication.ts';
 import { checkServer, readServer } from '../../postgres/server.ts';
+import { connectSource } from '../../postgres/session.ts';
 import { TemporarySlot } from '../../source/temporary-slot.ts';
 import { patternList, positiveInteger } from '../arguments.ts';
 import { type CliContext, EXIT } from '../context.ts';
@@ -111,10 +112,7 @@ async function findPublications(
   { source }: Config,
   tables: readonly string[] | undefined,
 ): Promise<{ names: string[]; database: string }> {
-  const client = await connect(source.url, {
-    applicationName: `waltide ${source.slot} tail`,
-    timeoutMs: source.connectTimeoutMs,
-  });
+  const client = await connectSource(source, 'tail');
   try {
     checkServer(await readServer(client));
     const wanted = [source.publication, `${source.publication}_inserts`];

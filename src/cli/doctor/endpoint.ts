@@ -1,6 +1,6 @@
 import type pg from 'pg';
-import { connect } from '../../postgres/connection.ts';
 import { lostSettings } from '../../postgres/server.ts';
+import { withSession } from '../../postgres/session.ts';
 import { type Check, type DatabaseSubject, fail, ok, warn } from './check.ts';
 
 /** A balancer that shares out two servers evenly is missed once in 64 times. */
@@ -52,19 +52,13 @@ interface Server {
 async function oneServer({ config: { source } }: DatabaseSubject): ReturnType<Check<DatabaseSubject>['run']> {
   const seen = new Map<string, Server>();
   for (let i = 0; i < CONNECTIONS; i++) {
-    const client = await connect(source.url, {
-      applicationName: `waltide ${source.slot} doctor`,
-      timeoutMs: source.connectTimeoutMs,
-    });
-    try {
+    await withSession(source, 'doctor', async (client) => {
       const { rows } = await client.query<Server>(
         `SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system,
                 pg_catalog.pg_postmaster_start_time()::text AS started, pg_catalog.pg_is_in_recovery() AS standby`,
       );
       seen.set(`${rows[0]!.system} ${rows[0]!.started}`, rows[0]!);
-    } finally {
-      await client.end().catch(() => {});
-    }
+    });
   }
   const servers = [...seen.values()];
   if (servers.length === 1) return ok(`${CONNECTIONS} connections reach the same server`);

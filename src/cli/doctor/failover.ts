@@ -1,7 +1,8 @@
 import { urlPerHost } from '../../config/hosts.ts';
-import { connect, describeUrl } from '../../postgres/connection.ts';
+import { describeUrl } from '../../postgres/connection.ts';
 import { FAILOVER_VERSION } from '../../postgres/failover.ts';
 import { readServer } from '../../postgres/server.ts';
+import { withSession } from '../../postgres/session.ts';
 import { readSlot } from '../../postgres/slot.ts';
 import { type Check, type DatabaseSubject, type Finding, fail, failureOf, few, ok, skip, warn } from './check.ts';
 
@@ -94,12 +95,8 @@ async function standbys({ config: { source } }: DatabaseSubject): Promise<Findin
   return findings.length > 0 ? findings : ok('none of the hosts is a standby just now');
 }
 
-async function standby(url: string, source: DatabaseSubject['config']['source']): Promise<Finding[]> {
-  const client = await connect(url, {
-    applicationName: `waltide ${source.slot} doctor`,
-    timeoutMs: source.connectTimeoutMs,
-  });
-  try {
+function standby(url: string, source: DatabaseSubject['config']['source']): Promise<Finding[]> {
+  return withSession({ ...source, url }, 'doctor', async (client) => {
     if (!(await readServer(client)).inRecovery) return [];
     const where = describeUrl(url);
     const { rows } = await client.query<{ name: string; setting: string }>(
@@ -131,7 +128,5 @@ async function standby(url: string, source: DatabaseSubject['config']['source'])
         ),
       );
     return findings.length > 0 ? findings : [ok(`${where} has a copy of the slot`)];
-  } finally {
-    await client.end().catch(() => {});
-  }
+  });
 }

@@ -1,5 +1,5 @@
-import { connect } from '../../postgres/connection.ts';
 import { OLDEST_VERSION, readServer } from '../../postgres/server.ts';
+import { connectSource } from '../../postgres/session.ts';
 import { readSlot } from '../../postgres/slot.ts';
 import { type Check, type DatabaseSubject, fail, failureOf, ok, skip, warn } from './check.ts';
 
@@ -66,11 +66,7 @@ export const SERVER_CHECKS: readonly Check<DatabaseSubject>[] = [
       if (!canReplicate) return skip('needs the replication right');
       if (sendersUsed >= sendersMax) return skip('needs a free walsender');
       try {
-        const replication = await connect(source.url, {
-          applicationName: `waltide ${source.slot} doctor`,
-          replication: true,
-          timeoutMs: source.connectTimeoutMs,
-        });
+        const replication = await connectSource(source, 'doctor', { replication: true });
         await replication.query('IDENTIFY_SYSTEM').finally(() => replication.end().catch(() => {}));
         return ok('a walsender session can be opened');
       } catch (error) {
