@@ -4,6 +4,7 @@ import { messageOf, WaltideError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import type { Offset, SourceIdentity } from '../../event/offset.ts';
 import type { Relation } from '../../event/relation.ts';
+import { failpoint } from '../../failpoint.ts';
 import type { Log } from '../../log.ts';
 import { VERSION } from '../../version.ts';
 import type { Losses } from '../losses.ts';
@@ -270,8 +271,10 @@ class DuckdbSink implements Sink {
   }
 
   async #commit({ file }: Opened): Promise<void> {
+    failpoint('before-sink-commit');
     try {
       await duckdb.query(file.connection, 'COMMIT');
+      failpoint('after-sink-commit');
     } catch (error) {
       if (!isCommitted(error)) throw error;
       // As an error it would be applied again, and be there twice.
