@@ -94,7 +94,7 @@ export class KafkaSubscription implements Subscription {
       sink.consistency === 'table'
         ? new TableCollector(this.#decoding)
         : new TransactionCollector(this.#decoding, {
-            bound: () => this.#bound(),
+            progress: () => this.#latest,
             startsEmpty: () => this.startsEmpty,
           });
     this.#progress = new Tail(cluster, progressTopic(topicPrefix));
@@ -224,15 +224,6 @@ export class KafkaSubscription implements Subscription {
   /** Where transactions begin and end matters to those alone that put them together. */
   #isIgnored(topic: string): boolean {
     return topic === this.#marksTopic && this.#sink.consistency === 'table';
-  }
-
-  #bound(): Progress | null {
-    const latest = this.#latest;
-    if (!latest) return null;
-    for (const [topic, ends] of latest.ends) {
-      if (ends.some((end, i) => end > 0n && !this.#readers.has(partitionKey(topic, i)))) return null;
-    }
-    return latest;
   }
 
   #hasRoom(): boolean {

@@ -2,6 +2,7 @@ import type { Delivery } from '../../../event/batch.ts';
 import type { ChangeEvent } from '../../../event/change-event.ts';
 import type { Lsn } from '../../../event/lsn.ts';
 import type { Offset } from '../../../event/offset.ts';
+import { partitionKey } from '../cluster.ts';
 import type { Progress } from '../progress.ts';
 import type { Decoding } from './decoding.ts';
 import { compareEvents, Lane } from './lane.ts';
@@ -9,10 +10,12 @@ import type { PartitionReader } from './partition-reader.ts';
 import { type Collector, DELIVERY_BYTES_MAX } from './table-collector.ts';
 import { isMark, TransactionCheck } from './transaction-check.ts';
 
+type Bound = Pick<Progress, 'lsn' | 'ends' | 'copyLsn'>;
+
 /** What is known of the log apart from its records. */
 export interface LogState {
-  /** The newest progress all of whose topics are being read; null while there is none. */
-  bound(): Pick<Progress, 'lsn' | 'ends' | 'copyLsn'> | null;
+  /** The newest there is; null while there is none. */
+  progress(): Bound | null;
   /** See Subscription.startsEmpty. */
   startsEmpty(): boolean;
 }
@@ -28,7 +31,7 @@ export class TransactionCollector implements Collector {
   readonly #decoding: Decoding;
   readonly #log: LogState;
   #lanes: Lane[] = [];
-  #bound: ReturnType<LogState['bound']> = null;
+  #bound: Bound | null = null;
   /** The transaction of the last event taken, until nothing more of it can come. */
   #open: { check: TransactionCheck; divisible: boolean } | null = null;
   #last: ChangeEvent | null = null;
@@ -73,10 +76,16 @@ export class TransactionCollector implements Collector {
     this.#lanes = readers.map((reader) => known.get(reader) ?? new Lane(reader));
   }
 
-  /** True where there was a newer one to take. The old one is kept as long as there is anything below it. */
+  /**
+   * True where there was a newer one to take. The old one is kept as long as there is anything below it, and until all
+   * topics that the new one names are among the lanes: partitions may be assigned while these are being read.
+   */
   #adoptBound(): boolean {
-    const bound = this.#log.bound();
+    const bound = this.#log.progress();
     if (!bound || bound === this.#bound) return false;
+    const read = new Set(this.#lanes.map(({ reader }) => reader.key));
+    for (const [topic, ends] of bound.ends)
+      if (ends.some((end, i) => end > 0n && !read.has(partitionKey(topic, i)))) return false;
     this.#bound = bound;
     return true;
   }
