@@ -298,10 +298,10 @@ export class Pipeline {
     const lacking: { name: string; state: SinkState }[] = [];
     if (capture)
       await transport.openCapture(identity, capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null));
-    const onLacking = (): void => this.#refills?.look();
     for (const { sink, type, batch, consistency, state } of sinks) {
       const subscribed = await transport.subscribe(sink.name, state.offsets, { consistency });
       const subscription = this.#bounded(sink, subscribed, state.offsets);
+      const onLacking = (oid: number): void => this.#refills?.setAside(sink.name, oid);
       this.#appliers.push({
         sink,
         type,

@@ -39,8 +39,8 @@ export class Refills {
     const refills = new Refills(options);
     for (const [sink, { oid }] of refills.#waiting())
       if (filled.some(({ name }) => name === sink)) refills.#asked.add(`${sink} ${oid}`);
-    refills.#timer = setInterval(() => refills.look(), LOOK_INTERVAL_MS);
-    refills.look();
+    refills.#timer = setInterval(() => refills.#look(), LOOK_INTERVAL_MS);
+    refills.#look();
     return refills;
   }
 
@@ -49,8 +49,13 @@ export class Refills {
     this.#timer = null;
   }
 
-  /** To be called where a sink has just set a table aside. */
-  look(): void {
+  /** A sink has just set the table aside. Whatever was asked for before came before that. */
+  setAside(sink: string, oid: number): void {
+    this.#asked.delete(`${sink} ${oid}`);
+    this.#look();
+  }
+
+  #look(): void {
     const waiting = this.#waiting();
     const keys = new Set(waiting.map(([sink, { oid }]) => `${sink} ${oid}`));
     for (const key of this.#asked) if (!keys.has(key)) this.#asked.delete(key);

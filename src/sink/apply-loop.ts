@@ -22,8 +22,8 @@ export interface ApplyLoopOptions {
   readonly state: Pick<SinkState, 'stopped' | 'tables'>;
   readonly batch: BatchConfig;
   readonly log: Log;
-  /** The sink has a table that only a new snapshot can bring up to date. */
-  readonly onLacking?: () => void;
+  /** The sink has just set the table with this OID aside: only a snapshot that begins from now on can bring it up to date. */
+  readonly onLacking?: (oid: number) => void;
 }
 
 export interface ApplyStatus {
@@ -229,7 +229,7 @@ export class ApplyLoop {
     await sink.stopTable(event.relation, reason, { snapshotGoesOn, refill });
     const { oid } = event.relation;
     this.#following.stop({ schema, table, oid, reason: refill ? null : reason }, events, snapshotGoesOn);
-    if (refill && !snapshotGoesOn) this.#options.onLacking?.();
+    if (refill && !snapshotGoesOn) this.#options.onLacking?.(oid);
   }
 
   #count(events: readonly ChangeEvent[]): void {
