@@ -1,15 +1,22 @@
 import { copyFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Config } from '../../src/config/schema.ts';
 import { parseLsn } from '../../src/event/lsn.ts';
 import { MemorySink } from '../support/memory-sink.ts';
 import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { createDatabase, startPostgres, type TestDatabase } from '../support/postgres.ts';
 
+/** Of its own: on the shared one others write WAL, which is held back as well. */
+let server: Awaited<ReturnType<typeof startPostgres>>;
 let database: TestDatabase;
 
+beforeAll(async () => {
+  server = await startPostgres();
+});
+afterAll(() => server.stop());
+
 beforeEach(async () => {
-  database = await createDatabase();
+  database = await createDatabase(server.url);
   await database.query('create table t (id int primary key, body text)');
 });
 afterEach(() => database.drop());

@@ -102,6 +102,7 @@ export async function randomTransactions(
   );
   const prepared: string[] = [];
   try {
+    await twoAtOnce(database);
     for (let step = 0; step < options.steps; step++) {
       const session = random.pick(sessions);
       if (prepared.length > 0 && random.int(8) === 0) await finish(database, prepared, random);
@@ -111,6 +112,21 @@ export async function randomTransactions(
   } finally {
     for (const session of sessions) await session.end();
     while (prepared.length > 0) await finish(database, prepared, random);
+  }
+}
+
+/** What chance need not bring: two large transactions that are both half sent when another one commits. */
+async function twoAtOnce(database: TestDatabase): Promise<void> {
+  const clients = [0, 1].map(() => new pg.Client({ connectionString: database.url }));
+  try {
+    for (const client of clients) {
+      await client.connect();
+      await client.query("begin; insert into shared (note) select repeat('large ', 100) from generate_series(1, 500)");
+    }
+    await database.query("insert into shared (note) values ('between')");
+    for (const client of clients) await client.query('commit');
+  } finally {
+    for (const client of clients) await client.end();
   }
 }
 

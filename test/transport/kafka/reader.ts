@@ -30,7 +30,8 @@ export async function readTopic(brokers: readonly string[], topic: string): Prom
   await consumer.subscribe({ topic, fromBeginning: true });
   await new Promise<void>((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`reading ${topic} took too long`)), 30_000);
-    // Where a log ends with the marker of a Kafka transaction, no message has the last offset.
+    // Where a log ends with the marker of a Kafka transaction, no message has the last offset. While messages are being
+    // handed over, fetches find nothing either.
     let empty = 0;
     consumer.on('consumer.fetch', ({ payload }) => {
       empty = payload.numberOfBatches === 0 ? empty + 1 : 0;
@@ -41,6 +42,7 @@ export async function readTopic(brokers: readonly string[], topic: string): Prom
     void consumer.run({
       eachMessage: async ({ partition, message }) => {
         found.push(toRead(partition, message));
+        empty = 0;
         if (BigInt(message.offset) + 1n >= (left.get(partition) ?? 0n)) left.delete(partition);
         if (left.size > 0) return;
         clearTimeout(timer);
