@@ -53,7 +53,12 @@ export interface Relation {
   readonly key: readonly number[];
 }
 
-/** `schema.table`, for people and for map keys; dots inside names are not escaped, so never parse it back. */
+/** `schema.table`, for people; dots inside names are not escaped, so never parse it back. */
 export function relationName(relation: { readonly schema: string; readonly table: string }): string {
   return `${relation.schema}.${relation.table}`;
+}
+
+/** A map key that no two tables share. */
+export function tableKey({ schema, table }: { readonly schema: string; readonly table: string }): string {
+  return JSON.stringify([schema, table]);
 }

@@ -81,6 +81,54 @@ export function skipColumn(bytes: Buffer, at: number): number {
   return kind === NULL || kind === UNCHANGED ? at + 1 : at + 5 + bytes.readInt32BE(at + 1);
 }
 
+/** Offset of the first byte after the row's tuple. */
+export function tupleEnd(row: Row): number {
+  const { bytes } = row;
+  const count = (bytes[row.at]! << 8) | bytes[row.at + 1]!;
+  let at = row.at + 2;
+  for (let i = 0; i < count; i++) at = skipColumn(bytes, at);
+  return at;
+}
+
+/** True where the WAL does not carry all of the row's values. */
+export function hasUnchanged(row: Row): boolean {
+  const { bytes } = row;
+  const count = (bytes[row.at]! << 8) | bytes[row.at + 1]!;
+  let at = row.at + 2;
+  for (let i = 0; i < count; i++) {
+    if (bytes[at] === UNCHANGED) return true;
+    at = skipColumn(bytes, at);
+  }
+  return false;
+}
+
+/** The row with its unchanged values taken from `base`; from its columns `only`, or all where null. */
+export function fillUnchanged(row: Row, base: Row, only: readonly number[] | null = null): Row {
+  const count = (row.bytes[row.at]! << 8) | row.bytes[row.at + 1]!;
+  const parts: Uint8Array[] = [row.bytes.subarray(row.at, row.at + 2)];
+  let at = row.at + 2;
+  let baseAt = base.at + 2;
+  let filled = false;
+  for (let i = 0; i < count; i++) {
+    const end = skipColumn(row.bytes, at);
+    const baseEnd = skipColumn(base.bytes, baseAt);
+    const takes = row.bytes[at] === UNCHANGED && (only === null || only.includes(i));
+    // A value that changed since is never NULL in the WAL, so a NULL base is a NULL value.
+    if (takes && base.bytes[baseAt] !== UNCHANGED) {
+      parts.push(base.bytes.subarray(baseAt, baseEnd));
+      filled = true;
+    } else parts.push(row.bytes.subarray(at, end));
+    at = end;
+    baseAt = baseEnd;
+  }
+  return filled ? new Row(row.relation, Buffer.concat(parts), 0) : row;
+}
+
+/** The row with bytes of its own: it may outlive its batch. */
+export function copyRow(row: Row): Row {
+  return new Row(row.relation, Buffer.from(row.bytes.subarray(row.at, tupleEnd(row))), 0);
+}
+
 /** Builds one tuple from text values: null for NULL, undefined for unchanged TOAST. */
 export function encodeTuple(values: readonly (string | Uint8Array | null | undefined)[]): Buffer {
   const parts: Uint8Array[] = [Buffer.from([values.length >> 8, values.length & 255])];

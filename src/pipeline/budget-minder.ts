@@ -2,7 +2,7 @@ import type pg from 'pg';
 import type { SourceConfig } from '../config/schema.ts';
 import { WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
-import { sqlState } from '../postgres/connection.ts';
+import { pauseSnapshots, resumeSnapshots } from '../postgres/snapshots.ts';
 import { BUDGET_LEVELS, type BudgetLevel, type BudgetStatus } from './status.ts';
 
 /** Tells snapshots that the budget paused from those that a person did. */
@@ -64,28 +64,13 @@ export class BudgetMinder {
     // While it lasts, new ones are asked for.
     if (this.#paused === false && !pause) return;
     const { slot } = this.#config;
-    const count = await change(
-      client,
-      pause
-        ? `state = 'paused', error = $2 WHERE slot_name = $1 AND state IN ('pending', 'running')`
-        : `state = 'pending', error = NULL WHERE slot_name = $1 AND state = 'paused' AND error = $2`,
-      [slot, PAUSED],
-    );
+    const count = await (pause ? pauseSnapshots : resumeSnapshots)(client, slot, PAUSED);
     this.#paused = pause;
     if (count > 0)
       this.#log.warn(
         { slot, snapshots: count },
         pause ? `snapshots are ${PAUSED}` : 'snapshots go on: the WAL budget is at ease',
       );
-  }
-}
-
-async function change(client: pg.Client, sql: string, values: unknown[]): Promise<number> {
-  try {
-    return (await client.query(`UPDATE waltide.snapshots SET updated_at = now(), ${sql}`, values)).rowCount ?? 0;
-  } catch (error) {
-    if (['42P01', '3F000'].includes(sqlState(error) ?? '')) return 0;
-    throw error;
   }
 }
 

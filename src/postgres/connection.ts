@@ -248,6 +248,11 @@ export function sqlState(error: unknown): string | undefined {
   return error instanceof pg.DatabaseError ? error.code : undefined;
 }
 
+/** True for 42P01 (no such table) and 3F000 (no such schema): of schema `waltide`, nothing has been set up yet. */
+export function isMissing(error: unknown): boolean {
+  return ['42P01', '3F000'].includes(sqlState(error) ?? '');
+}
+
 /** Wraps what a query may throw: a lost connection is worth trying again, a refused statement is not. */
 export function queryError(error: unknown, what: string): WaltideError {
   if (error instanceof WaltideError) return error;

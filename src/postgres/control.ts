@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../event/lsn.ts';
 import type { CapturedTable } from './captured.ts';
-import { queryError, sqlState } from './connection.ts';
+import { isMissing, queryError, sqlState } from './connection.ts';
 
 /** sql/ lies beside both src/ and dist/. */
 const MIGRATIONS = new URL('../../sql/', import.meta.url);
@@ -72,8 +72,7 @@ async function installedVersion(client: pg.Client): Promise<number> {
     );
     return rows[0]!.version;
   } catch (error) {
-    // 42P01 no such table, 3F000 no such schema: nothing has been set up yet.
-    if (['42P01', '3F000'].includes(sqlState(error) ?? '')) return 0;
+    if (isMissing(error)) return 0;
     throw queryError(error, 'reading schema "waltide"');
   }
 }
@@ -94,7 +93,7 @@ export async function readSlotRecord(client: pg.Client, slot: string): Promise<S
     );
     return { state: row.state, consistentPoint: row.point === null ? null : parseLsn(row.point), tables };
   } catch (error) {
-    if (['42P01', '3F000'].includes(sqlState(error) ?? '')) return null;
+    if (isMissing(error)) return null;
     throw queryError(error, 'reading waltide.slots');
   }
 }
@@ -157,7 +156,7 @@ export async function listSlotRecords(client: pg.Client): Promise<Map<string, Sl
     return records;
   } catch (error) {
     // No schema of ours, or none that we may read: nothing of ours is known here.
-    if (['42P01', '3F000', '42501'].includes(sqlState(error) ?? '')) return records;
+    if (isMissing(error) || sqlState(error) === '42501') return records;
     throw queryError(error, 'reading waltide.slots');
   }
 }

@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { formatLsn, type Lsn, parseLsn } from '../event/lsn.ts';
-import { queryError, sqlState } from './connection.ts';
+import { isMissing, queryError } from './connection.ts';
 
 /** Longer than anyone retains WAL in a slot on purpose. */
 const KEEP = '8 days';
@@ -89,7 +89,7 @@ async function run<T extends object>(client: pg.Client, sql: string, values: unk
     return (await client.query<T>(sql, values)).rows;
   } catch (error) {
     // No schema of ours yet, or one of before these tables.
-    if (['42P01', '3F000'].includes(sqlState(error) ?? '')) return [];
+    if (isMissing(error)) return [];
     throw queryError(error, 'waltide.positions');
   }
 }

@@ -3,7 +3,7 @@ import { formatLsn, parseLsn } from '../event/lsn.ts';
 import type { Position } from '../event/position.ts';
 import type { ReplicaIdentity } from '../event/relation.ts';
 import type { SchemaChange } from '../event/schema-change.ts';
-import { queryError, sqlState } from './connection.ts';
+import { isMissing, queryError } from './connection.ts';
 
 /** A column as the history keeps it. What only the capture trigger knows is absent where it did not tell. */
 export interface RecordedColumn {
@@ -84,8 +84,7 @@ async function read(client: pg.Client, sql: string, values: unknown[]): Promise<
     const { rows } = await client.query<HistoryRow>(sql, values);
     return rows.map(changeOf);
   } catch (error) {
-    // Nothing has been set up yet.
-    if (['42P01', '3F000'].includes(sqlState(error) ?? '')) return [];
+    if (isMissing(error)) return [];
     throw queryError(error, 'reading waltide.schema_history');
   }
 }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
-import { queryError, sqlState } from './connection.ts';
+import { isMissing, queryError } from './connection.ts';
 
 /** See the column of `waltide.snapshots`. */
 export type SnapshotState = 'pending' | 'running' | 'paused' | 'cancelling' | 'completed' | 'cancelled' | 'failed';
@@ -96,8 +96,7 @@ export async function listSnapshots(client: pg.Client, slot: string, active: boo
     );
     return rows;
   } catch (error) {
-    // 42P01 no such table, 3F000 no such schema: nothing has been set up yet.
-    if (['42P01', '3F000'].includes(sqlState(error) ?? '')) return [];
+    if (isMissing(error)) return [];
     throw queryError(error, 'reading waltide.snapshots');
   }
 }
@@ -188,6 +187,32 @@ export async function endSnapshot(
   );
 }
 
+/** Pauses all that are pending or running, and notes why. Resolves with how many. */
+export function pauseSnapshots(client: pg.Client, slot: string, reason: string): Promise<number> {
+  return changeAll(client, `state = 'paused', error = $2 WHERE slot_name = $1 AND state IN ('pending', 'running')`, [
+    slot,
+    reason,
+  ]);
+}
+
+/** Those that were paused for this very reason go on. Resolves with how many. */
+export function resumeSnapshots(client: pg.Client, slot: string, reason: string): Promise<number> {
+  return changeAll(client, `state = 'pending', error = NULL WHERE slot_name = $1 AND state = 'paused' AND error = $2`, [
+    slot,
+    reason,
+  ]);
+}
+
+/** Where nothing has been set up yet there is nothing to change. */
+async function changeAll(client: pg.Client, sql: string, values: unknown[]): Promise<number> {
+  try {
+    return (await client.query(`UPDATE waltide.snapshots SET updated_at = now(), ${sql}`, values)).rowCount ?? 0;
+  } catch (error) {
+    if (isMissing(error)) return 0;
+    throw queryError(error, 'writing waltide.snapshots');
+  }
+}
+
 /** With a new slot all of them are void: every table is copied anyway. */
 export async function voidSnapshots(client: pg.Client, slot: string): Promise<void> {
   await run(
@@ -207,7 +232,7 @@ async function run(client: pg.Client, sql: string, values: unknown[]): Promise<{
     const { rowCount, rows } = await client.query(sql, values);
     return { rowCount: rowCount ?? 0, rows };
   } catch (error) {
-    if (['42P01', '3F000'].includes(sqlState(error) ?? ''))
+    if (isMissing(error))
       throw new WaltideError(
         'SOURCE_SETTINGS',
         'schema "waltide" of the source has no table for snapshots',

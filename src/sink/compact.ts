@@ -1,6 +1,6 @@
 import type { ChangeEvent } from '../event/change-event.ts';
 import type { Relation } from '../event/relation.ts';
-import { Row, skipColumn, TEXT, UNCHANGED } from '../event/row.ts';
+import { fillUnchanged, hasUnchanged, type Row, skipColumn, TEXT, tupleEnd } from '../event/row.ts';
 
 /*
  * Many changes of one table become at most one delete and one insert per key, in a form that a bulk store can run in
@@ -161,7 +161,7 @@ export class KeyedCompactor {
       // Where changes come again, the row under the new key has seen this one; another may have taken the old key.
       origin = this.#stored === 'later' ? row : (before ?? row);
       if (old?.row) {
-        row = fillUnchanged(row, old.row, null);
+        row = fillUnchanged(row, old.row);
         if (!hasUnchanged(row)) origin = null;
         else if (this.#stored !== 'later') origin = old.origin;
       }
@@ -237,7 +237,7 @@ export class BagCompactor {
         this.#index();
         const before = event.before!;
         this.#change(before, -1);
-        if (event.op === 'u') this.#change(fillUnchanged(event.after!, before, null), 1);
+        if (event.op === 'u') this.#change(fillUnchanged(event.after!, before), 1);
         return;
       }
       case 't':
@@ -305,45 +305,4 @@ function shortInteger(bytes: Buffer, start: number, end: number): number {
   let value = 0;
   for (let i = negative ? start + 1 : start; i < end; i++) value = value * 10 + bytes[i]! - 0x30;
   return negative ? -value : value;
-}
-
-function hasUnchanged(row: Row): boolean {
-  const { bytes } = row;
-  const count = (bytes[row.at]! << 8) | bytes[row.at + 1]!;
-  let at = row.at + 2;
-  for (let i = 0; i < count; i++) {
-    if (bytes[at] === UNCHANGED) return true;
-    at = skipColumn(bytes, at);
-  }
-  return false;
-}
-
-/** The row with its unchanged values taken from `base`; from its columns `only`, or all where null. */
-function fillUnchanged(row: Row, base: Row, only: readonly number[] | null): Row {
-  const count = (row.bytes[row.at]! << 8) | row.bytes[row.at + 1]!;
-  const parts: Uint8Array[] = [row.bytes.subarray(row.at, row.at + 2)];
-  let at = row.at + 2;
-  let baseAt = base.at + 2;
-  let filled = false;
-  for (let i = 0; i < count; i++) {
-    const end = skipColumn(row.bytes, at);
-    const baseEnd = skipColumn(base.bytes, baseAt);
-    const takes = row.bytes[at] === UNCHANGED && (only === null || only.includes(i));
-    // A value that changed since is never NULL in the WAL, so a NULL base is a NULL value.
-    if (takes && base.bytes[baseAt] !== UNCHANGED) {
-      parts.push(base.bytes.subarray(baseAt, baseEnd));
-      filled = true;
-    } else parts.push(row.bytes.subarray(at, end));
-    at = end;
-    baseAt = baseEnd;
-  }
-  return filled ? new Row(row.relation, Buffer.concat(parts), 0) : row;
-}
-
-function tupleEnd(row: Row): number {
-  const { bytes } = row;
-  const count = (bytes[row.at]! << 8) | bytes[row.at + 1]!;
-  let at = row.at + 2;
-  for (let i = 0; i < count; i++) at = skipColumn(bytes, at);
-  return at;
 }

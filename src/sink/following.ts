@@ -1,6 +1,6 @@
 import { type ChangeEvent, isAfter, SCHEMA_MESSAGE, snapshotPhase } from '../event/change-event.ts';
 import { type Position, START } from '../event/position.ts';
-import type { Relation } from '../event/relation.ts';
+import { type Relation, tableKey } from '../event/relation.ts';
 import { readSchemaChange } from '../event/schema-change.ts';
 import type { FollowedTable, SinkState, StoppedTable } from './sink.ts';
 
@@ -27,9 +27,6 @@ function isDrop(event: ChangeEvent): boolean {
   return readSchemaChange(event.message!.content)?.kind === 'dropped';
 }
 
-const nameKey = (table: { readonly schema: string; readonly table: string }): string =>
-  JSON.stringify([table.schema, table.table]);
-
 /**
  * Which events are for a sink: those of tables that it holds or is being filled with, and of snapshots addressed to it.
  * A sink that does not remember tables gets everything but stopped tables and what is for others. Pure.
@@ -49,10 +46,10 @@ export class Following {
   constructor(sink: string, state: Pick<SinkState, 'stopped' | 'tables'>) {
     this.#sink = sink;
     this.#remembers = state.tables !== null;
-    for (const table of state.tables ?? []) this.#tables.set(nameKey(table), { oid: 0, ...table, stopped: null });
+    for (const table of state.tables ?? []) this.#tables.set(tableKey(table), { oid: 0, ...table, stopped: null });
     for (const { schema, table, reason } of state.stopped) {
-      const known = this.#tables.get(nameKey({ schema, table }));
-      this.#tables.set(nameKey({ schema, table }), {
+      const known = this.#tables.get(tableKey({ schema, table }));
+      this.#tables.set(tableKey({ schema, table }), {
         schema,
         table,
         oid: known?.oid ?? 0,
@@ -108,21 +105,21 @@ export class Following {
   #find(relation: Relation): Table | undefined {
     const tables = this.#next ?? this.#tables;
     const { schema, table, oid } = relation;
-    const named = tables.get(nameKey(relation));
+    const named = tables.get(tableKey(relation));
     if (named && (named.oid === oid || named.oid === 0)) return named;
     const same = oid === 0 ? undefined : [...tables.values()].find((other) => other.oid === oid);
     if (!same) return named;
     const renamed = { ...same, schema, table };
     this.#next ??= new Map(this.#tables);
-    this.#next.delete(nameKey(same));
-    this.#next.set(nameKey(renamed), renamed);
+    this.#next.delete(tableKey(same));
+    this.#next.set(tableKey(renamed), renamed);
     return renamed;
   }
 
   #forget(table: Table | undefined): undefined {
     if (!table) return;
     this.#next ??= new Map(this.#tables);
-    this.#next.delete(nameKey(table));
+    this.#next.delete(tableKey(table));
   }
 
   /** What `select` returned last is in the sink, or in its open transaction. */
@@ -134,13 +131,13 @@ export class Following {
   /** The table is set aside. Unless it goes on, the snapshot under way, in `events` or before, does not take it up again. */
   stop(table: SetAside, events: readonly ChangeEvent[], snapshotGoesOn: boolean): void {
     const { schema, table: bare, oid = 0, reason } = table;
-    const key = nameKey(table);
+    const key = tableKey(table);
     this.#next = null;
     const known = [this.#tables.get(key), ...this.#tables.values()].find(
-      (one) => one && (one.oid === oid || nameKey(one) === key),
+      (one) => one && (one.oid === oid || tableKey(one) === key),
     );
     const filling = known?.filling ?? null;
-    if (known) this.#tables.delete(nameKey(known));
+    if (known) this.#tables.delete(tableKey(known));
     const stopped = {
       schema,
       table: bare,
@@ -154,7 +151,7 @@ export class Following {
     const until = reason === null ? (events.at(-1)?.position ?? START) : null;
     if (filling !== null) this.#refused.set(`${filling} ${key}`, until);
     for (const { op, relation, transaction } of events) {
-      if (op === 't' && transaction.snapshot && relation && nameKey(relation) === key)
+      if (op === 't' && transaction.snapshot && relation && tableKey(relation) === key)
         this.#refused.set(`${transaction.snapshot.id} ${key}`, until);
     }
   }
@@ -170,7 +167,7 @@ export class Following {
     if (sinks !== null && !sinks.includes(this.#sink)) return false;
     if (kind === 'partial') return this.#followsChanges(table);
     if (event.op === 't') {
-      const refused = this.#refused.get(`${id} ${nameKey(event.relation!)}`);
+      const refused = this.#refused.get(`${id} ${tableKey(event.relation!)}`);
       return refused === undefined || (refused !== null && isAfter(event, refused));
     }
     if (table?.filling === id) return true;
@@ -190,7 +187,7 @@ export class Following {
     else if (phase === 'cancelled') after = { ...base, filling: null };
     if (!after) return before;
     this.#next ??= new Map(this.#tables);
-    this.#next.set(nameKey(base), after);
+    this.#next.set(tableKey(base), after);
     return after;
   }
 }

@@ -5,6 +5,8 @@ import { ChangeEvent, type SnapshotEnd, snapshotEndMessage, type Transaction } f
 import type { Relation } from '../event/relation.ts';
 import type { Log } from '../log.ts';
 import { queryError } from '../postgres/connection.ts';
+import type { SnapshotRecord } from '../postgres/snapshots.ts';
+import { retrying } from './retry.ts';
 import { type SnapshotProgress, WATERMARK_PREFIX } from './snapshot.ts';
 import type { Weave } from './weave.ts';
 
@@ -21,6 +23,23 @@ export interface SnapshotContext {
   connect(what: string, replication?: boolean): Promise<pg.Client>;
   /** Work on the control tables, one after another, tried again where the connection is lost. */
   control<T>(work: (client: pg.Client) => Promise<T>): Promise<T>;
+}
+
+/** Does `work` on a snapshot's table in a session of its own, and again where that is lost. */
+export function inSession<T>(
+  context: SnapshotContext,
+  record: SnapshotRecord,
+  signal: AbortSignal,
+  work: (client: pg.Client, table: { oid: number; schema: string; table: string }) => Promise<T>,
+): Promise<T> {
+  return retrying('snapshot', context.log, signal, async () => {
+    const client = await context.connect(`snapshot ${record.id}`);
+    try {
+      return await work(client, { oid: record.tableOid, schema: record.schema, table: record.table });
+    } finally {
+      await client.end().catch(() => {});
+    }
+  });
 }
 
 /** The event that ends a snapshot of its table. */

@@ -13,7 +13,7 @@ import { queryError } from '../postgres/connection.ts';
 import type { PublishedTable } from '../postgres/publication.ts';
 import { endEvent } from './context.ts';
 import { type CopySource, copyRows } from './copy-rows.ts';
-import type { SnapshotProgress } from './snapshot.ts';
+import { progressOf, type SnapshotProgress } from './snapshot.ts';
 import { checkReadable } from './table-shape.ts';
 
 const { escapeIdentifier } = pg;
@@ -201,15 +201,9 @@ export class InitialSnapshot {
 
   #progress({ table, rows, bytes }: Copy, state: SnapshotProgress['state']): void {
     const { schema, table: name, estimatedRows } = table;
-    this.#options.onProgress({
-      table: `${schema}.${name}`,
-      kind: 'initial',
-      state,
-      rows,
-      bytes,
-      estimatedRows,
-      done: state !== 'running',
-    });
+    this.#options.onProgress(
+      progressOf({ schema, table: name, kind: 'initial' }, state, { rows, bytes, estimatedRows }),
+    );
   }
 }
 

@@ -8,7 +8,7 @@ import { type SnapshotRecord, saveSnapshot } from '../postgres/snapshots.ts';
 import { endEvent, type SnapshotContext, WatermarkWriter } from './context.ts';
 import { copyRows } from './copy-rows.ts';
 import { retrying } from './retry.ts';
-import type { SnapshotProgress } from './snapshot.ts';
+import { progressOf, type SnapshotProgress } from './snapshot.ts';
 import { describeTable, type TableShape } from './table-shape.ts';
 import type { Woven } from './weave.ts';
 import { writersGone } from './writers.ts';
@@ -35,17 +35,8 @@ export class KeylessRun {
   }
 
   progress(state: SnapshotProgress['state']): SnapshotProgress {
-    const { schema, table, kind } = this.record;
-    const done = state !== 'running' && state !== 'paused';
-    return {
-      table: `${schema}.${table}`,
-      kind,
-      state,
-      rows: this.#rows,
-      bytes: this.#bytes,
-      estimatedRows: this.#estimatedRows,
-      done,
-    };
+    const estimatedRows = this.#estimatedRows;
+    return progressOf(this.record, state, { rows: this.#rows, bytes: this.#bytes, estimatedRows });
   }
 
   /** Resolves once all of it is durable downstream. */

@@ -8,10 +8,9 @@ import {
   type SnapshotRecord,
   takeSnapshot,
 } from '../postgres/snapshots.ts';
-import type { SnapshotContext } from './context.ts';
+import { inSession, type SnapshotContext } from './context.ts';
 import { KeylessRun } from './keyless-run.ts';
-import { retrying } from './retry.ts';
-import type { SnapshotProgress } from './snapshot.ts';
+import { progressOf } from './snapshot.ts';
 import { TableRun } from './table-run.ts';
 import { describeTable } from './table-shape.ts';
 
@@ -95,7 +94,7 @@ export class SnapshotManager {
     for (const record of [...records].reverse()) {
       if (this.#running.has(record.id)) continue;
       if (record.state === 'cancelling') this.#start(record, signal, (stop) => this.#cancel(record, stop));
-      else if (record.state === 'paused') this.#context.onProgress(this.#progress(record, 'paused'));
+      else if (record.state === 'paused') this.#context.onProgress(progressOf(record, 'paused', record));
       else if (this.#running.size < this.#context.config.snapshot.workers)
         this.#start(record, signal, (stop) => this.#take(record, stop));
     }
@@ -135,15 +134,10 @@ export class SnapshotManager {
     log.info({ table, snapshot: record.id }, 'snapshot completed');
   }
 
-  async #hasKey(record: SnapshotRecord, signal: AbortSignal): Promise<boolean> {
-    const { tableOid: oid, schema, table } = record;
-    return retrying('snapshot', this.#context.log, signal, async () => {
-      const client = await this.#context.connect(`snapshot ${record.id}`);
-      try {
-        return (await describeTable(client, this.#context.publications, { oid, schema, table })).key.length > 0;
-      } finally {
-        await client.end().catch(() => {});
-      }
+  #hasKey(record: SnapshotRecord, signal: AbortSignal): Promise<boolean> {
+    const { publications } = this.#context;
+    return inSession(this.#context, record, signal, async (client, table) => {
+      return (await describeTable(client, publications, table)).key.length > 0;
     });
   }
 
@@ -183,11 +177,6 @@ export class SnapshotManager {
       this.#runs.set(record.id, run);
     }
     return run;
-  }
-
-  #progress(record: SnapshotRecord, state: SnapshotProgress['state']): SnapshotProgress {
-    const { schema, table, kind, rows, bytes, estimatedRows } = record;
-    return { table: `${schema}.${table}`, kind, state, rows, bytes, estimatedRows, done: false };
   }
 
   async #connected(): Promise<pg.Client> {

@@ -11,5 +11,16 @@ export interface SnapshotProgress {
   readonly done: boolean;
 }
 
+/** What a record says of it, with how far it is by now. */
+export function progressOf(
+  record: Pick<SnapshotProgress, 'kind'> & { readonly schema: string; readonly table: string },
+  state: SnapshotProgress['state'],
+  { rows, bytes, estimatedRows }: Pick<SnapshotProgress, 'rows' | 'bytes' | 'estimatedRows'>,
+): SnapshotProgress {
+  const { schema, table, kind } = record;
+  const done = state !== 'running' && state !== 'paused';
+  return { table: `${schema}.${table}`, kind, state, rows, bytes, estimatedRows, done };
+}
+
 /** Prefix of the transactional messages that mark a place in the stream: there a snapshot's rows are woven in. */
 export const WATERMARK_PREFIX = 'waltide.watermark';

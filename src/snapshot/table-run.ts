@@ -2,15 +2,15 @@ import { randomBytes } from 'node:crypto';
 import { messageOf, WaltideError } from '../errors.ts';
 import { ChangeEvent, type Transaction } from '../event/change-event.ts';
 import type { Relation } from '../event/relation.ts';
-import { Row } from '../event/row.ts';
+import { fillUnchanged, Row } from '../event/row.ts';
 import { failpoint } from '../failpoint.ts';
 import { type KeyText, type SnapshotRecord, type SnapshotState, saveSnapshot } from '../postgres/snapshots.ts';
 import { type Chunk, ChunkReader } from './chunk-reader.ts';
-import { endEvent, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
+import { endEvent, inSession, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
 import { retrying } from './retry.ts';
-import type { SnapshotProgress } from './snapshot.ts';
+import { progressOf, type SnapshotProgress } from './snapshot.ts';
 import { checkWhere, describeTable, needsNewStart, type Selection, type TableShape } from './table-shape.ts';
-import { fillUnchanged, keyOf, TableWatch } from './table-watch.ts';
+import { keyOf, TableWatch } from './table-watch.ts';
 import { writersGone } from './writers.ts';
 
 /** The first chunk: how wide rows are is not known yet. */
@@ -94,16 +94,8 @@ export class TableRun {
   }
 
   progress(state: SnapshotProgress['state']): SnapshotProgress {
-    const { schema, table, kind, estimatedRows } = this.record;
-    return {
-      table: `${schema}.${table}`,
-      kind,
-      state,
-      rows: this.#rows,
-      bytes: this.#bytes,
-      estimatedRows: this.#shape?.table.estimatedRows || estimatedRows,
-      done: state !== 'running' && state !== 'paused',
-    };
+    const estimatedRows = this.#shape?.table.estimatedRows || this.record.estimatedRows;
+    return progressOf(this.record, state, { rows: this.#rows, bytes: this.#bytes, estimatedRows });
   }
 
   async #run(signal: AbortSignal): Promise<boolean> {
@@ -144,19 +136,10 @@ export class TableRun {
 
   async #describe(signal: AbortSignal): Promise<TableShape> {
     const { record } = this;
-    const shape = await retrying('snapshot', this.#context.log, signal, async () => {
-      const client = await this.#context.connect(`snapshot ${record.id}`);
-      try {
-        const described = await describeTable(client, this.#context.publications, {
-          oid: record.tableOid,
-          schema: record.schema,
-          table: record.table,
-        });
-        if (record.where !== null) await checkWhere(client, described, record.where);
-        return described;
-      } finally {
-        await client.end().catch(() => {});
-      }
+    const shape = await inSession(this.#context, record, signal, async (client, table) => {
+      const described = await describeTable(client, this.#context.publications, table);
+      if (record.where !== null) await checkWhere(client, described, record.where);
+      return described;
     });
     if (shape.key.length === 0)
       throw new WaltideError(
@@ -192,16 +175,9 @@ export class TableRun {
 
   /** What was streamed before noting began must be visible to the chunks. */
   async #quiet(signal: AbortSignal): Promise<void> {
-    const { record } = this;
-    await retrying('snapshot', this.#context.log, signal, async () => {
-      const client = await this.#context.connect(`snapshot ${record.id}`);
-      try {
-        const { tableOid: oid, schema, table } = record;
-        await writersGone(client, { oid, schema, table }, this.#context.log, signal);
-      } finally {
-        await client.end().catch(() => {});
-      }
-    });
+    await inSession(this.#context, this.record, signal, (client, table) =>
+      writersGone(client, table, this.#context.log, signal),
+    );
   }
 
   /** The table is another than it was. Where rows read before cannot stand beside those read from now on, all begins again. */

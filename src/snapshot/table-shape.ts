@@ -28,14 +28,14 @@ interface KeyColumn {
   readonly greater: string;
 }
 
-/** One text that changes whenever the table's columns, key, replica identity or enum labels do. */
+/** One text, `digest`, that changes whenever the table's columns, key, replica identity or enum labels do. */
 export function digestSql(oid: number): string {
   return `SELECT pg_catalog.json_build_array(n.nspname, c.relname, c.relreplident,
     (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.attnum, a.attname, a.atttypid::int8, a.atttypmod,
         (SELECT pg_catalog.json_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = a.atttypid)) ORDER BY a.attnum)
      FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
     (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(i.indexrelid::int8, i.indkey::text, i.indisprimary, i.indisreplident, i.indimmediate) ORDER BY i.indexrelid)
-     FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident)))::text
+     FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident)))::text AS digest
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ${oid}`;
 }
 
@@ -67,9 +67,7 @@ export async function describeTable(
   try {
     // One snapshot for all of these queries.
     await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
-    const { rows } = await client.query<{ digest: string }>(
-      `${digestSql(oid).replace('::text\n  FROM', '::text AS digest\n  FROM')}`,
-    );
+    const { rows } = await client.query<{ digest: string }>(digestSql(oid));
     const published = (await publishedTables(client, publications)).find((one) => one.oid === oid);
     if (!rows[0] || !published)
       throw new WaltideError(

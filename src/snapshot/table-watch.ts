@@ -1,6 +1,6 @@
 import type { ChangeEvent } from '../event/change-event.ts';
 import type { Relation } from '../event/relation.ts';
-import { encodeTuple, NULL, Row, UNCHANGED } from '../event/row.ts';
+import { copyRow, fillUnchanged, hasUnchanged, type Row } from '../event/row.ts';
 import type { KeyText } from '../postgres/snapshots.ts';
 import { isVisible, type PgSnapshot, TouchedKeys, type Verdict } from './reconcile.ts';
 
@@ -52,26 +52,6 @@ function mergeImages(earlier: Row, later: Row): Row | null {
   return hasUnchanged(merged) ? merged : null;
 }
 
-export function hasUnchanged(row: Row): boolean {
-  const starts = row.starts();
-  for (let i = 0; i < starts.length - 1; i++) if (row.bytes[starts[i]!] === UNCHANGED) return true;
-  return false;
-}
-
-/** `row`, its unchanged values taken from `from`, which has the same columns. */
-export function fillUnchanged(row: Row, from: Row): Row {
-  const values = row.relation.columns.map((_column, i) => valueAt(row.isUnchanged(i) ? from : row, i));
-  return new Row(row.relation, encodeTuple(values), 0);
-}
-
-/** A copy, since a batch's bytes may be given up before the image is used. */
-function valueAt(row: Row, column: number): Buffer | null | undefined {
-  const starts = row.starts();
-  const at = starts[column]!;
-  const kind = row.bytes[at];
-  return kind === NULL ? null : kind === UNCHANGED ? undefined : row.bytes.subarray(at + 5, starts[column + 1]!);
-}
-
 /** Follows what the stream does to one table while a snapshot of it is under way. Called for every event of the table. */
 export class TableWatch {
   readonly oid: number;
@@ -120,7 +100,7 @@ export class TableWatch {
     else if (from !== null && from !== to) {
       this.#touched?.touch(xid, to, 'gone');
       this.#onMove(keyText(after, this.keyColumns.length > 0 ? this.keyColumns : relation.key));
-    } else this.#touched?.touch(xid, to, { image: this.#touched ? copyOf(after) : after });
+    } else this.#touched?.touch(xid, to, { image: this.#touched ? copyRow(after) : after });
   }
 
   /** What a chunk of rows shaped as `relation`, read under `snapshot`, does not show. */
@@ -143,9 +123,4 @@ export class TableWatch {
     const last = this.#shapes.at(-1)?.relation;
     return last && sameShape(last, relation) ? last : relation;
   }
-}
-
-function copyOf(row: Row): Row {
-  const values = row.relation.columns.map((_column, i) => valueAt(row, i));
-  return new Row(row.relation, encodeTuple(values), 0);
 }

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { RejectedError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import { type ChangeEvent, SCHEMA_MESSAGE } from '../../event/change-event.ts';
-import { type Relation, relationName } from '../../event/relation.ts';
+import { type Relation, relationName, tableKey } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
 import { BagCompactor, KeyedCompactor, KeylessError } from '../compact.ts';
 import type { Losses } from '../losses.ts';
@@ -166,7 +166,7 @@ export class DeliveryWriter {
       if (event.op === 'm' && event.message!.prefix === SCHEMA_MESSAGE) continue;
       if (event.relation !== relation || plan === null) {
         relation = event.relation;
-        const key = tableKey(relation);
+        const key = keyOf(relation);
         plan = plans.get(key) ?? new TablePlan(relation, this.#state.table(relation), seen ? 'later' : 'exact');
         plans.set(key, plan);
       }
@@ -320,13 +320,14 @@ export class DeliveryWriter {
   }
 }
 
-const tableKeys = new WeakMap<Relation, string>();
+const keys = new WeakMap<Relation, string>();
 
-function tableKey(relation: Relation): string {
-  let key = tableKeys.get(relation);
+/** Events of several tables alternate: each key is made once. */
+function keyOf(relation: Relation): string {
+  let key = keys.get(relation);
   if (key === undefined) {
-    key = JSON.stringify([relation.schema, relation.table]);
-    tableKeys.set(relation, key);
+    key = tableKey(relation);
+    keys.set(relation, key);
   }
   return key;
 }

@@ -3,7 +3,7 @@ import duckdb, { type Connection } from '@duckdb/node-bindings';
 import { RejectedError, WaltideError } from '../../errors.ts';
 import type { Offset, SourceIdentity } from '../../event/offset.ts';
 import { comparePosition, type Position } from '../../event/position.ts';
-import type { Relation } from '../../event/relation.ts';
+import { type Relation, tableKey } from '../../event/relation.ts';
 import { BOOKKEEPING, quoteText } from './names.ts';
 import { type SinkColumn, targetKey } from './schema.ts';
 
@@ -60,9 +60,6 @@ export async function readRows(connection: Connection, sql: string): Promise<unk
   }
   return rows;
 }
-
-const nameKey = (relation: { readonly schema: string; readonly table: string }): string =>
-  JSON.stringify([relation.schema, relation.table]);
 
 /**
  * What schema `_waltide` of the file says, kept in memory. Changes are written inside the caller's transaction and
@@ -138,7 +135,7 @@ export class State {
         ...(state === 'refill' || state === 'dropped' ? { because: state } : {}),
         shadow: shadow && snapshot ? { ...shadow, snapshot } : null,
       };
-      this.#tables.set(nameKey(known), known);
+      this.#tables.set(tableKey(known), known);
     }
   }
 
@@ -166,7 +163,7 @@ export class State {
 
   /** The table of that OID, whatever it is called here; where none is, the one of that name. */
   table(relation: { readonly oid?: number; readonly schema: string; readonly table: string }): SinkTable | undefined {
-    const key = nameKey(relation);
+    const key = tableKey(relation);
     const changed = this.#newTables.get(key);
     const named = changed === undefined ? this.#tables.get(key) : (changed ?? undefined);
     const { oid } = relation;
@@ -178,7 +175,7 @@ export class State {
   checkName(relation: { readonly schema: string; readonly table: string }): void {
     const key = targetKey(relation);
     for (const other of this.tables()) {
-      if ((other.live ?? other.shadow) === null || targetKey(other) !== key || nameKey(other) === nameKey(relation))
+      if ((other.live ?? other.shadow) === null || targetKey(other) !== key || tableKey(other) === tableKey(relation))
         continue;
       const { schema, table } = relation;
       throw new RejectedError(
@@ -209,7 +206,7 @@ export class State {
         `INSERT INTO ${BOOKKEEPING}.shadows VALUES (${name}, ${quoteText(shadow.snapshot)}, ${shape(shadow)}, now())`,
       );
     for (const statement of statements) await duckdb.query(this.#connection, statement);
-    this.#newTables.set(nameKey(table), table);
+    this.#newTables.set(tableKey(table), table);
   }
 
   /** The table is no more, or has another name now. */
@@ -220,7 +217,7 @@ export class State {
         this.#connection,
         `DELETE FROM ${BOOKKEEPING}.${of} WHERE (schema_name, table_name) = (${name})`,
       );
-    this.#newTables.set(nameKey(table), null);
+    this.#newTables.set(tableKey(table), null);
   }
 
   /** Adds to the history of schema changes in this file. */
