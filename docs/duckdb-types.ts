@@ -4,6 +4,7 @@ import type { ColumnType, Relation } from '../src/event/relation.ts';
 import { encodeTuple, Row } from '../src/event/row.ts';
 import { targetOf } from '../src/sink/duckdb/mapping.ts';
 import { RowCheck } from '../src/sink/duckdb/row-check.ts';
+import { columnType } from '../test/support/column-type.ts';
 
 /*
  * Writes docs/duckdb-types.md from the mapping itself. Every value named in it is tried: what the page says fits does,
@@ -21,66 +22,56 @@ interface Line {
   readonly misfits?: readonly string[];
 }
 
-const builtin = (name: string, extra: Partial<ColumnType> = {}): ColumnType => ({
-  oid: 1,
-  name,
-  schema: 'pg_catalog',
-  kind: 'base',
-  of: null,
-  domainModifier: -1,
-  delimiter: ',',
-  labels: [],
-  ...extra,
-});
-const user = (name: string, extra: Partial<ColumnType>): ColumnType => builtin(name, { schema: 'public', ...extra });
-const arrayOf = (of: ColumnType): ColumnType => builtin(`_${of.name}`, { kind: 'array', of, delimiter: of.delimiter });
+const user = (name: string, extra: Partial<ColumnType>): ColumnType => columnType(name, { schema: 'public', ...extra });
+const arrayOf = (of: ColumnType): ColumnType =>
+  columnType(`_${of.name}`, { kind: 'array', of, delimiter: of.delimiter });
 const numeric = (precision: number, scale: number): number => ((precision << 16) | (scale & 0x7ff)) + 4;
 
 const INFINITIES = ['infinity', '-infinity'];
 const LINES: readonly Line[] = [
-  { type: 'boolean', column: builtin('bool'), fits: ['t', 'f'] },
-  { type: 'smallint', column: builtin('int2'), fits: ['-32768', '32767'] },
-  { type: 'integer', column: builtin('int4'), fits: ['-2147483648', '2147483647'] },
-  { type: 'bigint', column: builtin('int8'), fits: ['-9223372036854775808', '9223372036854775807'] },
-  { type: 'oid', column: builtin('oid'), fits: ['4294967295'] },
-  { type: 'real', column: builtin('float4'), fits: ['-0', 'NaN', 'Infinity', '1e-45'] },
-  { type: 'double precision', column: builtin('float8'), fits: ['-0', 'NaN', '-Infinity', '5e-324'] },
+  { type: 'boolean', column: columnType('bool'), fits: ['t', 'f'] },
+  { type: 'smallint', column: columnType('int2'), fits: ['-32768', '32767'] },
+  { type: 'integer', column: columnType('int4'), fits: ['-2147483648', '2147483647'] },
+  { type: 'bigint', column: columnType('int8'), fits: ['-9223372036854775808', '9223372036854775807'] },
+  { type: 'oid', column: columnType('oid'), fits: ['4294967295'] },
+  { type: 'real', column: columnType('float4'), fits: ['-0', 'NaN', 'Infinity', '1e-45'] },
+  { type: 'double precision', column: columnType('float8'), fits: ['-0', 'NaN', '-Infinity', '5e-324'] },
   {
     type: 'numeric(p,s), p ≤ 38, 0 ≤ s ≤ p',
-    column: builtin('numeric'),
+    column: columnType('numeric'),
     modifier: numeric(10, 2),
     fits: ['-99999999.99'],
     misfits: ['NaN'],
   },
-  { type: 'numeric, and with any other p and s', column: builtin('numeric'), fits: ['NaN', 'Infinity', '1e131071'] },
-  { type: 'text, varchar, char(n)', column: builtin('text'), fits: ['any text, char(n) with its blanks'] },
-  { type: 'bytea', column: builtin('bytea'), fits: ['\\x', '\\x00ff'] },
-  { type: 'date', column: builtin('date'), fits: ['4714-11-24 BC', '5874897-12-31', ...INFINITIES] },
-  { type: 'time', column: builtin('time'), fits: ['23:59:59.999999', '24:00:00'] },
+  { type: 'numeric, and with any other p and s', column: columnType('numeric'), fits: ['NaN', 'Infinity', '1e131071'] },
+  { type: 'text, varchar, char(n)', column: columnType('text'), fits: ['any text, char(n) with its blanks'] },
+  { type: 'bytea', column: columnType('bytea'), fits: ['\\x', '\\x00ff'] },
+  { type: 'date', column: columnType('date'), fits: ['4714-11-24 BC', '5874897-12-31', ...INFINITIES] },
+  { type: 'time', column: columnType('time'), fits: ['23:59:59.999999', '24:00:00'] },
   {
     type: 'timestamp',
-    column: builtin('timestamp'),
+    column: columnType('timestamp'),
     fits: ['4714-11-24 00:00:00 BC', '294247-01-10 04:00:54.775806', ...INFINITIES],
     misfits: ['294247-01-10 04:00:54.775807', '294276-12-31 23:59:59.999999'],
   },
   {
     type: 'timestamptz',
-    column: builtin('timestamptz'),
+    column: columnType('timestamptz'),
     fits: ['4714-11-24 00:00:00+00 BC', '294247-01-10 04:00:54.775806+00', ...INFINITIES],
     misfits: ['294247-01-10 04:00:54.775807+00', '294276-12-31 23:59:59.999999+00'],
   },
-  { type: 'uuid', column: builtin('uuid'), fits: ['ffffffff-ffff-ffff-ffff-ffffffffffff'] },
-  { type: 'json, jsonb', column: builtin('jsonb'), fits: ['{"a": 1.50}', '[1e400]', '"\\\\ud800"'] },
+  { type: 'uuid', column: columnType('uuid'), fits: ['ffffffff-ffff-ffff-ffff-ffffffffffff'] },
+  { type: 'json, jsonb', column: columnType('jsonb'), fits: ['{"a": 1.50}', '[1e400]', '"\\\\ud800"'] },
   { type: 'an enum', column: user('mood', { kind: 'enum', labels: ['sad', "it's"] }), fits: ['sad', "it's"] },
   {
     type: 'an array, of one dimension from 1',
-    column: arrayOf(builtin('int4')),
+    column: arrayOf(columnType('int4')),
     fits: ['{1,NULL}', '{}'],
     misfits: ['{{1,2},{3,4}}', '[0:1]={1,2}'],
   },
   {
     type: 'numeric(p,s)[]',
-    column: arrayOf(builtin('numeric')),
+    column: arrayOf(columnType('numeric')),
     modifier: numeric(10, 2),
     fits: ['{1.50,NULL}'],
     misfits: ['{NaN}', '{{1.50}}'],
@@ -93,11 +84,11 @@ const LINES: readonly Line[] = [
   },
   {
     type: 'an array of a type that is VARCHAR',
-    column: arrayOf(builtin('interval')),
+    column: arrayOf(columnType('interval')),
     fits: ['{"1 day",infinity}'],
     misfits: ['[0:0]={00:00:00}'],
   },
-  { type: 'box[]', column: arrayOf(builtin('box', { delimiter: ';' })), fits: ['{(1,1),(0,0);(2,2),(0,0)}'] },
+  { type: 'box[]', column: arrayOf(columnType('box', { delimiter: ';' })), fits: ['{(1,1),(0,0);(2,2),(0,0)}'] },
 ];
 
 /** Types without an exact counterpart. */

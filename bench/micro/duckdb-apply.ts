@@ -6,31 +6,22 @@ import { rm } from 'node:fs/promises';
 import { pino } from 'pino';
 import type { Delivery } from '../../src/event/batch.ts';
 import { ChangeEvent, type Op, type Transaction } from '../../src/event/change-event.ts';
-import type { ColumnType, Relation } from '../../src/event/relation.ts';
+import type { Relation } from '../../src/event/relation.ts';
 import { NULL, Row, TEXT } from '../../src/event/row.ts';
 import { createDuckdbSink } from '../../src/sink/duckdb/duckdb-sink.ts';
+import { columnType } from '../../test/support/column-type.ts';
 
-const type = (name: string): ColumnType => ({
-  oid: 0,
-  name,
-  schema: 'pg_catalog',
-  kind: 'base',
-  of: null,
-  domainModifier: -1,
-  delimiter: ',',
-  labels: [],
-});
 const relation: Relation = {
   oid: 16385,
   schema: 'public',
   table: 'bench',
   replicaIdentity: 'd',
   columns: [
-    { name: 'id', type: type('int8'), modifier: -1 },
-    { name: 'name', type: type('text'), modifier: -1 },
-    { name: 'amount', type: type('numeric'), modifier: ((12 << 16) | 2) + 4 },
-    { name: 'payload', type: type('jsonb'), modifier: -1 },
-    { name: 'created_at', type: type('timestamptz'), modifier: -1 },
+    { name: 'id', type: columnType('int8'), modifier: -1 },
+    { name: 'name', type: columnType('text'), modifier: -1 },
+    { name: 'amount', type: columnType('numeric'), modifier: ((12 << 16) | 2) + 4 },
+    { name: 'payload', type: columnType('jsonb'), modifier: -1 },
+    { name: 'created_at', type: columnType('timestamptz'), modifier: -1 },
   ],
   key: [0],
 };

@@ -5,26 +5,14 @@
 import { ByteWriter } from '../../src/event/byte-writer.ts';
 import { ChangeEvent, type Transaction } from '../../src/event/change-event.ts';
 import { createJsonCodec } from '../../src/event/json.ts';
-import type { ColumnType, Relation } from '../../src/event/relation.ts';
+import type { Relation } from '../../src/event/relation.ts';
 import { encodeTuple, Row } from '../../src/event/row.ts';
+import { columnType } from '../../test/support/column-type.ts';
 
 const EVENTS = Number(process.argv[2] ?? 100_000);
 const ROUNDS = 4;
 const TRANSACTION_EVENTS = 1000;
 const BATCH_EVENTS = 2500;
-
-function type(oid: number, name: string): ColumnType {
-  return {
-    oid,
-    name,
-    schema: 'pg_catalog',
-    kind: 'base',
-    of: null,
-    domainModifier: -1,
-    delimiter: ',',
-    labels: [],
-  };
-}
 
 const relation: Relation = {
   oid: 16_400,
@@ -32,11 +20,11 @@ const relation: Relation = {
   table: 'bench',
   replicaIdentity: 'd',
   columns: [
-    { name: 'id', type: type(20, 'int8'), modifier: -1 },
-    { name: 'name', type: type(25, 'text'), modifier: -1 },
-    { name: 'amount', type: type(1700, 'numeric'), modifier: ((12 << 16) | 2) + 4 },
-    { name: 'payload', type: type(3802, 'jsonb'), modifier: -1 },
-    { name: 'created_at', type: type(1184, 'timestamptz'), modifier: -1 },
+    { name: 'id', type: columnType('int8', { oid: 20 }), modifier: -1 },
+    { name: 'name', type: columnType('text', { oid: 25 }), modifier: -1 },
+    { name: 'amount', type: columnType('numeric', { oid: 1700 }), modifier: ((12 << 16) | 2) + 4 },
+    { name: 'payload', type: columnType('jsonb', { oid: 3802 }), modifier: -1 },
+    { name: 'created_at', type: columnType('timestamptz', { oid: 1184 }), modifier: -1 },
   ],
   key: [0],
 };

@@ -19,6 +19,7 @@ import { createKafkaTransport } from '../../src/transport/kafka/kafka-transport.
 import { PartitionLog, Ticket } from '../../src/transport/kafka/partition-log.ts';
 import type { Producer } from '../../src/transport/kafka/producer.ts';
 import { encodeHeader } from '../../src/transport/kafka/record-batch.ts';
+import { columnType } from '../../test/support/column-type.ts';
 
 const IN_FLIGHT_BYTES_MAX = 32 * 1024 * 1024;
 const [target = '--encode', eventsText = '500000', batchText = '1000'] = process.argv.slice(2);
@@ -28,16 +29,7 @@ const BATCH = Number(batchText);
 const TYPES = ['int8', 'text', 'numeric', 'jsonb', 'timestamptz'];
 const columns: Column[] = ['id', 'name', 'amount', 'payload', 'created_at'].map((name, i) => ({
   name,
-  type: {
-    oid: 0,
-    name: TYPES[i]!,
-    schema: 'pg_catalog',
-    kind: 'base',
-    of: null,
-    domainModifier: -1,
-    delimiter: ',',
-    labels: [],
-  },
+  type: columnType(TYPES[i]!),
   modifier: -1,
 }));
 const relation: Relation = { oid: 1, schema: 'public', table: 'bench', replicaIdentity: 'd', columns, key: [0] };

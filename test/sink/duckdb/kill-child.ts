@@ -5,46 +5,23 @@ import { ChangeEvent } from '../../../src/event/change-event.ts';
 import type { Relation } from '../../../src/event/relation.ts';
 import { encodeTuple, Row } from '../../../src/event/row.ts';
 import { createDuckdbSink } from '../../../src/sink/duckdb/duckdb-sink.ts';
+import { columnType } from '../../support/column-type.ts';
+import { sinkConfig } from './config.ts';
 
-const text = {
-  oid: 25,
-  name: 'text',
-  schema: 'pg_catalog',
-  kind: 'base',
-  of: null,
-  domainModifier: -1,
-  delimiter: ',',
-  labels: [],
-} as const;
+const text = columnType('text', { oid: 25 });
 const item: Relation = {
   oid: 16400,
   schema: 'public',
   table: 'item',
   replicaIdentity: 'd',
   columns: [
-    { name: 'id', type: { ...text, oid: 20, name: 'int8' }, modifier: -1 },
+    { name: 'id', type: columnType('int8', { oid: 20 }), modifier: -1 },
     { name: 'v', type: text, modifier: -1 },
   ],
   key: [0],
 };
 const path = process.argv[2]!;
-const batch = { rowsMax: 1, bytesMax: 1, lingerMs: 1 };
-const sink = createDuckdbSink(
-  {
-    name: 'kill',
-    type: 'duckdb',
-    path,
-    memoryLimit: '256MB',
-    threads: 2,
-    consistency: 'table',
-    batch,
-    onUnrepresentable: 'text',
-    schemaChanges: 'evolve',
-    droppedTables: 'keep',
-    rowBytesMax: 134_217_728,
-  },
-  pino({ level: 'silent' }),
-);
+const sink = createDuckdbSink(sinkConfig(path, { name: 'kill' }), pino({ level: 'silent' }));
 const state = await sink.open({ systemIdentifier: '7311', timeline: 1, slot: 'waltide', database: 'shop' });
 process.stdout.write('open\n');
 for (let n = (state.offsets[0]?.position.commitLsn ?? 0n) + 1n; ; n++) {

@@ -19,28 +19,17 @@ import type { Column, ColumnType, Relation } from '../../../src/event/relation.t
 import { encodeTuple, Row } from '../../../src/event/row.ts';
 import { createDuckdbSink } from '../../../src/sink/duckdb/duckdb-sink.ts';
 import type { Sink, SinkState } from '../../../src/sink/sink.ts';
+import { columnType } from '../../support/column-type.ts';
+import { sinkConfig } from './config.ts';
 
 export const IDENTITY: SourceIdentity = { systemIdentifier: '7311', timeline: 1, slot: 'waltide', database: 'shop' };
 
-/** A type of pg_catalog by name, or any other by what differs. */
-export function type(name: string, extra: Partial<ColumnType> = {}): ColumnType {
-  const base = {
-    oid: 1,
-    name,
-    schema: 'pg_catalog',
-    kind: 'base',
-    of: null,
-    domainModifier: -1,
-    delimiter: ',',
-    labels: [],
-  } as const;
-  return { ...base, ...extra };
-}
+export const type = columnType;
 
 export const arrayOf = (of: ColumnType): ColumnType =>
-  type(`_${of.name}`, { kind: 'array', of, delimiter: of.delimiter });
+  columnType(`_${of.name}`, { kind: 'array', of, delimiter: of.delimiter });
 export const enumOf = (name: string, ...labels: string[]): ColumnType =>
-  type(name, { schema: 'public', kind: 'enum', labels });
+  columnType(name, { schema: 'public', kind: 'enum', labels });
 export const numericOf = (precision: number, scale: number): number => ((precision << 16) | (scale & 0x7ff)) + 4;
 
 type ColumnSpec = readonly [name: string, type: ColumnType | string, modifier?: number];
@@ -122,23 +111,7 @@ export async function directory(): Promise<string> {
   return path;
 }
 
-export function config(path: string, more: Partial<DuckdbSinkConfig> = {}): DuckdbSinkConfig {
-  const batch = { rowsMax: 50_000, bytesMax: 24 << 20, lingerMs: 10 };
-  return {
-    name: 'test',
-    type: 'duckdb',
-    path,
-    memoryLimit: '256MB',
-    threads: 2,
-    consistency: 'table',
-    batch,
-    onUnrepresentable: 'text',
-    schemaChanges: 'evolve',
-    droppedTables: 'keep',
-    rowBytesMax: 134_217_728,
-    ...more,
-  };
-}
+export const config = sinkConfig;
 
 export interface TestSink extends Sink {
   readonly path: string;

@@ -1,26 +1,28 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import type { KafkaConfig } from '../../../src/config/schema.ts';
-import type { Transport } from '../../../src/transport/transport.ts';
 import { ensureSharedKafka } from '../../support/shared-kafka.ts';
-import { Collector, IDENTITY, kafkaConfig, keepalive, newPrefix, openTransport, relation, Tx } from './harness.ts';
+import {
+  Collector,
+  closedAfterTest,
+  IDENTITY,
+  kafkaConfig,
+  keepalive,
+  newPrefix,
+  openTransport,
+  relation,
+  Tx,
+} from './harness.ts';
 import { readTopic } from './reader.ts';
 
 let brokers: string[];
-let open: Transport[] = [];
 
 beforeAll(async () => {
   brokers = await ensureSharedKafka();
 });
 
-afterEach(async () => {
-  await Promise.all(open.map((transport) => transport.close()));
-  open = [];
-});
-
 async function capture(prefix: string, confirmed: bigint | null = null, more: Partial<KafkaConfig> = {}) {
-  const transport = openTransport(kafkaConfig(brokers, prefix, { exactlyOnce: true, ...more }));
-  open.push(transport);
+  const transport = closedAfterTest(openTransport(kafkaConfig(brokers, prefix, { exactlyOnce: true, ...more })));
   await transport.openCapture(IDENTITY, confirmed);
   return transport;
 }

@@ -1,4 +1,5 @@
 import { pino } from 'pino';
+import { afterEach } from 'vitest';
 import { configSchema, type KafkaConfig } from '../../../src/config/schema.ts';
 import type { Batch, Delivery } from '../../../src/event/batch.ts';
 import { ChangeEvent, type Op, type Transaction } from '../../../src/event/change-event.ts';
@@ -35,6 +36,18 @@ export function openTransport(config: KafkaConfig): Transport {
     log,
     codec: ({ name, database }) => createJsonCodec({ name, database, version: 'test' }),
   });
+}
+
+let open: Transport[] = [];
+
+afterEach(async () => {
+  await Promise.all(open.map((transport) => transport.close()));
+  open = [];
+});
+
+export function closedAfterTest(transport: Transport): Transport {
+  open.push(transport);
+  return transport;
 }
 
 let prefixes = 0;

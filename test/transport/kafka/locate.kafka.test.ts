@@ -1,24 +1,26 @@
-import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import type { Transport } from '../../../src/transport/transport.ts';
 import { ensureSharedKafka } from '../../support/shared-kafka.ts';
-import { Collector, IDENTITY, kafkaConfig, newPrefix, openTransport, relation, Tx } from './harness.ts';
+import {
+  Collector,
+  closedAfterTest,
+  IDENTITY,
+  kafkaConfig,
+  newPrefix,
+  openTransport,
+  relation,
+  Tx,
+} from './harness.ts';
 import { kafkaClient } from './reader.ts';
 
 let brokers: string[];
-let open: Transport[] = [];
 
 beforeAll(async () => {
   brokers = await ensureSharedKafka();
 });
 
-afterEach(async () => {
-  await Promise.all(open.map((transport) => transport.close()));
-  open = [];
-});
-
 async function capture(prefix: string, confirmed: bigint | null = null, partitions = 1): Promise<Transport> {
-  const transport = openTransport(kafkaConfig(brokers, prefix, { partitions }));
-  open.push(transport);
+  const transport = closedAfterTest(openTransport(kafkaConfig(brokers, prefix, { partitions })));
   await transport.openCapture(IDENTITY, confirmed);
   return transport;
 }

@@ -1,28 +1,31 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { KafkaConfig } from '../../../src/config/schema.ts';
 import type { Transport } from '../../../src/transport/transport.ts';
 import { ensureSharedKafka } from '../../support/shared-kafka.ts';
-import { Collector, IDENTITY, kafkaConfig, keepalive, newPrefix, openTransport, relation, Tx } from './harness.ts';
+import {
+  Collector,
+  closedAfterTest,
+  IDENTITY,
+  kafkaConfig,
+  keepalive,
+  newPrefix,
+  openTransport,
+  relation,
+  Tx,
+} from './harness.ts';
 import { kafkaClient, readTopic } from './reader.ts';
 
 let brokers: string[];
-let open: Transport[] = [];
 
 beforeAll(async () => {
   brokers = await ensureSharedKafka();
 });
 
-afterEach(async () => {
-  await Promise.all(open.map((transport) => transport.close()));
-  open = [];
-});
-
 afterAll(() => sleep(0));
 
 async function capture(prefix: string, more: Partial<KafkaConfig> = {}): Promise<Transport> {
-  const transport = openTransport(kafkaConfig(brokers, prefix, more));
-  open.push(transport);
+  const transport = closedAfterTest(openTransport(kafkaConfig(brokers, prefix, more)));
   await transport.openCapture(IDENTITY, null);
   return transport;
 }
@@ -198,8 +201,7 @@ describe('topics', () => {
     });
     await expect(transport.publish(keepalive(300n))).rejects.toMatchObject({ code: 'TOPIC_MISSING' });
     expect(await topics(prefix)).not.toContain(`${prefix}.public.orders`);
-    const again = openTransport(kafkaConfig(brokers, prefix));
-    open.push(again);
+    const again = closedAfterTest(openTransport(kafkaConfig(brokers, prefix)));
     await expect(again.openCapture(IDENTITY, 120n)).rejects.toMatchObject({ code: 'TOPIC_MISSING' });
   });
 
@@ -319,8 +321,7 @@ describe('durability', () => {
     const first = await capture(prefix);
     await first.publish(new Tx(100n).insert(relation('orders'), 1).batch());
     const attempt = (change: Partial<typeof IDENTITY>, confirmed: bigint | null, name = prefix) => {
-      const transport = openTransport(kafkaConfig(brokers, name));
-      open.push(transport);
+      const transport = closedAfterTest(openTransport(kafkaConfig(brokers, name)));
       return transport.openCapture({ ...IDENTITY, ...change }, confirmed);
     };
     await expect(attempt({ systemIdentifier: '8' }, null)).rejects.toMatchObject({ code: 'CLUSTER_MISMATCH' });
@@ -336,8 +337,7 @@ describe('durability', () => {
 
   it('lets a reader know the identity once a capture was there', async () => {
     const prefix = newPrefix();
-    const reader = openTransport(kafkaConfig(brokers, prefix));
-    open.push(reader);
+    const reader = closedAfterTest(openTransport(kafkaConfig(brokers, prefix)));
     await expect(reader.identity(AbortSignal.timeout(300))).rejects.toMatchObject({ name: 'TimeoutError' });
     const waiting = reader.identity(AbortSignal.timeout(20_000));
     await capture(prefix);

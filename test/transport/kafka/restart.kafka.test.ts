@@ -1,21 +1,23 @@
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import type { Transport } from '../../../src/transport/transport.ts';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type KafkaServer, startKafka } from '../../support/kafka-server.ts';
-import { Collector, IDENTITY, kafkaConfig, newPrefix, openTransport, relation, Tx } from './harness.ts';
+import {
+  Collector,
+  closedAfterTest,
+  IDENTITY,
+  kafkaConfig,
+  newPrefix,
+  openTransport,
+  relation,
+  Tx,
+} from './harness.ts';
 import { readTopic } from './reader.ts';
 
 let kafka: KafkaServer;
-let open: Transport[] = [];
 
 beforeAll(async () => {
   kafka = await startKafka();
-});
-
-afterEach(async () => {
-  await Promise.all(open.map((transport) => transport.close()));
-  open = [];
 });
 
 afterAll(async () => {
@@ -25,8 +27,7 @@ afterAll(async () => {
 describe('a broker that is killed and comes back', () => {
   it('loses and repeats nothing, in order, while publishing and reading go on', { timeout: 180_000 }, async () => {
     const prefix = newPrefix();
-    const transport = openTransport(kafkaConfig(kafka.brokers, prefix));
-    open.push(transport);
+    const transport = closedAfterTest(openTransport(kafkaConfig(kafka.brokers, prefix)));
     await transport.openCapture(IDENTITY, null);
     const table = relation('orders');
     const collector = new Collector(await transport.subscribe('sink', []));
@@ -74,8 +75,7 @@ describe('brokers that do not answer', () => {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const { port } = server.address() as { port: number };
     if (!silent) await new Promise((resolve) => server.close(resolve));
-    const transport = openTransport(kafkaConfig([`127.0.0.1:${port}`], newPrefix()));
-    open.push(transport);
+    const transport = closedAfterTest(openTransport(kafkaConfig([`127.0.0.1:${port}`], newPrefix())));
     const started = Date.now();
     const error = await transport.openCapture(IDENTITY, null).catch((cause: unknown) => cause);
     expect(error).toMatchObject({

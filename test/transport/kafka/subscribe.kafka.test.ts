@@ -1,26 +1,29 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import type { KafkaConfig } from '../../../src/config/schema.ts';
 import type { Transport } from '../../../src/transport/transport.ts';
 import { ensureSharedKafka } from '../../support/shared-kafka.ts';
-import { Collector, IDENTITY, kafkaConfig, keepalive, newPrefix, openTransport, relation, Tx } from './harness.ts';
+import {
+  Collector,
+  closedAfterTest,
+  IDENTITY,
+  kafkaConfig,
+  keepalive,
+  newPrefix,
+  openTransport,
+  relation,
+  Tx,
+} from './harness.ts';
 import { kafkaClient } from './reader.ts';
 
 let brokers: string[];
-let open: Transport[] = [];
 
 beforeAll(async () => {
   brokers = await ensureSharedKafka();
 });
 
-afterEach(async () => {
-  await Promise.all(open.map((transport) => transport.close()));
-  open = [];
-});
-
 function transportOf(prefix: string, more: Partial<KafkaConfig> = {}): Transport {
-  const transport = openTransport(kafkaConfig(brokers, prefix, more));
-  open.push(transport);
+  const transport = closedAfterTest(openTransport(kafkaConfig(brokers, prefix, more)));
   return transport;
 }
 

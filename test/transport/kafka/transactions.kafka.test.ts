@@ -1,4 +1,4 @@
-import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import type { KafkaConfig } from '../../../src/config/schema.ts';
 import type { Delivery } from '../../../src/event/batch.ts';
 import { SNAPSHOT_MESSAGE } from '../../../src/event/change-event.ts';
@@ -6,26 +6,29 @@ import type { Offset } from '../../../src/event/offset.ts';
 import type { Subscription, Transport } from '../../../src/transport/transport.ts';
 import { Random } from '../../support/random.ts';
 import { ensureSharedKafka } from '../../support/shared-kafka.ts';
-import { IDENTITY, kafkaConfig, keepalive, line, newPrefix, openTransport, relation, Tx } from './harness.ts';
+import {
+  closedAfterTest,
+  IDENTITY,
+  kafkaConfig,
+  keepalive,
+  line,
+  newPrefix,
+  openTransport,
+  relation,
+  Tx,
+} from './harness.ts';
 import { kafkaClient, readTopic } from './reader.ts';
 
 let brokers: string[];
-let open: Transport[] = [];
 
 beforeAll(async () => {
   brokers = await ensureSharedKafka();
 });
 
-afterEach(async () => {
-  await Promise.all(open.map((transport) => transport.close()));
-  open = [];
-});
-
 async function capture(prefix: string, more: Partial<KafkaConfig> = {}, confirmed: bigint | null = null) {
-  const transport = openTransport(
-    kafkaConfig(brokers, prefix, { partitions: 3, transactions: { enabled: true }, ...more }),
+  const transport = closedAfterTest(
+    openTransport(kafkaConfig(brokers, prefix, { partitions: 3, transactions: { enabled: true }, ...more })),
   );
-  open.push(transport);
   await transport.openCapture(IDENTITY, confirmed);
   return transport;
 }

@@ -1,0 +1,19 @@
+import type { DuckdbSinkConfig } from '../../../src/config/schema.ts';
+
+export function sinkConfig(path: string, more: Partial<DuckdbSinkConfig> = {}): DuckdbSinkConfig {
+  const batch = { rowsMax: 50_000, bytesMax: 24 << 20, lingerMs: 10 };
+  return {
+    name: 'test',
+    type: 'duckdb',
+    path,
+    memoryLimit: '256MB',
+    threads: 2,
+    consistency: 'table',
+    batch,
+    onUnrepresentable: 'text',
+    schemaChanges: 'evolve',
+    droppedTables: 'keep',
+    rowBytesMax: 134_217_728,
+    ...more,
+  };
+}
