@@ -89,6 +89,7 @@ const sink = createDuckdbSink(
     droppedTables: 'keep',
     rowBytesMax: 134_217_728,
     consistency: 'table',
+    transactionBytesMax: 2 ** 32,
     batch: { rowsMax: perDelivery, bytesMax: 24 << 20, lingerMs: 10 },
   },
   pino({ level: 'warn' }),

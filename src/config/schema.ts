@@ -331,6 +331,12 @@ const duckdb = z.strictObject({
     .enum(['keep', 'drop'])
     .default('keep')
     .meta(about('What becomes of the rows of a table that the source drops, under schemaChanges: evolve.')),
+  /** DuckDB keeps what is not committed in its file and on spill; deletes take memory, about 20 bytes per row. */
+  transactionBytesMax: bytes
+    .default(4 * 1024 ** 3)
+    .meta(
+      about('A source transaction is one transaction here; of one larger than this, readers see parts as they come.'),
+    ),
   batch: batch.prefault({}).meta(about('How changes are gathered before they are applied.')),
 });
 

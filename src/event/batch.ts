@@ -20,10 +20,14 @@ export interface Batch {
 
 /** What moves from transport to sink: events in order per partition, and where each partition stands after them. */
 export interface Delivery {
-  readonly events: readonly ChangeEvent[];
+  /** Emptied once the sink has taken the delivery, when it counts only until it is durable. */
+  events: readonly ChangeEvent[];
   readonly bytes: number;
   /** To be saved together with the events, one per partition touched. */
   readonly offsets: readonly Offset[];
-  /** False where the delivery ends inside a source transaction. Always true where only the order per table is kept. */
+  /**
+   * False where the delivery ends inside a source transaction; rows of a snapshot are none. Always true where only the
+   * order per table is kept.
+   */
   readonly complete: boolean;
 }

@@ -122,6 +122,12 @@ const FAMILIES: readonly Family[] = [
   sinkFamily('waltide_sink_batches_total', 'counter', 'Batches applied.', (sink) => sink.batches),
   sinkFamily('waltide_sink_retries_total', 'counter', 'Batches tried again after an error.', (sink) => sink.retries),
   sinkFamily(
+    'waltide_sink_splits_total',
+    'counter',
+    'Parts of source transactions made durable before their end: they were larger than transactionBytesMax.',
+    (sink) => sink.splits,
+  ),
+  sinkFamily(
     'waltide_sink_lag_bytes',
     'gauge',
     'WAL between the end of the server and what the sink has saved.',

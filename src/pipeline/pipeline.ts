@@ -307,7 +307,15 @@ export class Pipeline {
         type,
         subscription,
         offsets: state.offsets,
-        loop: new ApplyLoop({ sink, subscription, state, batch: this.#withinBudget(batch), log, onLacking }),
+        loop: new ApplyLoop({
+          sink,
+          subscription,
+          state,
+          batch: this.#withinBudget(batch),
+          log,
+          onLacking,
+          beginAgain: (reason) => this.beginAgain({ reason }),
+        }),
       });
       // On Kafka what a sink lacks may still lie ahead of it in the log.
       if (config.transport.type === 'in-process' || subscription.startsEmpty) lacking.push({ name: sink.name, state });

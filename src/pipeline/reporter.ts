@@ -100,7 +100,7 @@ export class StatusReporter {
   }
 
   #sink({ sink, type, loop, subscription }: Applier, capture: Capture | null, serverLsn: Lsn, now: number): SinkStatus {
-    const { events, batches, retries, pendingEvents, pendingBytes, lastError, tables, stopped } = loop.status;
+    const { events, batches, retries, splits, pendingEvents, pendingBytes, lastError, tables, stopped } = loop.status;
     const applied = subscription.appliedLsn();
     return {
       name: sink.name,
@@ -113,6 +113,7 @@ export class StatusReporter {
       eventsPerSecond: this.#rate(sink.name, events, now),
       batches,
       retries,
+      splits,
       pendingEvents,
       pendingBytes,
       lastError,

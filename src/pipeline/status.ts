@@ -85,6 +85,8 @@ export interface SinkStatus {
   readonly eventsPerSecond: number;
   readonly batches: number;
   readonly retries: number;
+  /** Source transactions made durable in the middle, since they were larger than transactionBytesMax: once per part. */
+  readonly splits: number;
   readonly pendingEvents: number;
   readonly pendingBytes: number;
   readonly lastError: string | null;

@@ -3,6 +3,7 @@ import type { BatchConfig } from '../config/schema.ts';
 import { messageOf, RejectedError, WaltideError } from '../errors.ts';
 import type { Delivery } from '../event/batch.ts';
 import type { ChangeEvent } from '../event/change-event.ts';
+import { formatLsn } from '../event/lsn.ts';
 import type { Offset } from '../event/offset.ts';
 import { relationName } from '../event/relation.ts';
 import type { Log } from '../log.ts';
@@ -12,6 +13,8 @@ import type { FollowedTable, Sink, SinkState, StoppedTable } from './sink.ts';
 
 const BACKOFF_FIRST_MS = 100;
 const BACKOFF_MAX_MS = 30_000;
+/** Before a lost transaction is read once more, where its sink may need time to heal. */
+const BACKOFF_LOST_MS = 1_000;
 /** An idle stream's keepalives and heartbeats need not cost the sink a transaction each. */
 const IDLE_SAVE_MS = 200;
 
@@ -24,12 +27,19 @@ export interface ApplyLoopOptions {
   readonly log: Log;
   /** The sink has just set the table with this OID aside: only a snapshot that begins from now on can bring it up to date. */
   readonly onLacking?: (oid: number) => void;
+  /**
+   * Called where an open transaction of the sink was lost, parts of which cannot be handed to it again: everything is to
+   * be opened again, from what the sinks have durably. The loop then waits to be aborted.
+   */
+  readonly beginAgain: (reason: string) => void;
 }
 
 export interface ApplyStatus {
   readonly events: number;
   readonly batches: number;
   readonly retries: number;
+  /** How often a source transaction was too large for one of the sink, and was made durable in the middle. */
+  readonly splits: number;
   readonly pendingEvents: number;
   readonly pendingBytes: number;
   readonly stopped: readonly StoppedTable[];
@@ -58,6 +68,9 @@ export class ApplyLoop {
   #events = 0;
   #batches = 0;
   #retries = 0;
+  #splits = 0;
+  /** What waits in the sink's open transaction, without its events. */
+  readonly #waiting: Delivery[] = [];
   #busySince: number | null = null;
   #lastError: string | null = null;
   #wake: (() => void) | null = null;
@@ -73,6 +86,7 @@ export class ApplyLoop {
       events: this.#events,
       batches: this.#batches,
       retries: this.#retries,
+      splits: this.#splits,
       pendingEvents: this.#pendingEvents,
       pendingBytes: this.#pendingBytes,
       stopped: this.#following.stopped,
@@ -141,12 +155,24 @@ export class ApplyLoop {
       this.#firstPendingAt = performance.now();
       this.#room?.();
       this.#busySince = Date.now();
-      await this.#apply(merged, signal);
+      const durable = await this.#apply(merged, signal);
       this.#busySince = null;
-      if (signal.aborted && this.#lastError !== null) return;
-      this.#savedAt = performance.now();
-      for (const delivery of taken) this.#options.subscription.applied(delivery);
+      if (durable === null) return;
+      this.#settle(taken, durable);
     }
+  }
+
+  #settle(taken: readonly Delivery[], durable: boolean): void {
+    const { subscription } = this.#options;
+    for (const delivery of taken) {
+      this.#waiting.push(delivery);
+      if (durable) continue;
+      subscription.taken(delivery);
+      delivery.events = [];
+    }
+    if (!durable) return;
+    this.#savedAt = performance.now();
+    for (const delivery of this.#waiting.splice(0)) subscription.applied(delivery);
   }
 
   /**
@@ -189,31 +215,58 @@ export class ApplyLoop {
     this.#wake = null;
   }
 
-  async #apply(delivery: Delivery, signal: AbortSignal): Promise<void> {
+  /** True = durable, false = in an open transaction of the sink, null = given up, since the loop is to end. */
+  async #apply(delivery: Delivery, signal: AbortSignal): Promise<boolean | null> {
     const { sink, log } = this.#options;
     for (let backoffMs = BACKOFF_FIRST_MS; ; ) {
       try {
         const events = this.#following.select(delivery.events);
-        await sink.apply({ ...delivery, events });
+        const durable = await sink.apply({ ...delivery, events });
         this.#following.applied();
         this.#lastError = null;
         this.#batches++;
         this.#count(events);
-        return;
+        if (durable && !delivery.complete && this.#waiting.length > 0) this.#noteSplit(delivery);
+        return durable;
       } catch (error) {
         this.#lastError = messageOf(error);
-        if (error instanceof RejectedError) {
-          await this.#stop(error, delivery.events);
-          continue;
-        }
-        if (!(error instanceof WaltideError) || !error.retry) throw error;
+        const rejected = error instanceof RejectedError;
+        if (rejected) await this.#stop(error, delivery.events);
+        else if (!(error instanceof WaltideError) || !error.retry) throw error;
+        if (this.#waiting.length > 0) return this.#lose(error, signal);
+        if (rejected) continue;
         this.#retries++;
         log.warn({ sink: sink.name, retryInMs: backoffMs }, `${error.message}; trying again. ${error.help}`);
         await sleep(backoffMs, undefined, { signal }).catch(() => {});
-        if (signal.aborted) return;
+        if (signal.aborted) return null;
         backoffMs = Math.min(backoffMs * 2, BACKOFF_MAX_MS);
       }
     }
+  }
+
+  /** Parts of the transaction are gone with it, and nobody here has them any more. */
+  async #lose(error: WaltideError, signal: AbortSignal): Promise<null> {
+    const { sink, log, beginAgain } = this.#options;
+    this.#retries++;
+    log.warn({ sink: sink.name }, `${error.message}; the whole transaction is applied again. ${error.help}`);
+    if (!(error instanceof RejectedError)) await sleep(BACKOFF_LOST_MS, undefined, { signal }).catch(() => {});
+    if (signal.aborted) return null;
+    beginAgain(`sink "${sink.name}" lost an open transaction: ${error.message}`);
+    await new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      else signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    return null;
+  }
+
+  #noteSplit(delivery: Delivery): void {
+    this.#splits++;
+    const { sink, log } = this.#options;
+    const { commitLsn } = delivery.events.at(-1)!.transaction;
+    log.warn(
+      { sink: sink.name, commitLsn: formatLsn(commitLsn) },
+      'a source transaction is larger than transactionBytesMax: readers see parts of it until all of it is applied',
+    );
   }
 
   async #stop(error: RejectedError, events: readonly ChangeEvent[]): Promise<void> {

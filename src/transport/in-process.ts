@@ -8,10 +8,13 @@ import type { Located, StartOf, Subscription, Transport } from './transport.ts';
 /** The only partition there is. */
 const PARTITION = '';
 
+/** What is kept of a batch until it is durable: not its events, which sinks may have taken long before. */
 interface Published {
-  readonly batch: Batch;
-  /** Subscriptions that have not applied it yet. */
-  remaining: number;
+  readonly commitEndLsn: Lsn | null;
+  /** Subscriptions that hold it in memory, and those that have not applied it. */
+  untaken: number;
+  unapplied: number;
+  readonly free: () => void;
   readonly resolve: () => void;
 }
 
@@ -39,14 +42,15 @@ export class InProcessTransport implements Transport {
 
   publish(batch: Batch): Promise<void> {
     if (this.#subscriptions.size === 0) return Promise.resolve();
-    this.#bytesInFlight += batch.bytes;
+    const { bytes, commitEndLsn } = batch;
+    this.#bytesInFlight += bytes;
+    const free = (): void => {
+      this.#bytesInFlight -= bytes;
+    };
     return new Promise((resolve) => {
-      const done = (): void => {
-        this.#bytesInFlight -= batch.bytes;
-        resolve();
-      };
-      const published: Published = { batch, remaining: this.#subscriptions.size, resolve: done };
-      for (const subscription of this.#subscriptions) subscription.push(published);
+      const { size } = this.#subscriptions;
+      const published: Published = { commitEndLsn, untaken: size, unapplied: size, free, resolve };
+      for (const subscription of this.#subscriptions) subscription.push(batch, published);
     });
   }
 
@@ -74,8 +78,9 @@ export class InProcessTransport implements Transport {
 
 class InProcessSubscription implements Subscription {
   readonly startsEmpty = false;
-  readonly #queue: Published[] = [];
+  readonly #queue: { readonly batch: Batch; readonly published: Published }[] = [];
   readonly #inFlight = new Map<Delivery, Published>();
+  readonly #untaken = new Set<Delivery>();
   readonly #onClose: () => void;
   /** What the sink had when it was opened: a restarted slot may begin before it. Null once the stream has passed it. */
   #from: Position | null;
@@ -89,9 +94,9 @@ class InProcessSubscription implements Subscription {
     this.#onClose = onClose;
   }
 
-  push(published: Published): void {
-    this.#publishedLsn = published.batch.commitEndLsn ?? this.#publishedLsn;
-    this.#queue.push(published);
+  push(batch: Batch, published: Published): void {
+    this.#publishedLsn = batch.commitEndLsn ?? this.#publishedLsn;
+    this.#queue.push({ batch, published });
     this.#wake?.();
   }
 
@@ -107,9 +112,10 @@ class InProcessSubscription implements Subscription {
         signal.addEventListener('abort', wake, { once: true });
       });
     }
-    const published = this.#queue.shift()!;
-    const delivery = this.#deliver(published.batch);
+    const { batch, published } = this.#queue.shift()!;
+    const delivery = this.#deliver(batch);
     this.#inFlight.set(delivery, published);
+    this.#untaken.add(delivery);
     return delivery;
   }
 
@@ -127,18 +133,23 @@ class InProcessSubscription implements Subscription {
       position: from && comparePosition(from, reached) > 0 ? from : reached,
       next: null,
     };
-    return { events, bytes: batch.bytes, offsets: [offset], complete: batch.commitEndLsn !== null };
+    const complete = batch.commitEndLsn !== null || last!.transaction.snapshot !== null;
+    return { events, bytes: batch.bytes, offsets: [offset], complete };
   }
 
-  taken(): void {}
+  taken(delivery: Delivery): void {
+    const published = this.#inFlight.get(delivery);
+    if (published && this.#untaken.delete(delivery) && --published.untaken === 0) published.free();
+  }
 
   applied(delivery: Delivery): void {
+    this.taken(delivery);
     const published = this.#inFlight.get(delivery);
     if (!published) return;
     this.#inFlight.delete(delivery);
-    const { commitEndLsn } = published.batch;
+    const { commitEndLsn } = published;
     if (commitEndLsn !== null && commitEndLsn > this.#appliedLsn) this.#appliedLsn = commitEndLsn;
-    if (--published.remaining === 0) published.resolve();
+    if (--published.unapplied === 0) published.resolve();
   }
 
   publishedLsn(): Lsn {

@@ -14,6 +14,7 @@ export function sinkStatus(changes: Partial<SinkStatus> = {}): SinkStatus {
     eventsPerSecond: 7,
     batches: 3,
     retries: 1,
+    splits: 0,
     pendingEvents: 2,
     pendingBytes: 200,
     lastError: null,

@@ -1,29 +1,131 @@
 import { describe, expect, it } from 'vitest';
-import { WaltideError } from '../../src/errors.ts';
+import { RejectedError, WaltideError } from '../../src/errors.ts';
+import type { Delivery } from '../../src/event/batch.ts';
 import { createLog } from '../../src/log.ts';
-import { ApplyLoop } from '../../src/sink/apply-loop.ts';
+import { ApplyLoop, type ApplyLoopOptions } from '../../src/sink/apply-loop.ts';
 import type { Subscription } from '../../src/transport/transport.ts';
 import { MemorySink } from '../support/memory-sink.ts';
+import { events, relation } from './duckdb/support.ts';
+
+const item = relation('item', [['id', 'int8']]);
+
+/** One transaction of `count` events in as many deliveries. */
+function transaction(count: number): Delivery[] {
+  return events(Array.from({ length: count }, (_, i) => ['c', item, [String(i)]] as const)).map((event, i) => ({
+    events: [event],
+    bytes: 10,
+    offsets: [],
+    complete: i === count - 1,
+  }));
+}
+
+/** Gives out the deliveries, then nothing; notes what it is told. */
+function subscriptionOf(deliveries: readonly Delivery[], told: string[]): Subscription {
+  const queue = [...deliveries];
+  const number = (delivery: Delivery): number => deliveries.indexOf(delivery);
+  return {
+    startsEmpty: false,
+    receive: (signal) =>
+      queue.length > 0
+        ? Promise.resolve(queue.shift()!)
+        : new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
+    taken: (delivery) => told.push(`taken ${number(delivery)} with ${delivery.events.length}`),
+    applied: (delivery) => told.push(`applied ${number(delivery)} with ${delivery.events.length}`),
+    appliedLsn: () => 0n,
+    publishedLsn: () => 0n,
+    close: async () => {},
+  };
+}
+
+const options = (sink: MemorySink, subscription: Subscription): ApplyLoopOptions => ({
+  sink,
+  subscription,
+  state: { stopped: [], tables: null },
+  batch: { rowsMax: 1, bytesMax: 1000, lingerMs: 1 },
+  log: createLog({ level: 'fatal', format: 'json' }),
+  beginAgain: () => {},
+});
+
+/** Keeps a transaction open until its end, as DuckDB does. */
+class PartsSink extends MemorySink {
+  override async apply(delivery: Delivery): Promise<boolean> {
+    await super.apply(delivery);
+    return delivery.complete;
+  }
+}
 
 describe('ApplyLoop', () => {
   it('ends with the final error of its subscription, also while it is idle', { timeout: 5000 }, async () => {
     const gone = new WaltideError('TOPIC_MISSING', 'the topic is gone', 'Copy anew.');
     const subscription: Subscription = {
-      startsEmpty: false,
+      ...subscriptionOf([], []),
       receive: () => new Promise((_resolve, reject) => setTimeout(reject, 100, gone)),
-      taken: () => {},
-      applied: () => {},
-      appliedLsn: () => 0n,
-      publishedLsn: () => 0n,
-      close: async () => {},
     };
-    const loop = new ApplyLoop({
-      sink: new MemorySink(),
-      subscription,
-      state: { stopped: [], tables: null },
-      batch: { rowsMax: 10, bytesMax: 1000, lingerMs: 1 },
-      log: createLog({ level: 'fatal', format: 'json' }),
-    });
+    const loop = new ApplyLoop(options(new MemorySink(), subscription));
     await expect(loop.run(new AbortController().signal)).rejects.toBe(gone);
+  });
+
+  it('frees the parts of a transaction when they are taken, and calls them applied at its end', async () => {
+    const told: string[] = [];
+    const end = new AbortController();
+    const subscription = subscriptionOf(transaction(3), told);
+    const loop = new ApplyLoop(
+      options(new PartsSink(), {
+        ...subscription,
+        applied: (delivery) => {
+          subscription.applied(delivery);
+          if (told.length === 5) end.abort();
+        },
+      }),
+    );
+    await loop.run(end.signal);
+    expect(told).toEqual([
+      'taken 0 with 1',
+      'taken 1 with 1',
+      'applied 0 with 0',
+      'applied 1 with 0',
+      'applied 2 with 1',
+    ]);
+    expect(loop.status).toMatchObject({ splits: 0, events: 3 });
+  });
+
+  it('counts a transaction that the sink made durable in the middle', async () => {
+    const told: string[] = [];
+    const end = new AbortController();
+    const sink = new PartsSink();
+    const apply = sink.apply.bind(sink);
+    sink.apply = async (delivery) => {
+      const whole = await apply(delivery);
+      if (whole) end.abort();
+      return whole || sink.events.length === 2;
+    };
+    const loop = new ApplyLoop(options(sink, subscriptionOf(transaction(4), told)));
+    await loop.run(end.signal);
+    expect(loop.status.splits).toBe(1);
+    expect(told.slice(0, 4)).toEqual(['taken 0 with 1', 'applied 0 with 0', 'applied 1 with 1', 'taken 2 with 1']);
+  });
+
+  it.each([
+    ['stops the table first where it is refused', new RejectedError('public', 'item', 'no'), 1],
+    ['waits a little where it may heal', new WaltideError('SINK', 'lost', 'Wait.'), 0],
+  ])('asks for a new beginning when an open transaction is lost; %s', async (_what, error, stopped) => {
+    const end = new AbortController();
+    const sink = new PartsSink();
+    sink.before = async ({ complete }) => {
+      if (complete) throw error;
+    };
+    const told: string[] = [];
+    const reasons: string[] = [];
+    const loop = new ApplyLoop({
+      ...options(sink, subscriptionOf(transaction(2), told)),
+      beginAgain: (reason) => {
+        reasons.push(reason);
+        end.abort();
+      },
+    });
+    await loop.run(end.signal);
+    expect(reasons).toEqual([`sink "memory" lost an open transaction: ${error.message}`]);
+    expect(told).toEqual(['taken 0 with 1']);
+    expect((await sink.open()).stopped).toHaveLength(stopped);
   });
 });

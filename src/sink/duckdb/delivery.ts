@@ -6,7 +6,7 @@ import { type Relation, relationName, tableKey } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
 import { BagCompactor, KeyedCompactor, KeylessError } from '../compact.ts';
 import type { Losses } from '../losses.ts';
-import { Adaptions } from './adaptions.ts';
+import type { Adaptions } from './adaptions.ts';
 import { blamesData, type DuckdbFile } from './database.ts';
 import { DeadLetters } from './dead-letters.ts';
 import { Layout, sqlName, type TableName } from './layout.ts';
@@ -23,7 +23,15 @@ import { type MisfitError, runTarget, TableWriter } from './table.ts';
 /** Events looked at before other work of the process gets its turn: about 2 ms. */
 const EVENTS_PER_TURN = 4096;
 
+/** What values have asked for. Outlives the writer: a transaction that is begun again must get on with them. */
+export interface Learnt {
+  readonly adaptions: Adaptions;
+  /** Tables whose rows are looked at one by one. */
+  readonly watched: Set<string>;
+}
+
 export interface WriterOptions extends SchemaPolicy, SetAsidePolicy {
+  readonly learnt: Learnt;
   readonly log: Log;
 }
 
@@ -50,7 +58,7 @@ export class DeliveryWriter {
   readonly #log: Log;
   readonly #letters: DeadLetters;
   readonly #aside: SetAside;
-  readonly #adaptions = new Adaptions();
+  readonly #adaptions: Adaptions;
   readonly #schemas: SchemaWriter;
   readonly #pauses: boolean;
 
@@ -59,10 +67,11 @@ export class DeliveryWriter {
     this.#state = state;
     this.#layout = new Layout(file.connection);
     this.#tables = new TableWriter(file.connection, loader, this.#layout);
-    const { log, onUnrepresentable, rowBytesMax, ...policy } = options;
+    const { log, onUnrepresentable, rowBytesMax, learnt, ...policy } = options;
     this.#log = log;
+    this.#adaptions = learnt.adaptions;
     this.#letters = new DeadLetters(file.connection);
-    this.#aside = new SetAside({ onUnrepresentable, rowBytesMax }, this.#letters, log);
+    this.#aside = new SetAside({ onUnrepresentable, rowBytesMax }, this.#letters, learnt.watched, log);
     this.#pauses = policy.schemaChanges === 'pause-table';
     const { catalog } = file;
     this.#schemas = new SchemaWriter({

@@ -34,10 +34,11 @@ export class SetAside {
   readonly #letters: DeadLetters;
   readonly #log: Log;
   /** Tables whose rows are looked at one by one, since one of them did not fit. */
-  readonly #watched = new Set<string>();
+  readonly #watched: Set<string>;
   #nulled = 0;
 
-  constructor(policy: SetAsidePolicy, letters: DeadLetters, log: Log) {
+  constructor(policy: SetAsidePolicy, letters: DeadLetters, watched: Set<string>, log: Log) {
+    this.#watched = watched;
     this.#policy = policy.onUnrepresentable;
     this.#rowBytesMax = policy.rowBytesMax;
     this.#letters = letters;

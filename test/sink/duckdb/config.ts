@@ -14,6 +14,7 @@ export function sinkConfig(path: string, more: Partial<DuckdbSinkConfig> = {}): 
     schemaChanges: 'evolve',
     droppedTables: 'keep',
     rowBytesMax: 134_217_728,
+    transactionBytesMax: 2 ** 32,
     ...more,
   };
 }

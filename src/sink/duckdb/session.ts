@@ -1,0 +1,250 @@
+import duckdb from '@duckdb/node-bindings';
+import type { DuckdbSinkConfig } from '../../config/schema.ts';
+import { messageOf, RejectedError, WaltideError } from '../../errors.ts';
+import type { Delivery } from '../../event/batch.ts';
+import type { Lsn } from '../../event/lsn.ts';
+import type { Offset, SourceIdentity } from '../../event/offset.ts';
+import { failpoint } from '../../failpoint.ts';
+import type { Log } from '../../log.ts';
+import { VERSION } from '../../version.ts';
+import type { Losses } from '../losses.ts';
+import { Adaptions } from './adaptions.ts';
+import { DuckdbFile, isCommitted, isFatal, isOutOfMemory, storeError } from './database.ts';
+import { DeliveryWriter, type Learnt } from './delivery.ts';
+import { Loader } from './loader.ts';
+import { excerptError } from './messages.ts';
+import { Rewinding } from './rewind.ts';
+import { State } from './state.ts';
+import { MisfitError } from './table.ts';
+
+/** A delivery that needs more new enum labels and other changes of columns than this is not what it seems. */
+const ADAPTIONS_MAX = 1000;
+/** A delivery of more bytes than a batch usually has holds a long value. */
+const LONG_BYTES = 32 << 20;
+/** Measured: DuckDB holds a value of 64 MB about three times while it is stored. */
+const LONG_FACTOR = 4;
+/** Parts of a source transaction are never committed for being fewer bytes than this together. */
+const TRANSACTION_BYTES_MIN = 4 << 20;
+
+interface SinkLearnt extends Learnt {
+  transactionBytesMax: number;
+}
+
+/** By sink: what it has learnt must be known again when it is closed and opened, to begin a transaction again. */
+const learnt = new WeakMap<DuckdbSinkConfig, SinkLearnt>();
+
+function learntOf(config: DuckdbSinkConfig): SinkLearnt {
+  const { transactionBytesMax } = config;
+  const known = learnt.get(config) ?? { adaptions: new Adaptions(), watched: new Set(), transactionBytesMax };
+  learnt.set(config, known);
+  return known;
+}
+
+/** The parts of one source transaction that are written and not committed. */
+interface Parts {
+  readonly commitLsn: Lsn;
+  readonly offsets: Map<string, Offset>;
+  bytes: number;
+}
+
+/** One open file and its one writing transaction, which a source transaction in several deliveries keeps open. */
+export class Session {
+  readonly file: DuckdbFile;
+  readonly state: State;
+  readonly #writer: DeliveryWriter;
+  readonly #name: string;
+  readonly #learnt: SinkLearnt;
+  readonly #log: Log;
+  readonly #rewinding: Rewinding;
+  #parts: Parts | null = null;
+  /** DuckDB refuses everything until the file is opened again. */
+  broken = false;
+
+  private constructor(file: DuckdbFile, state: State, rewinding: Rewinding, config: DuckdbSinkConfig, log: Log) {
+    this.#rewinding = rewinding;
+    this.file = file;
+    this.state = state;
+    this.#name = config.name;
+    this.#learnt = learntOf(config);
+    this.#log = log;
+    this.#writer = new DeliveryWriter(file, state, new Loader(file.connection, config.rowBytesMax), {
+      rowBytesMax: config.rowBytesMax,
+      onUnrepresentable: config.onUnrepresentable,
+      schemaChanges: config.schemaChanges,
+      droppedTables: config.droppedTables,
+      learnt: this.#learnt,
+      log: log.child({ sink: config.name }),
+    });
+  }
+
+  static async open(config: DuckdbSinkConfig, identity: SourceIdentity, log: Log): Promise<Session> {
+    const file = await DuckdbFile.open(config);
+    try {
+      const state = new State(file.connection);
+      await state.load(identity, file.path, VERSION);
+      return new Session(file, state, await Rewinding.load(file.connection, state), config, log);
+    } catch (error) {
+      file.close();
+      throw storeError(`reading the state in ${file.path}`, error);
+    }
+  }
+
+  get losses(): Losses {
+    return this.#writer.losses;
+  }
+
+  /** As `Sink.apply`. What fails takes with it all parts of its source transaction that came before. */
+  async apply(delivery: Delivery): Promise<boolean> {
+    const next = delivery.events[0];
+    // The transaction has ended, though it could not be known when its last part came.
+    const ended = this.#parts && next && next.transaction.commitLsn !== this.#parts.commitLsn ? this.#parts : null;
+    if (ended) await this.#end(ended).catch(async (error: unknown) => Promise.reject(await this.#fail(error)));
+    if (this.#parts) return this.#continue(this.#parts, delivery);
+    // A long value is held several times over on its way: there the limit gives way, for as long as it takes.
+    const allowances = delivery.bytes > LONG_BYTES ? [0, delivery.bytes * LONG_FACTOR] : [0];
+    try {
+      return await this.#begin(delivery);
+    } catch (error) {
+      return await this.#withMore(delivery, allowances, error);
+    }
+  }
+
+  async #withMore(delivery: Delivery, allowances: readonly number[], error: unknown): Promise<boolean> {
+    const [bytes, ...others] = allowances;
+    if (bytes === undefined || !(error instanceof WaltideError) || !isOutOfMemory(error.cause)) throw error;
+    const what = bytes > 0 ? ` and ${Math.round(bytes / 2 ** 20)} MB more, for a long value` : '';
+    this.#log.info({ sink: this.#name }, `a batch needs more memory; trying once more with all of memoryLimit${what}`);
+    await this.file.allowMemory(bytes);
+    try {
+      return await this.#begin(delivery);
+    } catch (next) {
+      return await this.#withMore(delivery, others, next);
+    } finally {
+      await this.file.allowMemory(null).catch(() => undefined);
+    }
+  }
+
+  /** Everything or nothing, in a transaction of its own. */
+  async transaction(work: (writer: DeliveryWriter) => Promise<void>): Promise<void> {
+    try {
+      await duckdb.query(this.file.connection, 'BEGIN');
+      await this.#writer.begin();
+      await work(this.#writer);
+      await this.#commit([]);
+    } catch (error) {
+      throw await this.#fail(error);
+    }
+  }
+
+  /** As `Sink.rewind`; the file is to be opened again afterwards. */
+  rewind(to: readonly Offset[], tables: readonly { schema: string; table: string }[] | null): Promise<void> {
+    return this.transaction(() => this.#rewinding.begin(to, tables));
+  }
+
+  async #write(delivery: Delivery): Promise<void> {
+    const { delivery: sifted, seen } = this.#rewinding.sift(delivery);
+    await this.#writer.write(sifted, seen);
+  }
+
+  /** Gives up what is not committed. */
+  async rollBack(): Promise<void> {
+    this.#parts = null;
+    this.state.rolledBack();
+    // A failed COMMIT has rolled back by itself.
+    await duckdb.query(this.file.connection, 'ROLLBACK').catch(() => undefined);
+  }
+
+  /** A transaction, begun again for each column that must change before it can hold what came. */
+  async #begin(delivery: Delivery): Promise<boolean> {
+    for (let adaptions = 0; ; adaptions++) {
+      try {
+        await duckdb.query(this.file.connection, 'BEGIN');
+        await this.#writer.begin();
+        await this.#write(delivery);
+        const last = delivery.events.at(-1);
+        if (delivery.complete || !last) {
+          await this.#commit(delivery.offsets);
+          return true;
+        }
+        this.#parts = { commitLsn: last.transaction.commitLsn, offsets: new Map(), bytes: 0 };
+        return await this.#wait(this.#parts, delivery);
+      } catch (error) {
+        const failure = await this.#fail(error);
+        if (!(failure instanceof MisfitError)) throw failure;
+        if (adaptions >= ADAPTIONS_MAX) throw excerptError(failure.relation, failure.column, failure);
+        this.#writer.adapt(failure);
+      }
+    }
+  }
+
+  async #continue(parts: Parts, delivery: Delivery): Promise<boolean> {
+    try {
+      await this.#write(delivery);
+      if (!delivery.complete) return await this.#wait(parts, delivery);
+      for (const offset of delivery.offsets) parts.offsets.set(offset.partition, offset);
+      await this.#end(parts);
+      return true;
+    } catch (error) {
+      const failure = await this.#fail(error);
+      if (failure instanceof MisfitError) {
+        this.#writer.adapt(failure);
+        throw columnChanges(failure);
+      }
+      if (failure instanceof WaltideError && isOutOfMemory(failure.cause))
+        this.#learnt.transactionBytesMax = Math.max(TRANSACTION_BYTES_MIN, Math.floor(parts.bytes / 2));
+      throw failure;
+    }
+  }
+
+  /** Leaves the transaction open, unless it has become too large and can be taken up in the middle. */
+  async #wait(parts: Parts, { bytes, offsets }: Delivery): Promise<boolean> {
+    parts.bytes += bytes;
+    for (const offset of offsets) parts.offsets.set(offset.partition, offset);
+    if (parts.bytes < this.#learnt.transactionBytesMax || offsets.length === 0) return false;
+    await this.#end(parts);
+    return true;
+  }
+
+  async #end({ offsets }: Parts): Promise<void> {
+    await this.#commit([...offsets.values()]);
+    this.#parts = null;
+  }
+
+  async #commit(offsets: readonly Offset[]): Promise<void> {
+    await this.state.saveOffsets(offsets);
+    const replayed = await this.#rewinding.passed(offsets);
+    failpoint('before-sink-commit');
+    await duckdb.query(this.file.connection, 'COMMIT').catch((error: unknown) => {
+      if (!isCommitted(error)) throw error;
+      // As an error it would be applied again, and be there twice.
+      this.broken = true;
+      const reason = messageOf(error);
+      this.#log.info({ sink: this.#name, reason }, 'the file is opened again after a failed checkpoint');
+    });
+    failpoint('after-sink-commit');
+    this.state.committed();
+    if (replayed) this.#rewinding.ended();
+  }
+
+  /** Rolls back. Nothing of what failed is in the file or in the state afterwards. */
+  async #fail(error: unknown): Promise<unknown> {
+    await this.rollBack();
+    if (isFatal(error)) {
+      this.broken = true;
+      this.#log.warn(
+        { sink: this.#name, reason: messageOf(error) },
+        'DuckDB gave up; the file is opened again for the next delivery',
+      );
+    }
+    if (error instanceof MisfitError || error instanceof RejectedError) return error;
+    return storeError(`writing to ${this.file.path}`, error);
+  }
+}
+
+function columnChanges({ relation, column, message }: MisfitError): WaltideError {
+  return new WaltideError(
+    'SINK',
+    `column "${column}" of ${relation.schema}.${relation.table} must change in the middle of a transaction: ${message}`,
+    'Nothing to do: the transaction is applied again.',
+  );
+}
