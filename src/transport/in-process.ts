@@ -10,12 +10,20 @@ const PARTITION = '';
 
 /** What is kept of a batch until it is durable: not its events, which sinks may have taken long before. */
 interface Published {
+  readonly bytes: number;
   readonly commitEndLsn: Lsn | null;
   /** Subscriptions that hold it in memory, and those that have not applied it. */
   untaken: number;
   unapplied: number;
-  readonly free: () => void;
   readonly resolve: () => void;
+}
+
+function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
+  let resolve!: () => void;
+  const promise = new Promise<void>((done) => {
+    resolve = done;
+  });
+  return { promise, resolve };
 }
 
 /** The embedded transport: a batch is durable once every sink has applied it, so the slot waits for the slowest. */
@@ -23,6 +31,7 @@ export class InProcessTransport implements Transport {
   #identity: SourceIdentity | null = null;
   readonly #subscriptions = new Set<InProcessSubscription>();
   #bytesInFlight = 0;
+  onFreed?: () => void;
   /** The slot gives nothing before it. */
   #confirmed: Lsn = 0n;
 
@@ -40,23 +49,28 @@ export class InProcessTransport implements Transport {
     return this.#identity;
   }
 
+  /** No closure may see the batch: what waits until it is durable would keep its events in memory. */
   publish(batch: Batch): Promise<void> {
-    if (this.#subscriptions.size === 0) return Promise.resolve();
+    const { size } = this.#subscriptions;
+    if (size === 0) return Promise.resolve();
+    this.#bytesInFlight += batch.bytes;
+    const { promise, resolve } = deferred();
     const { bytes, commitEndLsn } = batch;
-    this.#bytesInFlight += bytes;
-    const free = (): void => {
-      this.#bytesInFlight -= bytes;
-    };
-    return new Promise((resolve) => {
-      const { size } = this.#subscriptions;
-      const published: Published = { commitEndLsn, untaken: size, unapplied: size, free, resolve };
-      for (const subscription of this.#subscriptions) subscription.push(batch, published);
-    });
+    const published: Published = { bytes, commitEndLsn, untaken: size, unapplied: size, resolve };
+    for (const subscription of this.#subscriptions) subscription.push(batch, published);
+    return promise;
+  }
+
+  #free(bytes: number): void {
+    this.#bytesInFlight -= bytes;
+    this.onFreed?.();
   }
 
   async subscribe(_sink: string, from: readonly Offset[]): Promise<Subscription> {
-    const subscription = new InProcessSubscription(from[0]?.position ?? START, () =>
-      this.#subscriptions.delete(subscription),
+    const subscription = new InProcessSubscription(
+      from[0]?.position ?? START,
+      (bytes) => this.#free(bytes),
+      () => this.#subscriptions.delete(subscription),
     );
     this.#subscriptions.add(subscription);
     return subscription;
@@ -81,6 +95,7 @@ class InProcessSubscription implements Subscription {
   readonly #queue: { readonly batch: Batch; readonly published: Published }[] = [];
   readonly #inFlight = new Map<Delivery, Published>();
   readonly #untaken = new Set<Delivery>();
+  readonly #free: (bytes: number) => void;
   readonly #onClose: () => void;
   /** What the sink had when it was opened: a restarted slot may begin before it. Null once the stream has passed it. */
   #from: Position | null;
@@ -88,8 +103,9 @@ class InProcessSubscription implements Subscription {
   #publishedLsn: Lsn = 0n;
   #wake: (() => void) | null = null;
 
-  constructor(from: Position, onClose: () => void) {
+  constructor(from: Position, free: (bytes: number) => void, onClose: () => void) {
     this.#from = from;
+    this.#free = free;
     this.#appliedLsn = from.commitLsn;
     this.#onClose = onClose;
   }
@@ -139,7 +155,7 @@ class InProcessSubscription implements Subscription {
 
   taken(delivery: Delivery): void {
     const published = this.#inFlight.get(delivery);
-    if (published && this.#untaken.delete(delivery) && --published.untaken === 0) published.free();
+    if (published && this.#untaken.delete(delivery) && --published.untaken === 0) this.#free(published.bytes);
   }
 
   applied(delivery: Delivery): void {

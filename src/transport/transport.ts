@@ -19,7 +19,6 @@ export interface Located {
   readonly removed: readonly { readonly partition: string; readonly first: Position | null }[];
 }
 
-/** Between source and sinks. Two kinds, one engine. */
 export interface Transport {
   /**
    * Capture side: prepares topics and producer. `confirmed` is the LSN that the slot has acknowledged (null for a
@@ -28,8 +27,9 @@ export interface Transport {
   openCapture(identity: SourceIdentity, confirmed: Lsn | null): Promise<void>;
   /** Resolves = durable: in-process every sink has applied it, on Kafka the in-sync replicas have it. Calls keep their order. */
   publish(batch: Batch): Promise<void>;
-  /** What is in flight: published, not yet durable. The source waits while it exceeds its budget. */
+  /** What is in memory: published, and neither durable nor taken. The source waits while it exceeds its budget. */
   readonly bytesInFlight: number;
+  onFreed?: () => void; // Set by the capture, called when `bytesInFlight` falls.
   /** Apply side: the identity of what flows here; waits until a capture has opened the transport once. */
   identity(signal: AbortSignal): Promise<SourceIdentity>;
   /** Starts after the offsets that the *sink* saved, never from a consumer group's. */
