@@ -74,7 +74,6 @@ export class Capture {
 
   constructor(options: CaptureOptions) {
     this.#options = options;
-    options.transport.onFreed = () => this.#wake?.();
     const { retain } = options.config.source;
     this.retain = new RetainWindow(
       retain ? { bytes: retain.bytes, ms: retain.hours === undefined ? null : retain.hours * 3_600_000 } : null,

@@ -30,6 +30,7 @@ export class Publisher {
     this.#inFlightBytesMax = config.transport.inFlightBytesMax;
     this.#retain = retain;
     this.#acknowledge = acknowledge;
+    transport.onFreed = () => this.#wakeAll();
   }
 
   /** Everything before this LSN is durable downstream. */
@@ -61,9 +62,11 @@ export class Publisher {
         this.#acknowledge(this.#retain.release(lsn, Date.now()), lsn);
       })
       .catch((error: unknown) => (this.#failure ??= error))
-      .finally(() => {
-        for (const wake of [...this.#waiting]) wake();
-      });
+      .finally(() => this.#wakeAll());
+  }
+
+  #wakeAll(): void {
+    for (const wake of [...this.#waiting]) wake();
   }
 
   /** The backpressure: waits while more is in flight than the budget allows. Rejects where publishing has failed. */
@@ -81,7 +84,7 @@ export class Publisher {
     if (this.#failure !== null) throw this.#failure;
   }
 
-  /** Waits for a condition that only publishing changes; returns early on failure and abort. */
+  /** Waits for a condition that only publishing and sinks change; returns early on failure and abort. */
   async #until(condition: () => boolean, signal: AbortSignal): Promise<void> {
     while (!condition() && this.#failure === null && !signal.aborted) {
       await new Promise<void>((resolve) => {
