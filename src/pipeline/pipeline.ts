@@ -1,4 +1,4 @@
-import type { BatchConfig, Config } from '../config/schema.ts';
+import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
 import { formatLsn, LSN_MAX, type Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
@@ -13,7 +13,7 @@ import type { BeginAgain } from './begin-again.ts';
 import { BudgetMinder } from './budget-minder.ts';
 import { Capture } from './capture.ts';
 import type { WantedTables } from './captured-tables.ts';
-import { beginsAgain, checkRole, checkSinks } from './checks.ts';
+import { beginsAgain, checkRole, checkSinks, withinBudget } from './checks.ts';
 import { createTransport } from './create-transport.ts';
 import { fillSinks } from './fill-sinks.ts';
 import { openSinks } from './open-sinks.ts';
@@ -311,7 +311,7 @@ export class Pipeline {
           sink,
           subscription,
           state,
-          batch: this.#withinBudget(batch),
+          batch: withinBudget(config, batch),
           log,
           onLacking,
           beginAgain: (reason) => this.beginAgain({ reason }),
@@ -335,14 +335,6 @@ export class Pipeline {
     if (until === undefined || sink.name !== replay?.sink) return subscription;
     this.#bound = new UntilSubscription(subscription, until, offsets);
     return this.#bound;
-  }
-
-  /** A batch that the budget never lets fill would wait for the rest of its transaction for ever. */
-  #withinBudget(batch: BatchConfig): BatchConfig {
-    return {
-      ...batch,
-      bytesMax: Math.min(batch.bytesMax, Math.floor(this.#options.config.transport.inFlightBytesMax / 2)),
-    };
   }
 
   #reached(target: Lsn): boolean {
