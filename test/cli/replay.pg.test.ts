@@ -94,9 +94,9 @@ describe('replay', () => {
     expect((await run('run', '--until-caught-up').end()).code).toBe(0);
     expect(await compare()).toEqual([]);
     await damage(
-      // A row whose key changed without its TOAST value cannot be brought back: the WAL does not carry it.
+      // A TOAST value that was unchanged when its row got another key cannot be brought back: the WAL does not carry it.
       'delete from orders where id % 3 = 0 and id < 1000',
-      "update orders set note = 'wrong' where id % 2 = 0",
+      "update orders set note = 'wrong' where id % 2 = 0 and id < 1000",
       'delete from items',
     );
     expect(await compare()).not.toEqual([]);
