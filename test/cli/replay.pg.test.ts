@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { differences, withDuckdb } from '../support/compare.ts';
+import { damage, differences, withDuckdb } from '../support/compare.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { Random } from '../support/random.ts';
 import { cli, makeProject, type Running, start } from './support.ts';
@@ -50,15 +50,6 @@ const compare = (tables = TABLES): Promise<string[]> =>
 const lsn = async (): Promise<string> =>
   (await database.query('select pg_current_wal_lsn()::text as lsn'))[0]!.lsn as string;
 
-async function damage(...statements: string[]): Promise<void> {
-  const { DuckDBInstance } = await import('@duckdb/node-api');
-  const instance = await DuckDBInstance.create(file());
-  const connection = await instance.connect();
-  for (const statement of statements) await connection.run(statement);
-  connection.closeSync();
-  instance.closeSync();
-}
-
 /** Changes rows of both tables in one way or another, so that any damage lies within them. */
 let moved = 1000;
 
@@ -94,6 +85,7 @@ describe('replay', () => {
     expect((await run('run', '--until-caught-up').end()).code).toBe(0);
     expect(await compare()).toEqual([]);
     await damage(
+      file(),
       // A TOAST value that was unchanged when its row got another key cannot be brought back: the WAL does not carry it.
       'delete from orders where id % 3 = 0 and id < 1000',
       "update orders set note = 'wrong' where id % 2 = 0 and id < 1000",
@@ -129,7 +121,7 @@ describe('replay', () => {
     expect(await compare()).toEqual([]);
 
     for (const ms of [20, 200, 500]) {
-      await damage('delete from orders where id % 2 = 1 and id < 1000', "update items set body = 'wrong'");
+      await damage(file(), 'delete from orders where id % 2 = 1 and id < 1000', "update items set body = 'wrong'");
       const again = run('run');
       await again.until(/"streaming"/);
       const asked = run('replay', '--table', 'orders,items', '--from-lsn', from, '--no-wait');

@@ -164,6 +164,34 @@ describe('faults on the way', () => {
     expect(error).toMatchObject({ code: 'PUBLICATION', message: expect.stringContaining('public.u') });
   });
 
+  it('never takes a table for empty whose rows row-level security hides, or that may not be read', async () => {
+    const role = `r_${database.name}`;
+    await database.query(`create table t (id int primary key); insert into t values (1);
+      create table hidden (id int primary key); insert into hidden values (1); alter table hidden enable row level security;
+      create table closed (id int primary key); insert into closed values (1);
+      create role ${role} login replication password 'pw'; grant create on database ${database.name} to ${role};
+      grant select on t, hidden to ${role}; create publication ${database.name} for all tables`);
+    const url = new URL(database.url);
+    url.username = role;
+    url.password = 'pw';
+    const { config, path: file } = testPipeline(database, {}, { url: url.href });
+    expect(await refusal(catchUp(config))).toMatchObject({
+      code: 'SOURCE_RIGHTS',
+      message: 'table public.closed cannot be read by this role',
+    });
+    await database.query(`grant select on closed to ${role}`);
+    expect(await refusal(catchUp(config))).toMatchObject({
+      code: 'SOURCE_RIGHTS',
+      message: 'row-level security would hide rows of public.hidden from this role',
+    });
+    await database.query(`alter role ${role} bypassrls`);
+    expect(await catchUp(config)).toEqual([]);
+    expect(
+      await withDuckdb(file, (run) => differences(database.url, run, ['public.t', 'public.hidden', 'public.closed'])),
+    ).toEqual([]);
+    await database.query(`drop owned by ${role} cascade; drop role ${role}`);
+  });
+
   it('refuses a pooler that drops session settings, before anything is made in the source', async () => {
     await database.query('create table t (id int primary key)');
     const pooler = await FakePooler.before(database.url);

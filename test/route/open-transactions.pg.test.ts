@@ -7,6 +7,7 @@ import { parseLsn } from '../../src/event/lsn.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
 import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, startPostgres, type TestDatabase } from '../support/postgres.ts';
+import { smallDisk } from '../support/small-disk.ts';
 import { startWaltide, waltide, writeConfig } from '../support/waltide-process.ts';
 
 /** About 8 MB of changes in one statement: several parts to deliver, and far more than the server keeps in memory. */
@@ -114,18 +115,28 @@ describe('kill -9 with open transactions', () => {
   });
 });
 
-it('goes on without streaming where it cannot spill, and says so', async () => {
-  const { config: plain, path } = testPipeline(database);
-  const protocol = { ...plain.source.protocol, streaming: 'on' as const, memoryBytesMax: 100_000 };
-  const config = { ...plain, source: { ...plain.source, protocol } };
-  mkdirSync(config.stateDir, { recursive: true });
-  writeFileSync(join(config.stateDir, 'spill'), 'a file where a folder should be');
-  const running = start(config);
-  await eventually('it streams', () => running.pipeline.status().source?.protocol?.streaming === 'on');
-  await writer.query(MANY);
-  await eventually('it fell back', () => running.pipeline.status().source?.protocol?.streaming === 'off');
-  expect(running.pipeline.status().source?.protocol?.degraded).toMatch(/cannot be spilled to .*spill/);
-  await running.stop();
-  await catchUp(config);
-  expect(await compare(path)).toEqual([]);
-});
+it.each(['a file is in its place', 'the disk is full'])(
+  'goes on without streaming where it cannot spill, and says so: %s',
+  async (why) => {
+    const { config: plain, path } = testPipeline(database);
+    const protocol = { ...plain.source.protocol, streaming: 'on' as const, memoryBytesMax: 100_000 };
+    const config = { ...plain, source: { ...plain.source, protocol } };
+    const spill = join(config.stateDir, 'spill');
+    mkdirSync(config.stateDir, { recursive: true });
+    let disk: ReturnType<typeof smallDisk> = null;
+    if (why === 'the disk is full') {
+      mkdirSync(spill);
+      disk = smallDisk(spill, '1m');
+      if (!disk) throw new Error('mounting a small file system takes root');
+    } else writeFileSync(spill, 'a file where a folder should be');
+    const running = start(config);
+    await eventually('it streams', () => running.pipeline.status().source?.protocol?.streaming === 'on');
+    await writer.query(MANY);
+    await eventually('it fell back', () => running.pipeline.status().source?.protocol?.streaming === 'off');
+    expect(running.pipeline.status().source?.protocol?.degraded).toMatch(/cannot be spilled to .*spill/);
+    await running.stop();
+    await catchUp(config);
+    expect(await compare(path)).toEqual([]);
+    disk?.remove();
+  },
+);

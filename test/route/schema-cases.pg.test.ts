@@ -1,11 +1,13 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { Config } from '../../src/config/schema.ts';
+import { parseLsn } from '../../src/event/lsn.ts';
+import { Pipeline } from '../../src/pipeline/pipeline.ts';
 import { connect } from '../../src/postgres/connection.ts';
 import { installDdlCapture } from '../../src/postgres/ddl-capture.ts';
-import { requestSnapshot } from '../../src/postgres/snapshots.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
-import { catchUp, testPipeline } from '../support/pipeline.ts';
+import { catchUp, log, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { askForSnapshot } from '../support/snapshots.ts';
 
 let database: TestDatabase;
 let config: Config;
@@ -71,20 +73,10 @@ it('a table that DuckDB cannot follow is set aside alone, and comes back once it
   expect(await rows('select * from a')).toEqual([[1, 1]]);
   await database.query('alter table a rename "V" to w; insert into a values (3, 3, 3)');
   await catchUp(config);
-  await ask('a');
+  await askForSnapshot(database, config, 'a');
   expect(await catchUp(config)).toEqual([]);
   expect(await compare('public.a', 'public.b')).toEqual([]);
 });
-
-async function ask(table: string): Promise<void> {
-  const [row] = await database.query('select $1::regclass::oid::int as oid', [table]);
-  const request = {
-    slot: config.source.slot,
-    table: { oid: row!.oid as number, schema: 'public', table },
-    reason: 'test',
-  };
-  await withClient((client) => requestSnapshot(client, request));
-}
 
 it('pause-table waits for a person', async () => {
   await begin('create table a (id int primary key); create table b (id int primary key)', {
@@ -97,7 +89,7 @@ it('pause-table waits for a person', async () => {
     { table: 'public.a', reason: expect.stringMatching(/added column v.*pause-table/) },
   ]);
   expect(await compare('public.b')).toEqual([]);
-  await ask('a');
+  await askForSnapshot(database, config, 'a');
   expect(await catchUp(config)).toEqual([]);
   expect(await compare('public.a', 'public.b')).toEqual([]);
 });
@@ -113,4 +105,28 @@ it('key and replica identity change in the middle of everything', async () => {
     update t set v = 'c' where id = 5; delete from t where ctid = (select min(ctid) from t where v = 'twice'); commit`);
   expect(await catchUp(config)).toEqual([]);
   expect(await compare('public.t')).toEqual([]);
+});
+
+it.each([true, false])('a replay across schema changes ends at the source (capture trigger: %s)', async (trigger) => {
+  await database.query('create table t (id int primary key, v text); create table other (id int primary key, v text)');
+  ({ config, path } = testPipeline(database, {}, { retain: { bytes: 1e9 } }));
+  await catchUp(config);
+  if (trigger) await withClient(installDdlCapture);
+  const [begin] = await database.query('select pg_current_wal_lsn()::text as lsn');
+  for (const statement of [
+    "insert into t values (1, 'a'), (2, 'b'); insert into other values (1, 'a')",
+    "alter table t add n int default 7; update t set v = 'c' where id = 1; insert into t values (3, 'd', 8)",
+    'alter table t alter n type bigint; insert into t values (4, null, 5000000000); delete from t where id = 2',
+    "alter table t drop v; insert into t values (5, 9); update other set v = 'z'",
+  ])
+    await database.query(statement);
+  expect(await catchUp(config)).toEqual([]);
+  const before = await rows('select * from t order by id');
+  const replay = { sink: 'analytics', tables: null, from: { lsn: parseLsn(begin!.lsn as string) } };
+  await new Pipeline({ config, role: 'all', log, replay }).run('rewound', AbortSignal.timeout(30_000));
+  expect(await catchUp(config)).toEqual([]);
+  // Where the sink copied the table again, the copy goes on beside the stream.
+  expect(await catchUp(config)).toEqual([]);
+  if (trigger) expect(await rows('select * from t order by id')).toEqual(before);
+  expect(await compare('public.t', 'public.other')).toEqual([]);
 });

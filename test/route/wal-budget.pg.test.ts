@@ -4,6 +4,7 @@ import { differences, withDuckdb } from '../support/compare.ts';
 import { MemorySink } from '../support/memory-sink.ts';
 import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, query, startPostgres, type TestDatabase } from '../support/postgres.ts';
+import { askForSnapshot } from '../support/snapshots.ts';
 
 /*
  * Goal: the budget tells in time, the slot that is lost is told apart, and one command recovers. Method: a real server
@@ -101,6 +102,45 @@ describe('the WAL budget of a real server', () => {
     await catchUp(config, { recopy: true });
     expect(await withDuckdb(path, (run) => differences(made.url, run, ['public.t']))).toEqual([]);
     await made.drop();
+  });
+
+  it('pauses snapshots while it is used up, and only those', async () => {
+    const made = await database();
+    const { sink, let: go } = standing();
+    const walBudget = { ...WATCH, bytes: 30 * MB, onBudget: 'pause-snapshot' as const };
+    const { config, path } = testPipeline(made, {}, { tables: ['public.t'], walBudget });
+    await made.query('insert into t select i, repeat(md5(i::text), 20) from generate_series(2, 1500) i');
+    await catchUp(config, { sinks: [sink] });
+    const slow = { ...config, snapshot: { ...config.snapshot, chunkRows: 100, rowsPerSecondMax: 400 } };
+    const running = start(slow, { sinks: [sink] });
+    const snapshot = async () => {
+      const [row] = await made.query('select state, rows_done from waltide.snapshots order by created_at desc limit 1');
+      return row;
+    };
+    try {
+      await eventually('it streams', () => running.pipeline.status().source?.connected === true);
+      await askForSnapshot(made, config, 't');
+      await eventually('chunks are read', async () => Number((await snapshot())?.rows_done ?? 0) > 0);
+      await made.query("insert into t values (4000, 'held')");
+      await eventually('the sink stands', () => running.pipeline.status().transport.bytesInFlight > 0);
+      await makeWal(made, 28);
+      await eventually('it is paused', async () => (await snapshot())?.state === 'paused');
+      const rows = (await snapshot())?.rows_done;
+      await new Promise((resolve) => setTimeout(resolve, 1500));
+      expect((await snapshot())?.rows_done).toBe(rows);
+      go();
+      await eventually('it goes on', async () => {
+        await made.query('select pg_log_standby_snapshot()');
+        return (await snapshot())?.state === 'completed';
+      });
+      await running.stop();
+      expect(await catchUp(config, { sinks: [sink] })).toEqual([]);
+      expect(await withDuckdb(path, (run) => differences(made.url, run, ['public.t']))).toEqual([]);
+    } finally {
+      go();
+      await running.stop();
+      await made.drop();
+    }
   });
 
   it('drops the slot before the disk fills, fills every table anew, and keeps the rows meanwhile', async () => {

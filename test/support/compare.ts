@@ -36,6 +36,18 @@ export async function withDuckdb<T>(path: string, work: (query: DuckQuery) => Pr
   }
 }
 
+/** Changes a file by hand, as no sink would. */
+export async function damage(path: string, ...statements: string[]): Promise<void> {
+  const instance = await DuckDBInstance.create(path);
+  const connection = await instance.connect();
+  try {
+    for (const statement of statements) await connection.run(statement);
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+  }
+}
+
 /** Differences between source and target, in words; empty when every row of every table is equal. */
 export async function differences(url: string, query: DuckQuery, tables: readonly string[]): Promise<string[]> {
   const client = new pg.Client(url);

@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ import type { WaltideError } from '../../../src/errors.ts';
 import type { Offset } from '../../../src/event/offset.ts';
 import { createDuckdbSink } from '../../../src/sink/duckdb/duckdb-sink.ts';
 import { withDuckdb } from '../../support/compare.ts';
+import { smallDisk } from '../../support/small-disk.ts';
 import { changes, config, delivery, directory, events, IDENTITY, openSink, relation } from './support.ts';
 
 const item = relation('item', [
@@ -214,20 +215,12 @@ test('a long value gets all of the memory limit, then what it takes; a longer on
   });
 });
 
-function tmpfs(path: string, size: string): boolean {
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', path], { stdio: 'ignore' });
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 test('a full disk is SINK_FULL, loses nothing, and passes once there is room', {
   timeout: 120_000,
 }, async (context) => {
   const at = await directory();
-  if (!tmpfs(at, '12m')) context.skip('mounting a small tmpfs takes root');
+  const disk = smallDisk(at, '12m');
+  if (!disk) return context.skip('mounting a small tmpfs takes root');
   try {
     const sink = await openSink(join(at, 'sink.duckdb'));
     const noise = (n: number) => Array.from({ length: 30 }, (_, i) => Math.sin(n * 31 + i).toString(36)).join('');
@@ -243,7 +236,7 @@ test('a full disk is SINK_FULL, loses nothing, and passes once there is room', {
       if (!error) rows += 3000;
     }
     expect([error?.code, error?.retry]).toEqual(['SINK_FULL', true]);
-    execFileSync('mount', ['-o', 'remount,size=200m', at]);
+    disk.grow('200m');
     await sink.apply(big(rows));
     expect(await sink.rows('SELECT count(*), count(DISTINCT id) FROM item')).toEqual([
       [String(rows + 3000), String(rows + 3000)],
@@ -253,6 +246,6 @@ test('a full disk is SINK_FULL, loses nothing, and passes once there is room', {
     expect(await again.rows('SELECT count(*) FROM item')).toEqual([[String(rows + 3000)]]);
     await again.close();
   } finally {
-    execFileSync('umount', ['-l', at]);
+    disk.remove();
   }
 });
