@@ -1,5 +1,7 @@
-import type { WaltideError } from '../errors.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { WaltideError } from '../errors.ts';
 import type { SourceIdentity } from '../event/offset.ts';
+import type { Log } from '../log.ts';
 import type { Sink, SinkState } from '../sink/sink.ts';
 
 /** Why a pipeline closes everything and opens it again, and what is different then. */
@@ -12,4 +14,31 @@ export interface BeginAgain {
   readonly failure?: WaltideError;
   /** Called for each sink once it is open and before it goes on; resolves with its state as it is then. */
   readonly onOpen?: (sink: Sink, state: SinkState, identity: SourceIdentity) => Promise<SinkState>;
+}
+
+const BACKOFF_FIRST_MS = 500;
+const BACKOFF_MAX_MS = 30_000;
+
+/** Whatever was open once may go away for a while: it is waited for. Before that, a person is told at once. */
+export class Patience {
+  readonly #log: Log;
+  /** Null until everything was open once. */
+  #backoffMs: number | null = null;
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  opened(): void {
+    this.#backoffMs = BACKOFF_FIRST_MS;
+  }
+
+  /** Resolves when another attempt is due, or `signal` aborts; rejects with `error` where none would help. */
+  async outwait(error: unknown, signal: AbortSignal): Promise<void> {
+    const retryInMs = this.#backoffMs;
+    if (retryInMs === null || signal.aborted || !(error instanceof WaltideError) || !error.retry) throw error;
+    this.#log.warn({ retryInMs }, `${error.message}; trying again. ${error.help}`);
+    this.#backoffMs = Math.min(retryInMs * 2, BACKOFF_MAX_MS);
+    await sleep(retryInMs, undefined, { signal }).catch(() => {});
+  }
 }

@@ -9,7 +9,7 @@ import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import type { Subscription, Transport } from '../transport/transport.ts';
 import { applyTarget } from './apply-target.ts';
-import type { BeginAgain } from './begin-again.ts';
+import { type BeginAgain, Patience } from './begin-again.ts';
 import { BudgetMinder } from './budget-minder.ts';
 import { Capture } from './capture.ts';
 import type { WantedTables } from './captured-tables.ts';
@@ -73,10 +73,12 @@ export class Pipeline {
   readonly #minder: BudgetMinder;
   #interrupt: ((again: BeginAgain) => boolean) | null = null;
   #state: PipelineState = 'starting';
+  readonly #patience: Patience;
 
   constructor(options: PipelineOptions) {
     this.#options = options;
     this.#reporter = new StatusReporter(options.config, options.role);
+    this.#patience = new Patience(options.log);
     this.#minder = new BudgetMinder(options.config.source, options.log, (again) => this.beginAgain(again));
   }
 
@@ -99,9 +101,12 @@ export class Pipeline {
         }
       : { reason: '', recopy };
     for (;;) {
-      const again = await this.#session(until, signal);
+      const again = await this.#session(until, signal).catch(async (error: unknown) => {
+        await this.#patience.outwait(error, signal);
+        return this.#again;
+      });
       if (again === null || signal.aborted) return { stopped: this.#stopped(), replayed };
-      this.#options.log.info({ reason: again.reason }, 'beginning again');
+      if (again !== this.#again) this.#options.log.info({ reason: again.reason }, 'beginning again');
       this.#again = again;
     }
   }
@@ -177,6 +182,7 @@ export class Pipeline {
     let loops: Promise<unknown> = Promise.resolve();
     try {
       const target = await this.#open(until, outer);
+      this.#patience.opened();
       if (until === 'rewound') return null;
       this.#watch?.start();
       loops = Promise.all(this.#appliers.map(({ loop }) => loop.run(applying.signal).catch(fail)));

@@ -1,6 +1,7 @@
 /*
  * The process to be killed: a pipeline with DuckDB and the append-only sink, run from what `npm run build` made.
  * Arguments: configuration as JSON, role, path of the append-only file, `recopy` or nothing. SIGTERM drains it.
+ * Says `open` once everything is open.
  */
 import type { Config } from '../../src/config/schema.ts';
 import type { Role } from '../../src/pipeline/status.ts';
@@ -20,6 +21,12 @@ const pipeline = new Pipeline({
   recopy: recopy === 'recopy',
   sinks: role === 'capture' ? [] : [new AppendSink(path)],
 });
+// Before that, a server that is gone is an error at once.
+const opening = setInterval(() => {
+  if (pipeline.status().state === 'starting') return;
+  clearInterval(opening);
+  process.stdout.write('open\n');
+}, 10);
 try {
   await pipeline.run(null, stopping.signal);
   process.exit(0);

@@ -168,8 +168,10 @@ export class Episode {
   }
 
   async #strike(fault: Exclude<Fault, { kind: 'point' }>, children: readonly Child[]): Promise<void> {
-    await Promise.race([sleep(fault.afterMs), ...children.map((child) => child.ended)]);
     const { postgres, kafka } = this.#arena;
+    // A process that has never reached its servers does not wait for them.
+    if (fault.kind !== 'time') await Promise.all(children.map((child) => child.open));
+    await Promise.race([sleep(fault.afterMs), ...children.map((child) => child.ended)]);
     for (const child of children) child.expectRunning();
     if (fault.kind === 'time') {
       for (const child of children) {

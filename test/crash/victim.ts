@@ -36,6 +36,8 @@ export function startChild(options: ChildOptions): Child {
 export class Child {
   readonly role: Role;
   readonly ended: Promise<End>;
+  /** Once it has opened everything, or has ended. */
+  readonly open: Promise<unknown>;
   readonly #process: ChildProcess;
   #stderr = '';
 
@@ -46,18 +48,20 @@ export class Child {
       process.execPath,
       ['--import', 'tsx', CHILD, JSON.stringify(config), role, ledger, recopy ? 'recopy' : ''],
       {
-        stdio: ['ignore', 'ignore', 'pipe'],
+        stdio: ['ignore', 'pipe', 'pipe'],
         env: { ...Object.fromEntries(ours), ...(failpoint ? { WALTIDE_FAILPOINT: failpoint } : {}) },
       },
     );
     running.add(this.#process);
     this.#process.stderr!.on('data', (chunk: Buffer) => (this.#stderr += chunk.toString()));
+    const opened = new Promise((resolve) => this.#process.stdout!.once('data', resolve));
     this.ended = new Promise((resolve) => {
       this.#process.on('close', (code, signal) => {
         running.delete(this.#process);
         resolve({ code, signal, stderr: this.#stderr });
       });
     });
+    this.open = Promise.race([opened, this.ended]);
   }
 
   get running(): boolean {

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import type { Config } from '../../src/config/schema.ts';
 import type { EmbeddedPostgres } from '../../src/embedded/embedded-postgres.ts';
 import type { WaltideError } from '../../src/errors.ts';
+import { parseLsn } from '../../src/event/lsn.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
 import { FakePooler } from '../support/fake-pooler.ts';
 import { MemorySink } from '../support/memory-sink.ts';
@@ -277,6 +278,34 @@ describe('a server that goes away', () => {
     await running.stop();
     expect(await catchUp(config)).toEqual([]);
     expect(await compare(own.url)).toEqual([]);
+  });
+
+  it('is waited for when everything is opened again, or its first copy was cut short', async () => {
+    const own = await createDatabase(server.url);
+    ({ config, path } = testPipeline(own, {}, { retain: { bytes: 1e9 } }));
+    await query(
+      own.url,
+      'create table t (id int primary key, v text); insert into t select generate_series(1, 200000)',
+    );
+    const running = start(config);
+    await eventually('it copies', () => running.pipeline.status().copy.some(({ rows }) => rows > 0));
+    await server.kill();
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await server.start();
+    await eventually('it streams', () => running.pipeline.status().source?.connected === true);
+    const [row] = await query(own.url, "insert into t values (0, 'first'); select pg_current_wal_lsn()::text as lsn");
+    await query(own.url, "insert into t values (-1, 'replayed')");
+    await server.kill();
+    const replay = { sink: 'analytics', tables: null, from: { lsn: parseLsn(row!.lsn as string) } };
+    const refused = running.pipeline.replay(replay).catch((error: WaltideError) => error.code);
+    expect(running.pipeline.beginAgain({ reason: 'a test' })).toBe(true);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    expect(await refused).toMatch(/^SOURCE_/);
+    await server.start();
+    await eventually('it streams again', () => running.pipeline.status().source?.connected === true);
+    await running.stop();
+    expect(await catchUp(config)).toEqual([]);
+    expect(await withDuckdb(path, (run) => differences(own.url, run, ['public.t']))).toEqual([]);
   });
 
   it('refuses a wrong password, a wrong database, a silent host, and wal_level = replica', async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { differences, withDuckdb } from '../support/compare.ts';
-import { catchUp, start, testPipeline } from '../support/pipeline.ts';
+import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, query, type TestDatabase } from '../support/postgres.ts';
 import { OLDER_VERSIONS } from '../support/postgres-package.ts';
 import { ensureSharedPostgres } from '../support/shared-postgres.ts';
@@ -39,6 +39,7 @@ describe.each(OLDER_VERSIONS)('PostgreSQL %i → DuckDB', (version) => {
       const { config, path } = testPipeline(database);
       await database.query(SCHEMA);
       const running = start(config);
+      await eventually('it streams', () => running.pipeline.status().source?.connected === true);
       const writing = new AbortController();
       const workload = runWorkload(database.url, 4, writing.signal);
       for (let i = 0; i < 3; i++) {
