@@ -59,7 +59,9 @@ describe('kill -9 of an exactly-once capture', () => {
       const point = random.pick(['before-kafka-commit', 'after-kafka-commit', 'after-produce', 'before-acknowledge']);
       const env = random.int(2) === 0 ? { WALTIDE_FAILPOINT: `${point}@${1 + random.int(6)}` } : {};
       const process = startWaltide(['run', ...arguments_], env as NodeJS.ProcessEnv);
-      await Promise.race([new Promise((resolve) => setTimeout(resolve, 700 + random.int(900))), process.finished]);
+      // Killed before it streams, it could not write anything twice, and the test could not fail.
+      await Promise.race([process.saw(/streaming/).catch(() => {}), process.finished]);
+      await Promise.race([new Promise((resolve) => setTimeout(resolve, 50 + random.int(700))), process.finished]);
       process.child.kill('SIGKILL');
       const { code, stderr } = await process.finished;
       expect(code, `round ${round}, seed ${SEED}: ended by itself: ${stderr}`).toBeNull();
