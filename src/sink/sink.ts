@@ -22,6 +22,7 @@ export interface SinkState {
   /** Where to go on, one per partition; empty for a sink that has never applied anything. `timeline`: the server's of then. */
   readonly offsets: readonly Offset[];
   readonly timeline?: number;
+  readonly instance?: string; // The store itself: see SubscribeOptions.
   readonly stopped: readonly StoppedTable[];
   /** Null for a sink that does not remember tables: it is given every event, apart from snapshots for others. */
   readonly tables: readonly FollowedTable[] | null;
@@ -38,8 +39,7 @@ export interface Sink {
   readonly name: string;
   /** transactional: rows and offset in one transaction. idempotent: rows, then offset; applying again changes nothing. */
   readonly delivery: 'transactional' | 'idempotent';
-  /** Opens or creates the target. Rejects where its offsets belong to another cluster or slot. */
-  open(identity: SourceIdentity): Promise<SinkState>;
+  open(identity: SourceIdentity): Promise<SinkState>; // Rejects where its offsets belong to another cluster or slot.
   /**
    * Resolves with true = events and offsets are durable, and those of all deliveries before. With false = the delivery
    * ended inside a source transaction, and waits in an open transaction of the sink until the rest of it has come.

@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises';
 import duckdb from '@duckdb/node-bindings';
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
 import { messageOf, WaltideError } from '../../errors.ts';
@@ -44,9 +45,10 @@ class DuckdbSink implements Sink {
 
   open(identity: SourceIdentity): Promise<SinkState> {
     this.#identity = identity;
-    return this.#withSession(async ({ state }) => {
+    return this.#withSession(async ({ state, file }) => {
       const tables = state.tables();
       return {
+        instance: await instanceOf(state.storeId, file.path),
         offsets: state.offsets(),
         timeline: state.timeline,
         stopped: tables.flatMap(({ schema, table, stopped: reason, because }) =>
@@ -169,4 +171,10 @@ class DuckdbSink implements Sink {
       }
     });
   }
+}
+
+/** A copy of a file has its id, and on one machine another place on the disk. */
+async function instanceOf(storeId: string, path: string): Promise<string> {
+  const { dev, ino } = await stat(path);
+  return `${storeId}@${dev}:${ino}`;
 }

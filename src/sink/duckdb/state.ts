@@ -39,6 +39,8 @@ const CREATE = `
 CREATE SCHEMA IF NOT EXISTS ${BOOKKEEPING};
 CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.identity (system_identifier VARCHAR NOT NULL, timeline UINTEGER NOT NULL,
   slot VARCHAR NOT NULL, "database" VARCHAR NOT NULL, waltide VARCHAR NOT NULL);
+CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.store (id VARCHAR NOT NULL);
+INSERT INTO ${BOOKKEEPING}.store SELECT uuid() WHERE NOT EXISTS (SELECT 1 FROM ${BOOKKEEPING}.store);
 CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.offsets ("partition" VARCHAR PRIMARY KEY, commit_lsn UBIGINT NOT NULL,
   seq BIGINT NOT NULL, "next" BIGINT, updated_at TIMESTAMPTZ NOT NULL);
 CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.tables (schema_name VARCHAR, table_name VARCHAR, relation JSON, "columns" JSON,
@@ -70,6 +72,7 @@ export class State {
   /** The server's timeline, and the one under which the offsets were saved. */
   #timeline = 0;
   #savedTimeline = 0;
+  #storeId = '';
   #offsets = new Map<string, Offset>();
   #tables = new Map<string, SinkTable>();
   #newOffsets = new Map<string, Offset>();
@@ -109,7 +112,14 @@ export class State {
       const [partition, commitLsn, seq, next] = row as [string, bigint, bigint, bigint | null];
       this.#offsets.set(partition, { partition, position: { commitLsn, seq: Number(seq) }, next });
     }
+    const [[storeId] = ['']] = await readRows(this.#connection, `SELECT id FROM ${BOOKKEEPING}.store`);
+    this.#storeId = String(storeId);
     await this.#loadTables();
+  }
+
+  /** Given once, when the file was made; a copy of the file has the same. */
+  get storeId(): string {
+    return this.#storeId;
   }
 
   async #loadTables(): Promise<void> {

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
@@ -27,9 +27,29 @@ describe('opening', () => {
   test('creates the directory and the file, and starts from nothing', async () => {
     const path = join(await directory(), 'deep', 'er', 'sink.duckdb');
     const sink = create(path);
-    expect(await sink.open(IDENTITY)).toEqual({ offsets: [], timeline: 1, stopped: [], tables: [] });
+    const instance = expect.stringMatching(/^[0-9a-f-]{36}@\d+:\d+$/);
+    expect(await sink.open(IDENTITY)).toEqual({ instance, offsets: [], timeline: 1, stopped: [], tables: [] });
     await sink.close();
     expect(existsSync(path)).toBe(true);
+  });
+
+  test('is the same store after a restart and another place, and not the same as its copy', async () => {
+    const folder = await directory();
+    const [first, moved, copied] = ['a', 'b', 'c'].map((name) => join(folder, name)) as [string, string, string];
+    const instanceOf = async (path: string): Promise<string> => {
+      const sink = create(path);
+      const { instance } = await sink.open(IDENTITY);
+      await sink.close();
+      return instance!;
+    };
+    const instance = await instanceOf(first);
+    expect(await instanceOf(first)).toBe(instance);
+    await rename(first, moved);
+    expect(await instanceOf(moved)).toBe(instance);
+    await copyFile(moved, copied);
+    const copy = await instanceOf(copied);
+    expect(copy).not.toBe(instance);
+    expect(copy.split('@')[0]).toBe(instance.split('@')[0]);
   });
 
   test('gives back offsets and stopped tables', async () => {
