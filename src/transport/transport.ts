@@ -2,6 +2,7 @@ import type { Batch, Delivery } from '../event/batch.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Position } from '../event/position.ts';
+import type { CapturedTables } from '../postgres/captured.ts';
 
 export interface SubscribeOptions {
   /** transaction: whole source transactions in commit order; table (default): order within a table only. */
@@ -22,22 +23,20 @@ export interface Located {
 export interface Transport {
   /**
    * Capture side: prepares topics and producer. `confirmed` is the LSN that the slot has acknowledged (null for a
-   * new slot); rejects with `SLOT_AHEAD` where the transport has not stored everything up to there.
+   * new slot); rejects with `SLOT_AHEAD` where the transport has not stored everything up to there. `captured` may change later.
    */
-  openCapture(identity: SourceIdentity, confirmed: Lsn | null): Promise<void>;
+  openCapture(identity: SourceIdentity, confirmed: Lsn | null, captured?: CapturedTables): Promise<void>;
   /** Resolves = durable: in-process every sink has applied it, on Kafka the in-sync replicas have it. Calls keep their order. */
   publish(batch: Batch): Promise<void>;
   /** What is in memory: published, and neither durable nor taken. The source waits while it exceeds its budget. */
   readonly bytesInFlight: number;
   onFreed?: () => void; // Set by the capture, called when `bytesInFlight` falls.
+  readonly unreachable?: boolean; // Nobody has answered for a while: to wait for what is in flight gains nothing.
   /** Apply side: the identity of what flows here; waits until a capture has opened the transport once. */
   identity(signal: AbortSignal): Promise<SourceIdentity>;
   /** Starts after the offsets that the *sink* saved, never from a consumer group's. */
   subscribe(sink: string, from: readonly Offset[], options?: SubscribeOptions): Promise<Subscription>;
-  /**
-   * Finds what was committed at or after `from`, of these tables or (null) of all; `saved` is how far the sink is.
-   * To be called after `identity` or `openCapture`. Rejects with TOPIC_MISSING for a table never published.
-   */
+  /** What was committed at or after `from`, of these tables or (null) all. Rejects with TOPIC_MISSING for one never published. */
   locate(tables: readonly TableName[] | null, from: StartOf, saved: readonly Offset[]): Promise<Located>;
   close(): Promise<void>;
 }

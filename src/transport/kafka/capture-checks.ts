@@ -1,6 +1,8 @@
 import { WaltideError } from '../../errors.ts';
 import { formatLsn, type Lsn } from '../../event/lsn.ts';
 import type { SourceIdentity } from '../../event/offset.ts';
+import type { PartitionLog } from './partition-log.ts';
+import { topicMissing } from './producer-errors.ts';
 import type { Progress } from './progress.ts';
 
 /** Throws CLUSTER_MISMATCH where the topics hold the changes of another source. */
@@ -25,4 +27,13 @@ export function checkSlot(prefix: string, confirmed: Lsn | null, last: Progress 
     `The slot has acknowledged ${formatLsn(confirmed)}, but the topics ${prefix}.* hold ${stored}: changes between are lost to them`,
     'Find out who else advanced the slot or deleted topics, then copy everything again with `waltide run --recopy`.',
   );
+}
+
+/** Throws TOPIC_MISSING where a topic ends before what was written to it. */
+export function checkEnds(last: Progress, logsOf: (topic: string) => readonly PartitionLog[] | undefined): void {
+  for (const [topic, ends] of last.ends) {
+    const logs = logsOf(topic);
+    if (logs && ends.some((end, i) => (logs[i]?.end ?? 0n) < end))
+      throw topicMissing(topic, 'was deleted and created again');
+  }
 }

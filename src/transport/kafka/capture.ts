@@ -8,8 +8,10 @@ import { comparePosition, type Position, START } from '../../event/position.ts';
 import type { Relation } from '../../event/relation.ts';
 import { checkTimeline } from '../../event/timeline.ts';
 import { failpoint } from '../../failpoint.ts';
-import { checkIdentity, checkSlot } from './capture-checks.ts';
-import { type Cluster, closedError, LATEST, type NewTopic, partitionKey, type TopicInfo } from './cluster.ts';
+import type { CapturedTables } from '../../postgres/captured.ts';
+import { checkEnds, checkIdentity, checkSlot } from './capture-checks.ts';
+import { CapturedTopics } from './captured-topics.ts';
+import { type Cluster, closedError, type NewTopic, partitionKey, type TopicInfo } from './cluster.ts';
 import { CommitLoop, type Written } from './commit-loop.ts';
 import { EventWriter, type Route } from './event-writer.ts';
 import { HEADER } from './header.ts';
@@ -17,9 +19,10 @@ import { Letters } from './letters.ts';
 import { type PartitionLog, Ticket } from './partition-log.ts';
 import { Producer } from './producer.ts';
 import { topicMissing } from './producer-errors.ts';
+import { endsOf } from './producer-topics.ts';
 import { ProducerTransaction } from './producer-transaction.ts';
 import { decodeProgress, type Progress } from './progress.ts';
-import { type ProgressSink, type ProgressStart, ProgressWriter } from './progress-writer.ts';
+import { type ProgressSink, type ProgressStart, ProgressWriter, type TopicState } from './progress-writer.ts';
 import { encodeHeader } from './record-batch.ts';
 import { decodeSchema, describeRelation, encodeSchema } from './schema.ts';
 import { Tail } from './tail.ts';
@@ -57,6 +60,9 @@ export class Capture {
   readonly #writer: EventWriter;
   readonly #letters: Letters;
   readonly #owners = new TopicOwners();
+  readonly #captured: CapturedTopics;
+  /** Topics that were there, of tables captured no more, with their ends. */
+  readonly #deleted = new Map<string, bigint[]>();
   readonly #routes = new WeakMap<Relation, Route>();
   readonly #schemaIds = new Set<string>();
   /** Publishes whose data is not all durable yet, in order, and after them those waiting for progress. */
@@ -75,8 +81,10 @@ export class Capture {
   #preparing: Promise<void> | null = null;
   bytesInFlight = 0;
 
-  constructor(cluster: Cluster, codec: EventCodec, slot: string) {
-    const { exactlyOnce, topicPrefix } = cluster.config;
+  /** Throws where a captured table cannot have a topic of its own. */
+  constructor(cluster: Cluster, codec: EventCodec, slot: string, captured: CapturedTables | null) {
+    const { exactlyOnce, topicPrefix, transactions } = cluster.config;
+    this.#captured = new CapturedTopics(topicPrefix, captured, transactions.enabled);
     this.#cluster = cluster;
     this.#codec = codec;
     this.#transactions = exactlyOnce ? new Transactions(cluster, `waltide.${topicPrefix}.${slot}`) : null;
@@ -108,10 +116,10 @@ export class Capture {
     checkSlot(topicPrefix, confirmed, last);
     await this.#loadSchemas();
     const infos = await this.#knownTopics(last, confirmed !== null);
-    const ends = await this.#endsOf([...infos.values(), ...internal.values()]);
+    const ends = await endsOf(this.#cluster, [...infos.values(), ...internal.values()]);
     for (const info of infos.values()) this.#add(info, ends);
     await this.#openMarks();
-    if (last && confirmed !== null) this.#checkEnds(last);
+    if (last && confirmed !== null) checkEnds(last, (topic) => this.#producer.topics.logs(topic));
     const copyStart = last && confirmed !== null ? last.copyStart : this.#dataEnds();
     const copyLsn = last && confirmed !== null ? last.copyLsn : null;
     this.#schemaLog = this.#add(internal.get(names[0]!)!, ends)[0]!;
@@ -127,12 +135,15 @@ export class Capture {
   #openProgress(log: PartitionLog, start: ProgressStart): ProgressSink {
     const transactions = this.#transactions;
     const producer = this.#producer;
-    const ends = () => this.#dataEnds();
-    if (!transactions) return new ProgressWriter(producer, log, start, ends);
+    const topics = (): TopicState => {
+      const ends = this.#dataEnds();
+      return { ends, retired: this.#captured.retired(ends.keys()) };
+    };
+    if (!transactions) return new ProgressWriter(producer, log, start, topics);
     // Half may be on its way while the other half is read.
     const bytesMax = this.#cluster.config.inFlightBytesMax / 2;
     return new CommitLoop({
-      ...{ producer, transactions, log, start, ends },
+      ...{ producer, transactions, log, start, topics },
       written: () => this.#written,
       isFull: () => this.bytesInFlight >= bytesMax,
       lastCommitted: () => this.#lastProgressText(),
@@ -160,10 +171,10 @@ export class Capture {
     });
   }
 
-  /** Waits up to `timeoutMs` for what was published; what is not durable by then is rejected. */
+  /** Waits up to `timeoutMs` for what was published, while a broker answers; what is not durable by then is rejected. */
   async close(timeoutMs: number): Promise<void> {
     const deadline = performance.now() + timeoutMs;
-    while (this.#unfinished.size > 0 && performance.now() < deadline) await sleep(5);
+    while (this.#unfinished.size > 0 && performance.now() < deadline && !this.#cluster.unreachable) await sleep(5);
     this.#producer.fail(closedError());
   }
 
@@ -271,8 +282,10 @@ export class Capture {
   async #topic(topic: NewTopic): Promise<readonly PartitionLog[]> {
     const known = this.#producer.topics.logs(topic.name);
     if (known) return known;
+    // Sinks remember how far they were in it, and would look for what comes now behind that.
+    if (this.#deleted.has(topic.name)) throw topicMissing(topic.name, 'was deleted while its table was not captured');
     const info = (await this.#cluster.ensureTopics([topic])).get(topic.name)!;
-    return this.#add(info, await this.#endsOf([info]));
+    return this.#add(info, await endsOf(this.#cluster, [info]));
   }
 
   #add(info: TopicInfo, ends: ReadonlyMap<string, bigint>): PartitionLog[] {
@@ -280,16 +293,9 @@ export class Capture {
     return this.#producer.topics.add(info, list);
   }
 
-  #endsOf(infos: readonly TopicInfo[]): Promise<Map<string, bigint>> {
-    const partitions = infos.flatMap(({ name, leaders }) =>
-      leaders.map((_leader, partition) => ({ topic: name, partition })),
-    );
-    return this.#cluster.listOffsets(partitions, LATEST);
-  }
-
   #dataEnds(): Map<string, bigint[]> {
     const { topicPrefix } = this.#cluster.config;
-    const ends = new Map(this.#producer.topics.ends());
+    const ends = new Map([...this.#deleted, ...this.#producer.topics.ends()]);
     for (const name of [schemaTopic, progressTopic, deadLetterTopic]) ends.delete(name(topicPrefix));
     return ends;
   }
@@ -313,24 +319,23 @@ export class Capture {
     }
   }
 
-  /** Topics that progress speaks of. One that is gone is an error, unless everything is to be copied again anyway. */
+  /** Topics that progress speaks of. One that is gone is an error, unless it or everything is to be written anew anyway. */
   async #knownTopics(last: Progress | null, needed: boolean): Promise<Map<string, TopicInfo>> {
     const names = [...(last?.ends.keys() ?? [])];
     if (names.length === 0) return new Map();
     const infos = await this.#cluster.metadata(names);
-    const settled = names.every((name) => infos.has(name))
-      ? infos
-      : await this.#cluster.settledMetadata(names, needed ? 5_000 : 500);
-    const gone = names.find((name) => !settled.has(name));
-    if (gone !== undefined && needed) throw topicMissing(gone, 'does not exist any more');
-    return settled;
-  }
-
-  #checkEnds(last: Progress): void {
-    for (const [topic, ends] of last.ends) {
-      const logs = this.#producer.topics.logs(topic)!;
-      if (ends.some((end, i) => (logs[i]?.end ?? 0n) < end)) throw topicMissing(topic, 'was deleted and created again');
+    const missing = names.filter((name) => !infos.has(name));
+    const retired = this.#captured.retired(missing);
+    const settled =
+      retired.length === missing.length ? infos : await this.#cluster.settledMetadata(names, needed ? 5_000 : 500);
+    if (!needed) return settled;
+    for (const topic of missing) {
+      if (settled.has(topic)) continue;
+      if (!retired.includes(topic)) throw topicMissing(topic, 'does not exist any more');
+      this.#deleted.set(topic, [...last!.ends.get(topic)!]);
+      this.#cluster.log.warn({ topic }, 'Kafka: the topic of a table that is not captured any more was deleted');
     }
+    return settled;
   }
 
   #durable(publish: Publish): void {
@@ -382,7 +387,7 @@ export class Capture {
     if (!this.#letterLog) {
       const name = deadLetterTopic(this.#cluster.config.topicPrefix);
       const info = (await this.#cluster.ensureTopics([letterTopic(name)])).get(name)!;
-      this.#letterLog = this.#add(info, await this.#endsOf([info]))[0]!;
+      this.#letterLog = this.#add(info, await endsOf(this.#cluster, [info]))[0]!;
     }
     await this.#append(this.#letterLog, '', text);
   }

@@ -9,11 +9,20 @@ import {
 import type { KafkaConfig } from '../../config/schema.ts';
 import { messageOf, WaltideError } from '../../errors.ts';
 import type { Log } from '../../log.ts';
-import { type Api, type BrokerAddress, Connections, connectionOptions, isAuthenticationError } from './connections.ts';
+import {
+  type Api,
+  type BrokerAddress,
+  Connections,
+  connectionOptions,
+  isAuthenticationError,
+  Silence,
+} from './connections.ts';
 import { isRetriable, KafkaError, kafkaErrorName } from './error-code.ts';
 
 /** Errors before the first success are final after this long, attempts included. */
 const FIRST_CONTACT_MS = 20_000;
+/** A broker that is only busy with an election answers before. */
+const UNREACHABLE_MS = 2_000;
 const BACKOFF_FIRST_MS = 100;
 const BACKOFF_MAX_MS = 2_000;
 /** Metadata of a topic just created reaches all brokers within this; only then is a topic called missing. */
@@ -54,6 +63,7 @@ export class Cluster {
   readonly #control: Connections;
   readonly #lanes = new Set<Connections>();
   readonly #closing = new AbortController();
+  readonly #silence = new Silence();
   #brokers = new Map<number, BrokerAddress>();
   #controller = -1;
   #connected: Promise<void> | null = null;
@@ -71,7 +81,7 @@ export class Cluster {
   lane(requestTimeoutMs?: number): Connections {
     const options =
       requestTimeoutMs === undefined ? this.#options : { ...this.#options, requestTimeout: requestTimeoutMs };
-    const lane = new Connections(this.config.clientId, options);
+    const lane = new Connections(this.config.clientId, options, this.#silence);
     this.#lanes.add(lane);
     return lane;
   }
@@ -79,6 +89,11 @@ export class Cluster {
   async dropLane(lane: Connections): Promise<void> {
     this.#lanes.delete(lane);
     await lane.close();
+  }
+
+  /** No broker has answered any attempt for a while. */
+  get unreachable(): boolean {
+    return this.#silence.ms > UNREACHABLE_MS;
   }
 
   get closed(): boolean {
@@ -332,7 +347,7 @@ function byLeader(items: readonly TopicPartition[], topics: Map<string, TopicInf
   return groups;
 }
 
-function parseBroker(text: string): BrokerAddress {
+export function parseBroker(text: string): BrokerAddress {
   const colon = text.lastIndexOf(':');
   return { host: text.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(text.slice(colon + 1)) };
 }
@@ -377,7 +392,7 @@ function authenticationError(config: KafkaConfig, cause: unknown): WaltideError 
   );
 }
 
-function deepMessage(error: unknown): string {
+export function deepMessage(error: unknown): string {
   const cause = error instanceof Error && error.cause instanceof Error ? ` ${messageOf(error.cause)}` : '';
   return `${messageOf(error)}${cause}`;
 }

@@ -3,8 +3,8 @@ import type { Position } from '../../event/position.ts';
 import { failpoint } from '../../failpoint.ts';
 import type { PartitionLog } from './partition-log.ts';
 import type { Producer } from './producer.ts';
-import { encodeProgress, PROGRESS_KEY, type Progress } from './progress.ts';
-import type { ProgressSink, ProgressStart } from './progress-writer.ts';
+import { encodeProgress, PROGRESS_KEY } from './progress.ts';
+import type { ProgressSink, ProgressStart, TopicState } from './progress-writer.ts';
 import type { Transactions } from './transactions.ts';
 
 /** Under load, a Kafka transaction holds what comes in this time: each costs four round trips without records. */
@@ -21,8 +21,7 @@ export interface CommitLoopOptions {
   readonly transactions: Transactions;
   readonly log: PartitionLog;
   readonly start: ProgressStart;
-  /** Log ends of all data topics, as of now. */
-  readonly ends: () => Progress['ends'];
+  readonly topics: () => TopicState;
   /** What has been given to the producer, as of now. */
   readonly written: () => Written;
   /** True where the transaction under way is large enough. */
@@ -145,6 +144,6 @@ export class CommitLoop implements ProgressSink {
 
   #encode({ lsn, position }: Written): string {
     const { identity, copyStart } = this.#options.start;
-    return encodeProgress({ lsn, position, identity, ends: this.#options.ends(), copyStart, copyLsn: this.copyLsn });
+    return encodeProgress({ lsn, position, identity, ...this.#options.topics(), copyStart, copyLsn: this.copyLsn });
   }
 }

@@ -13,6 +13,23 @@ export interface Api<Args extends readonly unknown[], Response> {
   readonly async: (connection: Connection, ...args: Args) => Promise<Response>;
 }
 
+/** Since when nobody answers any more, by `performance.now`: what all connections to a cluster know together. */
+export class Silence {
+  #sinceMs: number | null = null;
+
+  answered(): void {
+    this.#sinceMs = null;
+  }
+
+  failed(): void {
+    this.#sinceMs ??= performance.now();
+  }
+
+  get ms(): number {
+    return this.#sinceMs === null ? 0 : performance.now() - this.#sinceMs;
+  }
+}
+
 type PemFiles = Exclude<KafkaConfig['ssl'], boolean>;
 
 /** Socket, TLS and SASL settings from the configuration. Throws CONFIG_INVALID where a PEM file cannot be read. */
@@ -63,12 +80,14 @@ function readPem(key: string, path: string): Buffer {
 export class Connections {
   readonly #clientId: string;
   readonly #options: ConnectionOptions;
+  readonly #silence: Silence;
   readonly #open = new Map<string, Promise<Connection>>();
   #closed = false;
 
-  constructor(clientId: string, options: ConnectionOptions) {
+  constructor(clientId: string, options: ConnectionOptions, silence: Silence) {
     this.#clientId = clientId;
     this.#options = options;
+    this.#silence = silence;
   }
 
   /** Resolves with a connection that was usable a moment ago; rejects where the broker cannot be reached. */
@@ -89,7 +108,13 @@ export class Connections {
       connection.socket?.destroy();
     });
     connection.on('close', forget);
-    opening.catch(forget);
+    opening.then(
+      () => this.#silence.answered(),
+      () => {
+        forget();
+        this.#silence.failed();
+      },
+    );
     return opening;
   }
 
@@ -110,10 +135,13 @@ export class Connections {
   ): Promise<Response> {
     const connection = await this.get(broker);
     try {
-      return await api.async(connection, ...args);
+      const response = await api.async(connection, ...args);
+      this.#silence.answered();
+      return response;
     } catch (error) {
       const response = responseOf<Response>(error);
       if (response !== undefined) return response;
+      this.#silence.failed();
       // After a time-out answers would no longer match; the connection is of no further use.
       connection.socket?.destroy();
       throw error;

@@ -6,14 +6,16 @@ import type { EventCodec } from '../../event/codec.ts';
 import type { Lsn } from '../../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../../event/offset.ts';
 import type { Log } from '../../log.ts';
+import type { CapturedTables } from '../../postgres/captured.ts';
 import type { Located, StartOf, SubscribeOptions, Subscription, TableName, Transport } from '../transport.ts';
 import { Capture } from './capture.ts';
 import { Cluster } from './cluster.ts';
 import { KafkaSubscription } from './consumer/subscription.ts';
 import { locate } from './locate.ts';
+import { Absence, topicMissing } from './producer-errors.ts';
 import { decodeProgress } from './progress.ts';
 import { Tail } from './tail.ts';
-import { progressTopic } from './topic.ts';
+import { progressTopic, schemaTopic } from './topic.ts';
 
 /*
  * What lies in Kafka (records: event-writer.ts, headers: header.ts):
@@ -31,7 +33,7 @@ import { progressTopic } from './topic.ts';
  */
 
 /** What was published is given this long to become durable when the transport closes. */
-const CLOSE_MS = 10_000;
+const CLOSE_MS = 3_000;
 const POLL_MS = 500;
 
 export interface KafkaDeps {
@@ -59,9 +61,9 @@ class KafkaTransport implements Transport {
     this.#cluster = new Cluster(config, deps.log);
   }
 
-  async openCapture(identity: SourceIdentity, confirmed: Lsn | null): Promise<void> {
+  async openCapture(identity: SourceIdentity, confirmed: Lsn | null, captured?: CapturedTables): Promise<void> {
+    const capture = new Capture(this.#cluster, this.#codec(identity.database), identity.slot, captured ?? null);
     await this.#cluster.connect();
-    const capture = new Capture(this.#cluster, this.#codec(identity.database), identity.slot);
     await capture.open(identity, confirmed);
     this.#capture = capture;
   }
@@ -77,9 +79,14 @@ class KafkaTransport implements Transport {
     return this.#capture?.bytesInFlight ?? 0;
   }
 
+  get unreachable(): boolean {
+    return this.#cluster.unreachable;
+  }
+
   async identity(signal: AbortSignal): Promise<SourceIdentity> {
     await this.#cluster.connect();
     const tail = new Tail(this.#cluster, progressTopic(this.#config.topicPrefix));
+    const absence = new Absence();
     let told = false;
     try {
       for (;;) {
@@ -87,6 +94,10 @@ class KafkaTransport implements Transport {
         const last = await tail.readLast();
         const progress = last && decodeProgress(last.value);
         if (progress) return progress.identity;
+        // A capture makes both topics at once, before it writes anything.
+        const topics = await this.#cluster.metadata([tail.topic, schemaTopic(this.#config.topicPrefix)]);
+        if (absence.isFinal(!topics.has(tail.topic) && topics.size > 0))
+          throw topicMissing(tail.topic, 'does not exist any more');
         if (!told) this.#deps.log.info(`waiting for a capture to publish under "${this.#config.topicPrefix}"`);
         told = true;
         await sleep(POLL_MS, undefined, { signal }).catch(() => {});

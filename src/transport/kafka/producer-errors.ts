@@ -10,6 +10,21 @@ export function topicMissing(topic: string, what: string): WaltideError {
   );
 }
 
+/** Brokers that restart may not know a topic for a moment. Missing for longer than this = deleted. */
+const TOPIC_GONE_MS = 6_000;
+
+/** Tells a topic that is missing for a moment from one that was deleted. */
+export class Absence {
+  #sinceMs: number | null = null;
+
+  /** To be asked with every look at it: true once it has been missing in all of them for long enough. */
+  isFinal(missing: boolean): boolean {
+    if (!missing) this.#sinceMs = null;
+    else this.#sinceMs ??= performance.now();
+    return this.#sinceMs !== null && performance.now() - this.#sinceMs > TOPIC_GONE_MS;
+  }
+}
+
 export function refused(log: PartitionLog, code: number, message: string | null): WaltideError {
   const why = `${kafkaErrorName(code)}${message ? `: ${message}` : ''}`;
   const rights = code === 29 || code === 31;

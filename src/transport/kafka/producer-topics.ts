@@ -1,9 +1,7 @@
-import type { Cluster, TopicInfo, TopicPartition } from './cluster.ts';
+import { type Cluster, LATEST, type TopicInfo, type TopicPartition } from './cluster.ts';
 import { PartitionLog, type TransactionClock } from './partition-log.ts';
-import { topicMissing } from './producer-errors.ts';
+import { Absence, topicMissing } from './producer-errors.ts';
 
-/** Brokers that restart may not know a topic for a moment. Missing for longer than this = deleted. */
-const TOPIC_GONE_MS = 6_000;
 const PAUSE_MS = 100;
 const MISSING_PAUSE_MS = 500;
 
@@ -13,7 +11,7 @@ export class ProducerTopics {
   readonly #clock: TransactionClock | undefined;
   readonly #logs = new Map<string, PartitionLog[]>();
   readonly #infos = new Map<string, TopicInfo>();
-  readonly #missingSinceMs = new Map<string, number>();
+  readonly #absences = new Map<string, Absence>();
   #refreshing = false;
 
   constructor(cluster: Cluster, clock?: TransactionClock) {
@@ -55,7 +53,7 @@ export class ProducerTopics {
 
   /** It answered. */
   present(topic: string): void {
-    this.#missingSinceMs.delete(topic);
+    this.#absences.delete(topic);
   }
 
   /**
@@ -85,15 +83,23 @@ export class ProducerTopics {
       const info = found.get(name);
       if (info) {
         if (info.id !== this.#infos.get(name)?.id) throw topicMissing(name, 'was deleted and created again');
-        this.#missingSinceMs.delete(name);
+        this.#absences.delete(name);
         this.#infos.set(name, info);
         continue;
       }
       complete = false;
-      const since = this.#missingSinceMs.get(name) ?? performance.now();
-      this.#missingSinceMs.set(name, since);
-      if (performance.now() - since > TOPIC_GONE_MS) throw topicMissing(name, 'does not exist any more');
+      const absence = this.#absences.get(name) ?? new Absence();
+      this.#absences.set(name, absence);
+      if (absence.isFinal(true)) throw topicMissing(name, 'does not exist any more');
     }
     return complete;
   }
+}
+
+/** Where the logs of these topics end now, by partition key. */
+export function endsOf(cluster: Cluster, infos: readonly TopicInfo[]): Promise<Map<string, bigint>> {
+  const partitions = infos.flatMap(({ name, leaders }) =>
+    leaders.map((_leader, partition) => ({ topic: name, partition })),
+  );
+  return cluster.listOffsets(partitions, LATEST);
 }

@@ -9,7 +9,8 @@ const GAP_MS = 50;
 /** With very many topics a record is large, and the gap is kept even where nothing else waits. */
 const SMALL_RECORD_BYTES = 16 * 1024;
 
-type Offsets = Progress['ends'];
+/** The data topics as of now. */
+export type TopicState = Pick<Progress, 'ends' | 'retired'>;
 export type ProgressStart = Pick<Progress, 'identity' | 'lsn' | 'copyStart' | 'copyLsn'>;
 
 /** Where capture says how far it is. */
@@ -30,10 +31,10 @@ export class ProgressWriter implements ProgressSink {
   readonly #producer: Producer;
   readonly #log: PartitionLog;
   readonly #identity: SourceIdentity;
-  readonly #copyStart: Offsets;
+  readonly #copyStart: Progress['copyStart'];
   /** See Progress. */
   copyLsn: Lsn | null;
-  readonly #ends: () => Offsets;
+  readonly #topics: () => TopicState;
   #waiting: (() => void)[] = [];
   #lsn: Lsn;
   #writing = false;
@@ -41,10 +42,10 @@ export class ProgressWriter implements ProgressSink {
   #bytes = 0;
   #timer: NodeJS.Timeout | null = null;
 
-  /** Begins at `start.lsn`; `ends` tells the log ends of all data topics at the time of asking. */
-  constructor(producer: Producer, log: PartitionLog, start: ProgressStart, ends: () => Offsets) {
+  /** Begins at `start.lsn`; `topics` tells the log ends of all data topics at the time of asking. */
+  constructor(producer: Producer, log: PartitionLog, start: ProgressStart, topics: () => TopicState) {
     const { identity, lsn, copyStart, copyLsn } = start;
-    this.#ends = ends;
+    this.#topics = topics;
     this.#producer = producer;
     this.#log = log;
     this.#identity = identity;
@@ -70,7 +71,7 @@ export class ProgressWriter implements ProgressSink {
       lsn: this.#lsn,
       position: null,
       identity: this.#identity,
-      ends: this.#ends(),
+      ...this.#topics(),
       copyStart: this.#copyStart,
       copyLsn: this.copyLsn,
     };

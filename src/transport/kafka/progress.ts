@@ -10,6 +10,8 @@ export interface Progress {
   readonly identity: SourceIdentity;
   /** Log ends of every data topic, per partition. */
   readonly ends: ReadonlyMap<string, readonly bigint[]>;
+  /** Of these topics, those to which nothing is written any more: nobody misses them once they are deleted. */
+  readonly retired: readonly string[];
   /**
    * Log ends when the newest copy of the tables began (the slot was new). A new sink starts there: what is below
    * belongs to an older slot and is in the copy as far as it still matters.
@@ -31,6 +33,7 @@ export function encodeProgress(progress: Progress): string {
     ...(progress.position ? { position: formatPosition(progress.position) } : {}),
     identity: progress.identity,
     ends: encodeOffsets(progress.ends),
+    ...(progress.retired.length > 0 ? { retired: progress.retired } : {}),
     copyStart: encodeOffsets(progress.copyStart),
     copyLsn: progress.copyLsn === null ? null : formatLsn(progress.copyLsn),
   });
@@ -39,12 +42,13 @@ export function encodeProgress(progress: Progress): string {
 /** Null on a record that is none of ours. */
 export function decodeProgress(value: Buffer): Progress | null {
   try {
-    const { lsn, position, identity, ends, copyStart, copyLsn } = JSON.parse(value.toString());
+    const { lsn, position, identity, ends, retired, copyStart, copyLsn } = JSON.parse(value.toString());
     return {
       lsn: parseLsn(lsn),
       position: typeof position === 'string' ? parsePosition(position) : null,
       identity,
       ends: decodeOffsets(ends),
+      retired: Array.isArray(retired) ? retired : [],
       copyStart: decodeOffsets(copyStart),
       copyLsn: copyLsn ? parseLsn(copyLsn) : null,
     };

@@ -9,11 +9,10 @@ const NAME_LENGTH_MAX = 249;
 const BROKER_RECORD_BYTES = 1_048_576;
 const BATCH_OVERHEAD_BYTES = 12;
 
+export type Named = Pick<Relation, 'schema' | 'table' | 'home'>;
+
 /** The topic of a table: `<prefix>.<schema>.<table>`, with "_" for whatever Kafka allows in no name. */
-export function tableTopic(
-  prefix: string,
-  relation: { readonly schema: string; readonly table: string; readonly home?: Relation['home'] },
-): string {
+export function tableTopic(prefix: string, relation: Named): string {
   const { schema, table } = relation.home ?? relation;
   const name = `${prefix}.${sanitize(schema)}.${sanitize(table)}`;
   if (name.length <= NAME_LENGTH_MAX) return name;
@@ -78,21 +77,29 @@ export function letterTopic(name: string): NewTopic {
 export class TopicOwners {
   readonly #owners = new Map<string, string>();
 
-  /** Throws TABLES where `topic` already carries another table. */
-  claim(topic: string, relation: Relation): void {
+  /** Throws TABLES where `topic` already carries another table, or has a name that Kafka does not tell from another one's. */
+  claim(topic: string, relation: Named): void {
     // A renamed table keeps its topic, though another may have its name by now.
     const { schema: ownSchema, table: ownTable } = relation.home ?? relation;
     const owner = JSON.stringify([ownSchema, ownTable]);
-    const other = this.#owners.get(topic);
+    // Brokers refuse a topic whose name differs from another one's in nothing but "." and "_".
+    const name = topic.replaceAll('.', '_');
+    const other = this.#owners.get(name);
     if (other !== undefined && other !== owner) {
       const [schema, table] = JSON.parse(other) as [string, string];
       throw new WaltideError(
         'TABLES',
         `Tables ${relationName(relation)} and ${schema}.${table} would share the topic ${topic}: ` +
-          'Kafka allows only a-z, A-Z, 0-9, ".", "_" and "-"',
+          'Kafka allows only a-z, A-Z, 0-9, ".", "_" and "-", and does not tell "." from "_"',
         'Leave one of them out (source.exclude), or give it to a pipeline with another topicPrefix.',
       );
     }
-    this.#owners.set(topic, owner);
+    this.#owners.set(name, owner);
   }
+}
+
+/** Throws TABLES or CONFIG_INVALID where one of these tables cannot have a topic of its own, before anything is made. */
+export function checkTopicNames(prefix: string, tables: Iterable<Named>): void {
+  const owners = new TopicOwners();
+  for (const table of tables) owners.claim(tableTopic(prefix, table), table);
 }

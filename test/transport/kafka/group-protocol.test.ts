@@ -103,6 +103,7 @@ describe('applied tracker', () => {
     ends: new Map(Object.entries(ends).map(([topic, list]) => [topic, list.map(BigInt)])),
     copyStart: new Map(),
     copyLsn: null,
+    retired: [],
   });
 
   it('stands at the newest progress that every partition has reached', () => {

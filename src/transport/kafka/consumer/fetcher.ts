@@ -3,7 +3,7 @@ import { addressOf, backoffMs, type Cluster } from '../cluster.ts';
 import type { Connections } from '../connections.ts';
 import { isRetriable, KafkaError, kafkaErrorName } from '../error-code.ts';
 import { type FetchedPartition, fetchRecords } from '../fetch.ts';
-import { topicMissing } from '../producer-errors.ts';
+import { Absence } from '../producer-errors.ts';
 import { readBatches } from '../record-reader.ts';
 import type { PartitionReader } from './partition-reader.ts';
 import { Wake } from './wake.ts';
@@ -14,7 +14,6 @@ const PARTITION_BYTES_MAX = 2 * 1024 * 1024;
 const LONG_POLL_MS = 500;
 /** While a full partition waits for its turn, the others must not hold up the connection for long. */
 const SHORT_POLL_MS = 5;
-const TOPIC_GONE_MS = 6_000;
 
 /** Fetches for all assigned partitions, one long poll per broker, while the memory budget allows. */
 export class Fetcher {
@@ -22,20 +21,29 @@ export class Fetcher {
   readonly #lane: Connections;
   readonly #hasRoom: () => boolean;
   readonly #onRecords: () => void;
+  readonly #onGone: (topic: string) => void;
   readonly #onFailure: (error: Error) => void;
   readonly #wake = new Wake();
   readonly #busyBrokers = new Set<number>();
-  readonly #missingSinceMs = new Map<string, number>();
+  readonly #absences = new Map<string, Absence>();
   #readers: readonly PartitionReader[] = [];
   #closed = false;
   #failures = 0;
   #running: Promise<void> | null = null;
 
-  constructor(cluster: Cluster, hasRoom: () => boolean, onRecords: () => void, onFailure: (error: Error) => void) {
+  /** `onGone`: a topic was deleted. It throws, or assigns what is left. */
+  constructor(
+    cluster: Cluster,
+    hasRoom: () => boolean,
+    onRecords: () => void,
+    onGone: (topic: string) => void,
+    onFailure: (error: Error) => void,
+  ) {
     this.#cluster = cluster;
     this.#lane = cluster.lane();
     this.#hasRoom = hasRoom;
     this.#onRecords = onRecords;
+    this.#onGone = onGone;
     this.#onFailure = onFailure;
   }
 
@@ -137,7 +145,7 @@ export class Fetcher {
       reader.leader = -1;
       return;
     }
-    this.#missingSinceMs.delete(reader.topic);
+    this.#absences.delete(reader.topic);
     if (item.records.length === 0) return;
     const batches = readBatches(item.records, item.aborted);
     reader.accept(batches);
@@ -149,9 +157,9 @@ export class Fetcher {
     const topics = await this.#cluster.metadata(names);
     for (const name of names) {
       if (topics.has(name)) continue;
-      const since = this.#missingSinceMs.get(name) ?? performance.now();
-      this.#missingSinceMs.set(name, since);
-      if (performance.now() - since > TOPIC_GONE_MS) throw topicMissing(name, 'does not exist any more');
+      const absence = this.#absences.get(name) ?? new Absence();
+      this.#absences.set(name, absence);
+      if (absence.isFinal(true)) this.#onGone(name);
     }
     for (const reader of this.#readers) {
       if (reader.leader < 0) reader.leader = topics.get(reader.topic)?.leaders[reader.partition] ?? -1;

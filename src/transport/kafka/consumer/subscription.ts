@@ -7,14 +7,16 @@ import type { Lsn } from '../../../event/lsn.ts';
 import type { Offset } from '../../../event/offset.ts';
 import type { Subscription } from '../../transport.ts';
 import { type Cluster, partitionKey, type TopicPartition } from '../cluster.ts';
+import { Absence, topicMissing } from '../producer-errors.ts';
 import { decodeProgress, type Progress } from '../progress.ts';
 import { Tail } from '../tail.ts';
 import { progressTopic, schemaTopic, transactionTopic } from '../topic.ts';
 import { AppliedTracker } from './applied.ts';
 import { Decoding } from './decoding.ts';
+import { DeletedTopics } from './deleted-topics.ts';
 import { Fetcher } from './fetcher.ts';
 import { GroupMember } from './group.ts';
-import type { Assignment, MemberState } from './group-protocol.ts';
+import { type Assignment, type MemberState, topicOf } from './group-protocol.ts';
 import { PartitionReader } from './partition-reader.ts';
 import { startingOffsets } from './start.ts';
 import { type Collector, TableCollector } from './table-collector.ts';
@@ -26,6 +28,8 @@ const IDLE_MS = 1_000;
 const COMMIT_INTERVAL_MS = 5_000;
 /** A rebalance waits this long for what was handed out to be applied; below what the group waits for us. */
 const PAUSE_MS = 20_000;
+const CLOSE_MS = 3_000;
+const CLOSE_UNREACHABLE_MS = 200;
 
 /** Records of the transaction topic, as events that take part in the order of the others. */
 const MARKS: Pick<EventCodec, 'readEvent'> = {
@@ -55,6 +59,7 @@ export class KafkaSubscription implements Subscription {
   readonly #decoding: Decoding;
   readonly #collector: Collector;
   readonly #topics = new Set<string>();
+  readonly #deleted: DeletedTopics;
   /** How far the sink is, as it told us: from its own store at first, then by `applied`. */
   readonly #positions: Map<string, Offset>;
   /** What is handed out and not yet durable in the sink; true where it is in memory, too. */
@@ -81,6 +86,7 @@ export class KafkaSubscription implements Subscription {
     const { clientId, topicPrefix } = cluster.config;
     this.#sink = sink;
     this.#cluster = cluster;
+    this.#deleted = new DeletedTopics(cluster.log);
     this.#makeCodec = codec;
     this.#positions = new Map(from.map((offset) => [offset.partition, offset]));
     this.#schemas = new Tail(cluster, schemaTopic(topicPrefix));
@@ -103,6 +109,7 @@ export class KafkaSubscription implements Subscription {
       cluster,
       () => this.#hasRoom(),
       () => this.#wake.ring(),
+      (topic) => this.#goOnWithout(topic),
       failed,
     );
     this.#tracker = new AppliedTracker((topic) => this.#isElsewhere(topic));
@@ -182,6 +189,12 @@ export class KafkaSubscription implements Subscription {
     this.#wake.ring();
     this.#firstAssignment?.reject(new Error('the subscription is closed'));
     if (this.#commitTimer) clearInterval(this.#commitTimer);
+    // Where no broker answers, what waits for one ends with the cluster.
+    const boundMs = this.#cluster.unreachable ? CLOSE_UNREACHABLE_MS : CLOSE_MS;
+    await Promise.race([this.#leave(), sleep(boundMs, undefined, { ref: false })]);
+  }
+
+  async #leave(): Promise<void> {
     await this.#commit();
     await Promise.all([this.#group.close(), this.#fetcher.close(), this.#schemas.close(), this.#progress.close()]);
     await this.#following;
@@ -201,17 +214,42 @@ export class KafkaSubscription implements Subscription {
 
   /** Follows progress: how far is enough, and which topics there are. */
   async #follow(): Promise<void> {
+    const absence = new Absence();
     while (!this.#closed && !this.#cluster.closed) {
       for (const { value } of await this.#progress.poll(500)) {
         const progress = decodeProgress(value);
         if (progress && this.#learn(progress)) this.#group.rejoin();
       }
+      if (absence.isFinal(this.#progress.missing)) throw topicMissing(this.#progress.topic, 'does not exist any more');
     }
   }
 
+  /** Its topic was deleted. Throws TOPIC_MISSING where that is a loss. */
+  #goOnWithout(topic: string): void {
+    let applied = 0n;
+    for (const { partition, next } of this.#positions.values()) if (topicOf(partition) === topic) applied += next ?? 0n;
+    this.#deleted.add(topic, applied, this.#latest);
+    this.#readers = new Map([...this.#readers].filter(([, reader]) => reader.topic !== topic));
+    this.#fetcher.assign([...this.#readers.values()]);
+    this.#learn(this.#latest!);
+  }
+
+  /** What was written to, and is not among the topics that were found, must be new, or the sink would never have it. */
+  async #findMissing(found: readonly string[]): Promise<void> {
+    const there = new Set(found);
+    const lacking = [...(this.#latest?.ends.keys() ?? [])].filter(
+      (topic) => !this.#isIgnored(topic) && !there.has(topic),
+    );
+    if (lacking.length === 0) return;
+    const awaited = lacking.some((topic) => !this.#latest!.retired.includes(topic));
+    const settled = await this.#cluster.settledMetadata(lacking, awaited ? undefined : 0);
+    for (const topic of lacking) if (!settled.has(topic)) this.#goOnWithout(topic);
+  }
+
   /** True where there are topics that are new to us. */
-  #learn(progress: Progress): boolean {
+  #learn(written: Progress): boolean {
     const before = this.#topics.size;
+    const progress = this.#deleted.without(written);
     this.#latest = progress;
     const topics = [...progress.ends.keys()].filter((topic) => !this.#isIgnored(topic));
     for (const topic of topics) this.#topics.add(topic);
@@ -234,7 +272,7 @@ export class KafkaSubscription implements Subscription {
   }
 
   #isElsewhere(topic: string): boolean {
-    if (this.#isIgnored(topic)) return true;
+    if (this.#isIgnored(topic) || this.#deleted.has(topic)) return true;
     return this.#assignedTopics?.has(topic) === true && !this.#assignment!.partitions.has(topic);
   }
 
@@ -263,6 +301,7 @@ export class KafkaSubscription implements Subscription {
     if (this.#sink.consistency === 'transaction' && owned.some(({ topic }) => !assignment.partitions.has(topic)))
       throw takenOver(this.#sink.name);
     if (this.#assignment && assignment.orphans.length > 0) throw orphaned(assignment.orphans);
+    await this.#findMissing(assignment.topics);
     for (const offset of assignment.offsets) {
       const known = this.#positions.get(offset.partition);
       if (known && (known.next ?? 0n) >= (offset.next ?? 0n)) continue;
