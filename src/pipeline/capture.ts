@@ -311,9 +311,10 @@ export class Capture {
     return durable < this.needFrom ? durable : this.needFrom;
   }
 
-  /** Resolves when everything published is durable, or when `signal` aborts. */
-  drain(signal: AbortSignal): Promise<void> {
-    return this.#publisher.drained(signal);
+  /** Resolves when everything published is durable (true), or when `signal` aborts. */
+  async drain(signal: AbortSignal): Promise<boolean> {
+    await this.#publisher.drained(signal);
+    return this.#publisher.settled;
   }
 
   /**

@@ -1,5 +1,5 @@
 import type { Config } from '../config/schema.ts';
-import { messageOf, WaltideError } from '../errors.ts';
+import { messageOf } from '../errors.ts';
 import { formatLsn, LSN_MAX, type Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
@@ -17,12 +17,14 @@ import { beginsAgain, checkRole, checkSinks, withinBudget } from './checks.ts';
 import { createTransport } from './create-transport.ts';
 import { fillSinks } from './fill-sinks.ts';
 import { openSinks } from './open-sinks.ts';
+import { queryable } from './queryable.ts';
 import { Refills } from './refills.ts';
 import { planReplay, type ReplayPlan, type ReplayRequest, type Rewound, rewindSink } from './replay.ts';
 import { type Applier, StatusReporter } from './reporter.ts';
 import { SlotWatch } from './slot-watch.ts';
 import type { PipelineState, PipelineStatus, Role } from './status.ts';
 import { type UntilBound, UntilSubscription } from './until.ts';
+import { busy, waitForAbort, within } from './wait.ts';
 
 export interface PipelineOptions {
   readonly config: Config;
@@ -167,6 +169,8 @@ export class Pipeline {
     const failed = new AbortController();
     const outer = AbortSignal.any([signal, failed.signal]);
     outer.addEventListener('abort', () => reading.abort(), { once: true });
+    // Opening may wait long for servers that do not answer.
+    outer.addEventListener('abort', () => this.#state === 'starting' && this.#transport?.close(), { once: true });
     let failure: unknown = null;
     let again: BeginAgain | null = null;
     const fail = (error: unknown): void => {
@@ -200,7 +204,7 @@ export class Pipeline {
         await streaming;
       }
     } catch (error) {
-      failure ??= error;
+      if (this.#state !== 'starting' || !signal.aborted) failure ??= error;
     } finally {
       this.#interrupt = null;
       this.#state = 'stopping';
@@ -239,24 +243,8 @@ export class Pipeline {
 
   /** Read-only SQL on a sink that speaks it; the only such sink when `sink` is left out. */
   async query(sql: string, options: { sink?: string; rowsMax: number; timeoutMs: number }): Promise<QueryResult> {
-    const able = this.#appliers.map(({ sink }) => sink).filter((sink) => sink.query !== undefined);
-    const found =
-      options.sink === undefined
-        ? able.length === 1
-          ? able[0]
-          : undefined
-        : able.find((sink) => sink.name === options.sink);
-    if (!found?.query) {
-      const names = able.map((sink) => sink.name).join(', ') || 'none';
-      throw new WaltideError(
-        'SINK_QUERY',
-        options.sink === undefined
-          ? 'several or no sinks can be queried'
-          : `no sink "${options.sink}" that can be queried`,
-        `Name one with --sink; there are: ${names}.`,
-      );
-    }
-    return found.query(sql, options);
+    const sinks = this.#appliers.map(({ sink }) => sink);
+    return queryable(sinks, options.sink).query(sql, options);
   }
 
   async #build(): Promise<Transport> {
@@ -302,10 +290,13 @@ export class Pipeline {
         : await openSinks(config, this.#options.sinks ?? [], identity, this.#opened, this.#again.onOpen, log);
     if (capture && config.transport.type === 'in-process') checkSinks(capture, sinks, log);
     const lacking: { name: string; state: SinkState }[] = [];
-    if (capture)
-      await transport.openCapture(identity, capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null));
+    if (capture) {
+      const confirmed = capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null);
+      await transport.openCapture(identity, confirmed, capture.tables.captured);
+    }
     for (const { sink, type, batch, consistency, state } of sinks) {
-      const subscribed = await transport.subscribe(sink.name, state.offsets, { consistency });
+      const { instance = null } = state;
+      const subscribed = await transport.subscribe(sink.name, state.offsets, { consistency, instance });
       const subscription = this.#bounded(sink, subscribed, state.offsets);
       const onLacking = (oid: number): void => this.#refills?.setAside(sink.name, oid);
       this.#appliers.push({
@@ -363,9 +354,14 @@ export class Pipeline {
 
   /** What was published is applied and acknowledged, so that little comes again; a hanging sink may take the time given, no more. */
   async #drain(failing: boolean): Promise<void> {
-    if (failing) return;
-    const bound = AbortSignal.timeout(this.#options.config.shutdownTimeoutMs);
-    await this.#capture?.drain(bound);
+    const capture = this.#capture;
+    if (failing || !capture) return;
+    const { config, log } = this.#options;
+    const vain = (): boolean => this.#transport?.unreachable === true;
+    if (!(await within(config.shutdownTimeoutMs, vain, (bound) => capture.drain(bound))))
+      log.warn(
+        'ending though not all that was published is durable: the slot keeps it, and it comes again at the next start',
+      );
   }
 
   async #close(): Promise<void> {
@@ -390,13 +386,4 @@ export class Pipeline {
       })),
     );
   }
-}
-
-function busy(message: string): WaltideError {
-  return new WaltideError('NOT_RUNNING', message, 'Try again in a moment; `waltide status` shows the state.');
-}
-
-function waitForAbort(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 }

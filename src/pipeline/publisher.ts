@@ -80,6 +80,10 @@ export class Publisher {
     return this.#until(() => this.#acknowledger.settled, signal);
   }
 
+  get settled(): boolean {
+    return this.#acknowledger.settled;
+  }
+
   throwFailure(): void {
     if (this.#failure !== null) throw this.#failure;
   }
