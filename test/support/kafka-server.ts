@@ -22,12 +22,18 @@ export interface KafkaOptions {
   readonly heapMb?: number;
   /** Broker settings on top of those below, such as `{ 'message.max.bytes': '2000000' }`. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** Ports beside the plain one: name → security protocol, such as `{ TLS: 'SSL' }`. */
+  readonly listeners?: Readonly<Record<string, string>>;
+  /** Ports that clients are sent to in place of a listener's own: of a proxy before it. */
+  readonly advertised?: Readonly<Record<string, number>>;
 }
 
 /** One real broker on 127.0.0.1, which is its own controller. */
 export interface KafkaServer {
   readonly brokers: string[];
   readonly port: number;
+  /** host:port of every listener of the options. */
+  readonly listeners: Readonly<Record<string, string>>;
   /** Changes with `restart`. */
   readonly pid: number;
   /** Stops it for good and removes its data. */
@@ -77,6 +83,7 @@ class Server implements KafkaServer {
   readonly #guard: ProcessGuard;
   #process: ChildProcess | null = null;
   #port = 0;
+  readonly listeners: Record<string, string> = {};
 
   constructor(home: string, libraries: string, options: KafkaOptions) {
     this.#home = home;
@@ -131,15 +138,25 @@ class Server implements KafkaServer {
   }
 
   async #configure(controllerPort: number): Promise<void> {
+    const more = Object.entries(this.#options.listeners ?? {});
+    for (const [name] of more) this.listeners[name] = `127.0.0.1:${await freePort()}`;
+    const addresses = more.map(([name]) => `,${name}://${this.listeners[name]}`).join('');
+    const shown = this.#options.advertised ?? {};
+    const sentTo = more.map(
+      ([name]) => `,${name}://${name in shown ? `127.0.0.1:${shown[name]}` : this.listeners[name]}`,
+    );
     const settings = {
       'process.roles': 'broker,controller',
       'node.id': '1',
       'controller.quorum.voters': `1@127.0.0.1:${controllerPort}`,
-      listeners: `PLAINTEXT://127.0.0.1:${this.#port},CONTROLLER://127.0.0.1:${controllerPort}`,
-      'advertised.listeners': `PLAINTEXT://127.0.0.1:${this.#port}`,
+      listeners: `PLAINTEXT://127.0.0.1:${this.#port},CONTROLLER://127.0.0.1:${controllerPort}${addresses}`,
+      'advertised.listeners': `PLAINTEXT://127.0.0.1:${this.#port}${sentTo.join('')}`,
       'controller.listener.names': 'CONTROLLER',
       'inter.broker.listener.name': 'PLAINTEXT',
-      'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT',
+      'listener.security.protocol.map': [
+        'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT',
+        ...more.map((pair) => pair.join(':')),
+      ].join(),
       'log.dirs': join(this.#home, 'data'),
       ...DEFAULT_SETTINGS,
       ...this.#options.settings,

@@ -1,11 +1,12 @@
 import { constants } from 'node:fs';
 import { access, open, stat, statfs } from 'node:fs/promises';
-import { connect as connectSocket, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import { dirname } from 'node:path';
 import type { Config, DuckdbSinkConfig } from '../../config/schema.ts';
 import { messageOf } from '../../errors.ts';
 import { formatBytes, printable } from '../output.ts';
-import { type Check, type Finding, fail, few, ok, type Subject, skip, warn } from './check.ts';
+import { type Check, type Finding, fail, ok, type Subject, skip, warn } from './check.ts';
+import { kafkaChecks } from './kafka.ts';
 
 const FREE_MIN_BYTES = 1024 ** 3;
 const DEFAULT_METRICS_PORT = 9464;
@@ -16,39 +17,7 @@ export function localChecks(config: Config): Check<Subject>[] {
     name: `sink ${sink.name}`,
     run: (subject: Subject) => duckdbFile(sink, subject),
   }));
-  return [...brokers(config), ...sinks, { name: 'stateDir', run: stateDir }, { name: 'metrics', run: metricsPort }];
-}
-
-function brokers({ transport }: Config): Check<Subject>[] {
-  if (transport.type !== 'kafka') return [];
-  const run = async (): Promise<Finding> => {
-    const results = await Promise.all(
-      transport.brokers.map(async (broker) => ({ broker, problem: await reach(broker, transport.connectTimeoutMs) })),
-    );
-    const down = results
-      .filter((result) => result.problem !== null)
-      .map(({ broker, problem }) => `${broker} (${problem})`);
-    const remedy = 'Check transport.brokers, and that they accept connections from here.';
-    if (down.length === results.length) return fail(`no broker can be reached: ${few(down)}`, remedy);
-    if (down.length > 0) return warn(`not all brokers can be reached: ${few(down)}`, remedy);
-    return ok(`${few(transport.brokers.slice())} ${results.length === 1 ? 'accepts' : 'accept'} connections`);
-  };
-  return [{ name: 'Kafka', run }];
-}
-
-/** Null = a connection was accepted. TLS and log-in are not tried. */
-function reach(broker: string, timeoutMs: number): Promise<string | null> {
-  const [, host, port] = /^\[?(.+?)\]?:(\d+)$/.exec(broker)!;
-  return new Promise((resolve) => {
-    const socket = connectSocket({ host: host!, port: Number(port) });
-    const end = (problem: string | null): void => {
-      socket.destroy();
-      resolve(problem);
-    };
-    socket.setTimeout(timeoutMs, () => end(`no answer within ${timeoutMs} ms`));
-    socket.once('connect', () => end(null));
-    socket.once('error', (error) => end(messageOf(error)));
-  });
+  return [...kafkaChecks(config), ...sinks, { name: 'stateDir', run: stateDir }, { name: 'metrics', run: metricsPort }];
 }
 
 async function duckdbFile({ name, path }: DuckdbSinkConfig, { found }: Subject): Promise<Finding> {

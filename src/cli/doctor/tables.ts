@@ -2,6 +2,7 @@ import { messageOf } from '../../errors.ts';
 import { listTables, type TableInfo } from '../../postgres/catalog.ts';
 import { ddlCaptureState } from '../../postgres/ddl-capture.ts';
 import { publishedTables, selectTables, type TableSelection } from '../../postgres/publication.ts';
+import { checkTopicNames } from '../../transport/kafka/topic.ts';
 import { type Check, type DatabaseSubject, type Finding, fail, few, ok, skip, warn } from './check.ts';
 
 /** The comment that Waltide leaves on its publications. */
@@ -12,6 +13,7 @@ const nameOf = (table: { schema: string; table: string }): string => `${table.sc
 export const TABLE_CHECKS: readonly Check<DatabaseSubject>[] = [
   { name: 'source.tables', run: patterns },
   { name: 'tables left out', run: leftOut },
+  { name: 'topics', run: topics },
   { name: 'tables without a key', run: keyless },
   { name: 'right to read', run: readable },
   { name: 'row-level security', run: rowSecurity },
@@ -52,6 +54,15 @@ async function leftOut(subject: DatabaseSubject): Promise<Finding | Finding[]> {
       `${capital(why.split('; ').slice(1).join('; ') || 'nothing can be done about it')}; or name it in source.exclude.`,
     ),
   );
+}
+
+/** Names of topics, which are made from those of tables. */
+async function topics(subject: DatabaseSubject): Promise<Finding> {
+  const { transport } = subject.config;
+  if (transport.type !== 'kafka') return skip('the transport has none');
+  const tables = await wanted(subject);
+  checkTopicNames(transport.topicPrefix, tables);
+  return ok(`${tables.length} under ${transport.topicPrefix}.`);
 }
 
 async function keyless(subject: DatabaseSubject): Promise<Finding> {
