@@ -244,6 +244,44 @@ describe('consistency: transaction', () => {
       message: expect.stringMatching(/0\/7D0 .*public\.b has 1 of its 2 changes/),
     });
   });
+
+  it('is an error where its end is lost or says something else, and nothing of it is given out', async () => {
+    const prefix = newPrefix();
+    const transport = await capture(prefix, { partitions: 1 });
+    await transport.publish(new Tx(1000n).insert(a, 1).insert(b, 1).batch());
+    const store = new Store();
+    await store.read(transport);
+    const before = [...store.lines];
+    await transport.publish(new Tx(2000n).insert(a, 2).insert(b, 2).batch());
+    await transport.publish(new Tx(3000n).insert(a, 3).batch());
+    const topic = `${prefix}.transaction`;
+    const end = (await readTopic(brokers, topic)).find(({ offset }) => offset === 3n)!;
+    const kafka = kafkaClient(brokers);
+    const admin = kafka.admin();
+    await admin.connect();
+    await admin.fetchTopicMetadata({ topics: [topic] });
+    await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '6' }] });
+    await admin.disconnect();
+    await expect(store.read(transport)).rejects.toMatchObject({ code: 'OFFSET_OUT_OF_RANGE' });
+    // The same with a sink that was told to go on from there.
+    store.offsets.set(`${topic}:0`, { ...store.offsets.get(`${topic}:0`)!, next: 6n });
+    await expect(store.read(transport)).rejects.toMatchObject({
+      code: 'TRANSACTION_INCOMPLETE',
+      message: expect.stringMatching(/0\/7D0 .*its end is not in the transaction topic/),
+      help: expect.stringContaining('--recopy'),
+    });
+    const producer = kafka.producer();
+    await producer.connect();
+    const wrong = JSON.stringify(end.value).replace(/("public\.b","event_count":)1/, '$13');
+    expect(wrong).not.toBe(JSON.stringify(end.value));
+    await producer.send({ topic, messages: [{ key: end.key, value: wrong, headers: end.headers }] });
+    await producer.disconnect();
+    await expect(store.read(transport)).rejects.toMatchObject({
+      code: 'TRANSACTION_INCOMPLETE',
+      message: expect.stringMatching(/0\/7D0 .*public\.b has 1 of its 3 changes/),
+    });
+    expect(store.lines).toEqual(before);
+  });
 });
 
 function change(random: Random, tx: Tx): void {
