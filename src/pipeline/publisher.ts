@@ -1,5 +1,6 @@
 import type { Config } from '../config/schema.ts';
 import type { Batch } from '../event/batch.ts';
+import { countRows } from '../event/copied-rows.ts';
 import type { Lsn } from '../event/lsn.ts';
 import { failpoint } from '../failpoint.ts';
 import type { Transport } from '../transport/transport.ts';
@@ -41,7 +42,7 @@ export class Publisher {
   /** `hold`: the batch is not acknowledged before that, however durable it is. `told`: called once it is durable. */
   publish(batch: Batch, hold: Promise<unknown> | null, told: (() => void) | null): void {
     const last = batch.events.at(-1);
-    this.events += batch.events.length;
+    this.events += countRows(batch.events);
     this.bytes += batch.bytes;
     const commitTimeMs =
       last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();

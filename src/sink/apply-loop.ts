@@ -3,6 +3,7 @@ import type { BatchConfig } from '../config/schema.ts';
 import { messageOf, RejectedError, WaltideError } from '../errors.ts';
 import type { Delivery } from '../event/batch.ts';
 import type { ChangeEvent } from '../event/change-event.ts';
+import { CopyEvent, countRows, eachRow } from '../event/copied-rows.ts';
 import { formatLsn } from '../event/lsn.ts';
 import type { Offset } from '../event/offset.ts';
 import { relationName } from '../event/relation.ts';
@@ -133,7 +134,7 @@ export class ApplyLoop {
       if (this.#pending.length === 0) this.#firstPendingAt = performance.now();
       this.#pending.push(delivery);
       this.#pendingBytes += delivery.bytes;
-      this.#pendingEvents += delivery.events.length;
+      this.#pendingEvents += countRows(delivery.events);
       this.#wake?.();
       // One batch is being applied, one may wait; the rest stays with the transport, which has its own bound.
       while (this.#pendingBytes > batch.bytesMax * 2 && !signal.aborted)
@@ -151,7 +152,7 @@ export class ApplyLoop {
       const taken = this.#pending.splice(0, count);
       const merged = merge(taken);
       this.#pendingBytes -= merged.bytes;
-      this.#pendingEvents -= merged.events.length;
+      this.#pendingEvents -= countRows(merged.events);
       this.#firstPendingAt = performance.now();
       this.#room?.();
       this.#busySince = Date.now();
@@ -186,6 +187,7 @@ export class ApplyLoop {
     let complete = 0;
     for (let i = 0; i < this.#pending.length; i++) {
       const delivery = this.#pending[i]!;
+      // Copied rows cost a store no more in a large transaction: only their bytes bound it.
       rows += delivery.events.length;
       bytes += delivery.bytes;
       const full = rows >= rowsMax || bytes >= bytesMax;
@@ -220,7 +222,8 @@ export class ApplyLoop {
     const { sink, log } = this.#options;
     for (let backoffMs = BACKOFF_FIRST_MS; ; ) {
       try {
-        const events = this.#following.select(delivery.events);
+        const selected = this.#following.select(delivery.events);
+        const events = sink.takesCopies ? selected : eachRow(selected);
         const durable = await sink.apply({ ...delivery, events });
         this.#following.applied();
         this.#lastError = null;
@@ -286,7 +289,7 @@ export class ApplyLoop {
   }
 
   #count(events: readonly ChangeEvent[]): void {
-    this.#events += events.length;
+    this.#events += countRows(events);
     let name = '';
     let relation: ChangeEvent['relation'] = null;
     let run = 0;
@@ -300,7 +303,7 @@ export class ApplyLoop {
         relation = event.relation;
         name = relation ? relationName(relation) : '(messages)';
       }
-      run++;
+      run += event instanceof CopyEvent ? event.copied.count : 1;
     }
     flush();
   }

@@ -39,6 +39,7 @@ export interface Sink {
   readonly name: string;
   /** transactional: rows and offset in one transaction. idempotent: rows, then offset; applying again changes nothing. */
   readonly delivery: 'transactional' | 'idempotent';
+  readonly takesCopies?: true; // Rows as COPY sent them (CopyEvent); any other sink gets an event for each.
   open(identity: SourceIdentity): Promise<SinkState>; // Rejects where its offsets belong to another cluster or slot.
   /**
    * Resolves with true = events and offsets are durable, and those of all deliveries before. With false = the delivery

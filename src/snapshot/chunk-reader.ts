@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
 import { ByteWriter } from '../event/byte-writer.ts';
+import { copyRowToTuple } from '../event/copy-text.ts';
 import type { Relation } from '../event/relation.ts';
 import { Row } from '../event/row.ts';
 import {
@@ -13,7 +14,6 @@ import {
   serverError,
 } from '../postgres/copy-session.ts';
 import type { KeyText } from '../postgres/snapshots.ts';
-import { copyRowToTuple } from './copy-text.ts';
 import { type PgSnapshot, parseSnapshot } from './reconcile.ts';
 import { digestSql, fromOf, type Selection, selectSql, type TableShape } from './table-shape.ts';
 import { keyText } from './table-watch.ts';

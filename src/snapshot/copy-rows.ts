@@ -1,10 +1,8 @@
 import pg from 'pg';
 import { messageOf, WaltideError } from '../errors.ts';
-import { ByteWriter } from '../event/byte-writer.ts';
-import { Row } from '../event/row.ts';
+import { CopiedRows } from '../event/copied-rows.ts';
 import { queryError } from '../postgres/connection.ts';
 import { COPY_DATA, CopySession, ServerError } from '../postgres/copy-session.ts';
-import { copyRowToTuple } from './copy-text.ts';
 import { fromOf, type TableShape, targetOf } from './table-shape.ts';
 
 const { escapeIdentifier } = pg;
@@ -19,12 +17,6 @@ export interface CopySource {
 
 /** What is copied: a table as it is published, and as events carry it. */
 export type CopyTarget = Pick<TableShape, 'table' | 'relation'>;
-
-export interface CopiedRows {
-  readonly rows: readonly Row[];
-  /** Bytes that came over the wire. */
-  readonly bytes: number;
-}
 
 /**
  * All rows (of `source`, null for the whole table) by COPY, in the transaction that `client` has begun; the connection is used up. Ends
@@ -44,7 +36,7 @@ export async function* copyRows(
     signal.addEventListener('abort', onAbort, { once: true });
     for (let frames = await session.read(); frames; frames = await session.read()) {
       const rows = rowsOf(session, frames, target);
-      if (rows.length > 0) yield { rows, bytes: frames.length };
+      if (rows.count > 0) yield rows;
     }
   } catch (error) {
     if (signal.aborted) return;
@@ -70,17 +62,22 @@ function copyCommand(target: CopyTarget, source: CopySource | null): string {
   return `COPY (SELECT ${columns} FROM ${whole}${where}) TO STDOUT`;
 }
 
-/** The server sends one row per CopyData message. */
-function rowsOf(session: CopySession, frames: Buffer, { relation }: CopyTarget): Row[] {
-  const out = new ByteWriter(frames.length + (frames.length >> 1));
+/** The server sends one row per CopyData message. Throws a RangeError where they do not have the table's columns. */
+function rowsOf(session: CopySession, frames: Buffer, { relation }: CopyTarget): CopiedRows {
   const starts: number[] = [];
+  const ends: number[] = [];
   for (let at = 0; at < frames.length; ) {
     const end = at + 1 + frames.readUInt32BE(at + 1);
-    if (frames[at] === COPY_DATA) starts.push(copyRowToTuple(frames, at + 5, end, relation.columns.length, out));
-    else session.control(frames, at);
+    if (frames[at] === COPY_DATA) {
+      starts.push(at + 5);
+      ends.push(end);
+    } else session.control(frames, at);
     at = end;
   }
-  return starts.map((start) => new Row(relation, out.bytes, start));
+  const rows = new CopiedRows(relation, frames, Int32Array.from(starts), Int32Array.from(ends));
+  // One COPY has one list of columns.
+  rows.rows(0, Math.min(1, rows.count));
+  return rows;
 }
 
 function copyError(error: unknown, name: string): WaltideError {

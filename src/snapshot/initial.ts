@@ -3,9 +3,9 @@ import pg from 'pg';
 import { messageOf, WaltideError } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
 import { ChangeEvent, type Transaction } from '../event/change-event.ts';
+import { type CopiedRows, CopyEvent } from '../event/copied-rows.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Relation } from '../event/relation.ts';
-import type { Row } from '../event/row.ts';
 import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
 import { describeRelation, TypeCatalog } from '../postgres/catalog.ts';
@@ -139,11 +139,11 @@ export class InitialSnapshot {
     const { table } = copy;
     try {
       if (!copy.failed && (await isReadable(client, table)))
-        for await (const { rows, bytes } of copyRows(client, copy, source, signal)) {
-          copy.rows += rows.length;
-          copy.bytes += bytes;
+        for await (const rows of copyRows(client, copy, source, signal)) {
+          copy.rows += rows.count;
+          copy.bytes += rows.bytes.length;
           failpoint('during-copy');
-          await this.#publishRows(copy, rows, bytes);
+          await this.#publishRows(copy, rows);
           this.#progress(copy, 'running');
           if (copy.failed) break;
         }
@@ -190,13 +190,12 @@ export class InitialSnapshot {
   }
 
   /** Numbers are given when events are published and not before, so that what several workers publish is in order. */
-  #publishRows(copy: Copy, rows: readonly Row[], bytes: number): Promise<void> {
+  #publishRows(copy: Copy, rows: CopiedRows): Promise<void> {
     const transaction = this.#transaction;
-    const { commitLsn } = transaction;
-    const events: ChangeEvent[] = [];
-    for (const row of rows)
-      events.push(new ChangeEvent('r', transaction, ++this.#seq, ++copy.count, commitLsn, copy.relation, null, row));
-    return this.#options.publish({ events, bytes, commitEndLsn: null }, null);
+    this.#seq += rows.count;
+    copy.count += rows.count;
+    const event = new CopyEvent(transaction, this.#seq, copy.count, transaction.commitLsn, rows);
+    return this.#options.publish({ events: [event], bytes: rows.bytes.length, commitEndLsn: null }, null);
   }
 
   #progress({ table, rows, bytes }: Copy, state: SnapshotProgress['state']): void {

@@ -163,8 +163,11 @@ export class KeylessRun {
       await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
       await client.query(`SET TRANSACTION SNAPSHOT ${client.escapeLiteral(snapshotName)}`);
       await client.query('SET LOCAL row_security = off');
-      for await (const { rows, bytes } of copyRows(client, shape, null, signal)) {
-        const events = rows.map((row) => new ChangeEvent('r', transaction, ++seq, seq, commitLsn, relation, null, row));
+      for await (const copied of copyRows(client, shape, null, signal)) {
+        const bytes = copied.bytes.length;
+        const events = copied
+          .rows()
+          .map((row) => new ChangeEvent('r', transaction, ++seq, seq, commitLsn, relation, null, row));
         this.#rows += events.length;
         this.#bytes += bytes;
         this.#context.onProgress(this.progress('running'));

@@ -1,5 +1,6 @@
 import type { Batch, Delivery } from '../event/batch.ts';
 import { isAfter } from '../event/change-event.ts';
+import { weightOf } from '../event/copied-rows.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import { comparePosition, type Position, START } from '../event/position.ts';
@@ -53,9 +54,10 @@ export class InProcessTransport implements Transport {
   publish(batch: Batch): Promise<void> {
     const { size } = this.#subscriptions;
     if (size === 0) return Promise.resolve();
-    this.#bytesInFlight += batch.bytes;
+    const bytes = weightOf(batch);
+    this.#bytesInFlight += bytes;
     const { promise, resolve } = deferred();
-    const { bytes, commitEndLsn } = batch;
+    const { commitEndLsn } = batch;
     const published: Published = { bytes, commitEndLsn, untaken: size, unapplied: size, resolve };
     for (const subscription of this.#subscriptions) subscription.push(batch, published);
     return promise;
@@ -129,13 +131,13 @@ class InProcessSubscription implements Subscription {
       });
     }
     const { batch, published } = this.#queue.shift()!;
-    const delivery = this.#deliver(batch);
+    const delivery = this.#deliver(batch, published.bytes);
     this.#inFlight.set(delivery, published);
     this.#untaken.add(delivery);
     return delivery;
   }
 
-  #deliver(batch: Batch): Delivery {
+  #deliver(batch: Batch, bytes: number): Delivery {
     const last = batch.events.at(-1);
     const reached: Position = batch.commitEndLsn !== null ? { commitLsn: batch.commitEndLsn, seq: 0 } : last!.position;
     let { events } = batch;
@@ -150,7 +152,7 @@ class InProcessSubscription implements Subscription {
       next: null,
     };
     const complete = batch.commitEndLsn !== null || last!.transaction.snapshot !== null;
-    return { events, bytes: batch.bytes, offsets: [offset], complete };
+    return { events, bytes, offsets: [offset], complete };
   }
 
   taken(delivery: Delivery): void {

@@ -1,11 +1,14 @@
 import { isUtf8 } from 'node:buffer';
 import duckdb, { type DataChunk, type LogicalType } from '@duckdb/node-bindings';
 import { ByteWriter } from '../../event/byte-writer.ts';
-import { NULL, type Row, skipColumn, TEXT, UNCHANGED } from '../../event/row.ts';
+import { CopiedRows } from '../../event/copied-rows.ts';
+import type { Row } from '../../event/row.ts';
 import { type Cells, type Filler, ValueError } from './cells.ts';
+import { CopyPart } from './copy-part.ts';
 import { fillerOf } from './fill.ts';
 import { logicalType, type Target } from './mapping.ts';
-import { longColumns, tooLong } from './row-check.ts';
+import { type Part, PartError } from './part.ts';
+import { TuplePart } from './tuple-part.ts';
 
 /** A column to load from the rows of `part`: its value, or whether the WAL left it out. */
 export interface LoadColumn {
@@ -21,7 +24,7 @@ export interface LoadColumn {
  * parts may hold unchanged values: they load as NULL.
  */
 export interface Load {
-  readonly parts: readonly (readonly Row[])[];
+  readonly parts: readonly (readonly Row[] | readonly CopiedRows[])[];
   readonly columns: readonly LoadColumn[];
   /** One more column after the others, an INTEGER per row. */
   readonly counts?: Int32Array;
@@ -47,10 +50,6 @@ export class LoadError extends Error {
 
 /** DuckDB's own vector size. */
 const ROWS_MAX = duckdb.vector_size();
-/** A chunk ends early past this, so that a few wide rows cannot make a heap of gigabytes. */
-const HEAP_BYTES_MAX = 4 << 20;
-/** Rows of one read buffer lie this close together; copying what is between them is cheaper than copying twice. */
-const GAP_BYTES_MAX = 256;
 
 interface Slot extends LoadColumn {
   readonly cells: Cells;
@@ -61,27 +60,25 @@ interface Slot extends LoadColumn {
 export class ChunkWriter {
   readonly rows: number;
   readonly #load: Load;
-  readonly #rowBytesMax: number;
   readonly #heap = new ByteWriter(1 << 16);
   readonly #slots: Slot[];
-  /** Per part, per column of its tuple: the slot that wants its value, or null. */
-  readonly #wanted: (Slot | null)[][];
-  /** Where each row of the chunk begins on the heap. */
-  readonly #starts = new Int32Array(ROWS_MAX);
+  readonly #parts: Part[];
+  /** Per part, per column of its tuple: where whoever wants its values is told, or null. */
+  readonly #wanted: (Cells | null)[][];
   #next = 0;
 
   constructor(load: Load, rowBytesMax: number) {
     this.#load = load;
-    this.#rowBytesMax = rowBytesMax;
-    this.rows = load.parts[0]!.length;
+    this.#parts = load.parts.map((part) => partOf(part, rowBytesMax, load.parts.length > 1));
+    this.rows = this.#parts[0]!.rows;
     this.#slots = load.columns.map((column) => ({
       ...column,
       cells: { heap: this.#heap, starts: new Int32Array(ROWS_MAX), ends: new Int32Array(ROWS_MAX) },
       filler: column.target ? fillerOf(column.target) : null,
     }));
-    this.#wanted = load.parts.map((rows, part) => {
-      const wanted: (Slot | null)[] = new Array(rows[0]?.relation.columns.length ?? 0).fill(null);
-      for (const slot of this.#slots) if (slot.part === part && slot.filler) wanted[slot.column] = slot;
+    this.#wanted = this.#parts.map(({ columns }, part) => {
+      const wanted: (Cells | null)[] = new Array(columns).fill(null);
+      for (const slot of this.#slots) if (slot.part === part && slot.filler) wanted[slot.column] = slot.cells;
       return wanted;
     });
   }
@@ -99,6 +96,7 @@ export class ChunkWriter {
 
   rewind(): void {
     this.#next = 0;
+    for (const part of this.#parts) part.rewind();
   }
 
   /** Fills the next chunk; an empty one after the last row. Throws a LoadError, then nothing of the chunk counts. */
@@ -106,7 +104,7 @@ export class ChunkWriter {
     const from = this.#next;
     this.#heap.length = 0;
     let count = Math.min(ROWS_MAX, this.rows - from);
-    for (let part = 0; part < this.#load.parts.length; part++) count = this.#gather(part, from, count, part === 0);
+    for (let part = 0; part < this.#parts.length; part++) count = this.#gather(part, count, part === 0);
     duckdb.data_chunk_set_size(output, count);
     if (count === 0) return;
     this.#parse(count);
@@ -114,7 +112,7 @@ export class ChunkWriter {
     this.#slots.forEach((slot, index) => {
       const vector = duckdb.data_chunk_get_vector(output, index);
       if (slot.filler) slot.filler.write(vector, base);
-      else duckdb.copy_data_to_vector(vector, 0, this.#unchanged(slot, from, count).buffer as ArrayBuffer, 0, count);
+      else duckdb.copy_data_to_vector(vector, 0, this.#unchanged(slot, count).buffer as ArrayBuffer, 0, count);
     });
     const { counts } = this.#load;
     if (counts) {
@@ -163,85 +161,29 @@ export class ChunkWriter {
     return base;
   }
 
-  /** Copies rows onto the heap and notes where the wanted columns are. Returns how many rows it took. */
-  #gather(part: number, from: number, count: number, mayStop: boolean): number {
-    const rows = this.#load.parts[part]!;
-    const starts = this.#starts;
-    let taken = 0;
-    while (taken < count && !(mayStop && this.#heap.length > HEAP_BYTES_MAX)) {
-      const { bytes, at } = rows[from + taken]!;
-      const limit = this.#heap.length + HEAP_BYTES_MAX;
-      const base = this.#heap.length - at;
-      let end = at;
-      for (; taken < count; taken++) {
-        const row = rows[from + taken]!;
-        if (row.bytes !== bytes || row.at < end || (end > at && row.at - end > GAP_BYTES_MAX)) break;
-        if (mayStop && base + end > limit) break;
-        starts[taken] = base + row.at;
-        end = tupleEnd(bytes, row.at);
-        if (end - row.at > this.#rowBytesMax) this.#refuseLength(part, row, taken);
-      }
-      this.#heap.reserve(end - at);
-      bytes.copy(this.#heap.bytes, this.#heap.length, at, end);
-      this.#heap.length += end - at;
-    }
-    this.#locate(part, taken);
-    return taken;
-  }
-
-  #refuseLength(part: number, row: Row, index: number): never {
-    const column = longColumns(row, this.#rowBytesMax)[0]!;
-    const cause = new ValueError(index, tooLong(tupleEnd(row.bytes, row.at) - row.at, this.#rowBytesMax));
-    throw new LoadError(part, column, cause, false);
-  }
-
-  /** Also blanks what is not text between the values, so that one check of the whole heap proves them to be UTF-8. */
-  #locate(part: number, count: number): void {
-    const b = this.#heap.bytes;
-    const wanted = this.#wanted[part]!;
-    const columns = wanted.length;
-    const merges = this.#load.parts.length > 1;
-    let previous = this.#starts[0] ?? 0;
-    for (let i = 0; i < count; i++) {
-      let at = this.#starts[i]!;
-      while (previous < at) b[previous++] = 0;
-      b[at] = b[at + 1] = 0;
-      at += 2;
-      for (let column = 0; column < columns; column++) {
-        const slot = wanted[column];
-        const kind = b[at];
-        if (kind === NULL || kind === UNCHANGED) {
-          if (slot) slot.cells.starts[i] = -1;
-          if (slot && kind === UNCHANGED && !merges)
-            throw new LoadError(part, column, new ValueError(i, 'a value is missing'), false);
-          at++;
-          continue;
-        }
-        const end = at + 5 + ((b[at + 1]! << 24) | (b[at + 2]! << 16) | (b[at + 3]! << 8) | b[at + 4]!);
-        if (kind !== TEXT && slot)
-          throw new LoadError(part, column, new ValueError(i, 'a value came in binary form'), false);
-        b[at + 1] = b[at + 2] = b[at + 3] = b[at + 4] = 0;
-        if (slot) {
-          slot.cells.starts[i] = at + 5;
-          slot.cells.ends[i] = end;
-        }
-        at = end;
-      }
-      previous = at;
+  /** Puts rows of a part onto the heap and notes where the wanted columns are. Returns how many rows it took. */
+  #gather(part: number, count: number, mayStop: boolean): number {
+    const source = this.#parts[part]!;
+    try {
+      const taken = source.take(count, this.#heap, mayStop);
+      source.locate(taken, this.#heap, this.#wanted[part]!);
+      return taken;
+    } catch (error) {
+      if (!(error instanceof PartError)) throw error;
+      throw new LoadError(part, error.column, new ValueError(error.row, error.message), false);
     }
   }
 
-  #unchanged(slot: Slot, from: number, count: number): Uint8Array {
+  #unchanged(slot: Slot, count: number): Uint8Array {
     const flags = new Uint8Array(count);
-    const rows = this.#load.parts[slot.part]!;
-    for (let i = 0; i < count; i++) flags[i] = rows[from + i]!.isUnchanged(slot.column) ? 1 : 0;
+    const part = this.#parts[slot.part]!;
+    for (let i = 0; i < count; i++) flags[i] = part.row(i).isUnchanged(slot.column) ? 1 : 0;
     return flags;
   }
 }
 
-function tupleEnd(bytes: Buffer, start: number): number {
-  const count = (bytes[start]! << 8) | bytes[start + 1]!;
-  let at = start + 2;
-  for (let i = 0; i < count; i++) at = skipColumn(bytes, at);
-  return at;
+function partOf(rows: readonly Row[] | readonly CopiedRows[], rowBytesMax: number, merges: boolean): Part {
+  return rows[0] instanceof CopiedRows
+    ? new CopyPart(rows as readonly CopiedRows[], rowBytesMax, ROWS_MAX)
+    : new TuplePart(rows as readonly Row[], rowBytesMax, merges, ROWS_MAX);
 }

@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { RejectedError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import { type ChangeEvent, SCHEMA_MESSAGE } from '../../event/change-event.ts';
+import { type CopiedRows, CopyEvent, eachRow } from '../../event/copied-rows.ts';
 import { type Relation, relationName, tableKey } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
 import { BagCompactor, KeyedCompactor, KeylessError } from '../compact.ts';
@@ -256,7 +257,13 @@ export class DeliveryWriter {
   async #writeRuns({ building, steps, shape }: Evolved, name: string, isSecond: boolean): Promise<void> {
     for (const [index, all] of building.runs.entries()) {
       const target = runTarget(name, all, steps[index]!, shape.columns);
-      const run = { ...all, events: await this.#aside.sift(target, all.events, isSecond) };
+      const sifted = await this.#aside.sift(target, all.events, isSecond);
+      const copies = copiedOf(sifted);
+      if (copies) {
+        await this.#tables.insert(target, copies);
+        continue;
+      }
+      const run = { ...all, events: eachRow(sifted) };
       if (run.relation.key.length > 0)
         await this.#tables.applyKeyed(target, await compact(new KeyedCompactor(run.relation, run.stored), run));
       else await this.#tables.applyBag(target, await compact(new BagCompactor(run.relation), run));
@@ -344,6 +351,12 @@ function keyOf(relation: Relation): string {
 function sameTable(a: TableShape | null, b: TableShape | null): boolean {
   if (a === null || b === null) return a === b;
   return sameShape(a.relation, b.relation) && JSON.stringify(a.columns) === JSON.stringify(b.columns);
+}
+
+/** Where all of it is rows that COPY sent, each of which comes once; else null. */
+function copiedOf(events: readonly ChangeEvent[]): CopiedRows[] | null {
+  const copies = events.flatMap((event) => (event instanceof CopyEvent ? [event.copied] : []));
+  return copies.length > 0 && copies.length === events.length ? copies : null;
 }
 
 async function compact<C, K extends { add(event: ChangeEvent): void; finish(): C }>(

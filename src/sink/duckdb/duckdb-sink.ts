@@ -29,6 +29,7 @@ interface RunningQuery {
 class DuckdbSink implements Sink {
   readonly name: string;
   readonly delivery = 'transactional';
+  readonly takesCopies = true;
   readonly #config: DuckdbSinkConfig;
   readonly #log: Log;
   #identity: SourceIdentity | null = null;

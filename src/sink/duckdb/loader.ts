@@ -5,6 +5,9 @@ import { ChunkWriter, type Load } from './chunk.ts';
 /** Taken by no one else: a query that names it is refused unless it also knows the number of a running load. */
 const FUNCTION = '_waltide_rows';
 
+/** One stores a chunk while the next one is filled for the other. */
+const THREADS_MAX = 2;
+
 /**
  * Rows as a table function, so that DuckDB pulls them chunk by chunk from its own thread while it inserts or joins:
  * JavaScript only fills one chunk of 2,048 rows at a time, and other work of the process runs between two.
@@ -50,14 +53,14 @@ export class Loader {
       duckdb.bind_set_bind_data(info, writer);
     });
     duckdb.table_function_set_init(f, (info) => {
-      duckdb.init_set_max_threads(info, 1);
+      duckdb.init_set_max_threads(info, THREADS_MAX);
       (duckdb.init_get_bind_data(info) as ChunkWriter).rewind();
     });
     duckdb.table_function_set_function(f, (info, output: DataChunk) => {
       try {
         (duckdb.function_get_bind_data(info) as ChunkWriter).next(output);
       } catch (error) {
-        this.#failure = error;
+        this.#failure ??= error;
         duckdb.function_set_error(info, 'a value could not be loaded');
       }
     });

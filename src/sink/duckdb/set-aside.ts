@@ -1,5 +1,6 @@
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
 import { ChangeEvent, type Op } from '../../event/change-event.ts';
+import { eachRow } from '../../event/copied-rows.ts';
 import { type Relation, relationName } from '../../event/relation.ts';
 import type { Row } from '../../event/row.ts';
 import type { Log } from '../../log.ts';
@@ -68,7 +69,7 @@ export class SetAside {
     const check = new RowCheck(targets, this.#rowBytesMax);
     const before = { open: this.#letters.open, nulled: this.#nulled };
     const rest: ChangeEvent[] = [];
-    for (const event of events) {
+    for (const event of eachRow(events)) {
       const records = !isSecond || event.transaction.snapshot !== null;
       const left = this.#left(this.#look(event, check, relation), records);
       if (left) rest.push(left);

@@ -1,5 +1,6 @@
 import duckdb from '@duckdb/node-bindings';
 import { RejectedError } from '../../errors.ts';
+import type { CopiedRows } from '../../event/copied-rows.ts';
 import type { Relation } from '../../event/relation.ts';
 import { encodeTuple, Row } from '../../event/row.ts';
 import type { Compacted, CompactedBag, Merge, Stored } from '../compact.ts';
@@ -74,7 +75,7 @@ export class TableWriter {
     if (changes.truncate) await this.#truncate(target);
     if (changes.merges.length > 0) await this.#stageMerges(target, changes.merges);
     if (changes.deletes.length > 0) await this.#deleteKeys(target, changes.deletes);
-    await this.#insert(target, changes.inserts);
+    await this.insert(target, changes.inserts);
     if (changes.merges.length > 0) {
       await duckdb.query(
         this.#connection,
@@ -86,7 +87,7 @@ export class TableWriter {
   async applyBag(target: RunTarget, changes: CompactedBag): Promise<void> {
     if (changes.truncate) await this.#truncate(target);
     if (changes.deletes.length > 0) await this.#deleteWhole(target, changes);
-    await this.#insert(target, changes.inserts);
+    await this.insert(target, changes.inserts);
   }
 
   async #truncate(target: RunTarget): Promise<void> {
@@ -108,7 +109,8 @@ export class TableWriter {
     );
   }
 
-  async #insert(target: RunTarget, rows: readonly Row[]): Promise<void> {
+  /** Whole rows that are not there yet. */
+  async insert(target: RunTarget, rows: readonly Row[] | readonly CopiedRows[]): Promise<void> {
     if (rows.length === 0) return;
     const columns = loaded(target, 0);
     const values = columns.map((_, index) => `c${index}`).join(', ');

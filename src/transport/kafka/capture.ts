@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Batch } from '../../event/batch.ts';
 import { type ChangeEvent, isAfter } from '../../event/change-event.ts';
 import type { EventCodec } from '../../event/codec.ts';
+import { eachRow } from '../../event/copied-rows.ts';
 import type { Lsn } from '../../event/lsn.ts';
 import type { SourceIdentity } from '../../event/offset.ts';
 import { comparePosition, type Position, START } from '../../event/position.ts';
@@ -181,7 +182,7 @@ export class Capture {
   #write(batch: Batch, publish: Publish): void {
     const ticket = new Ticket(() => this.#durable(publish));
     this.#writing = ticket;
-    const { events } = batch;
+    const events = eachRow(batch.events);
     const marks = this.#marks;
     const resume = this.#resume;
     // After a new slot the first event is the copy's.

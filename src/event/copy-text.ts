@@ -1,14 +1,14 @@
-import type { ByteWriter } from '../event/byte-writer.ts';
-import { NULL, TEXT } from '../event/row.ts';
+import type { ByteWriter } from './byte-writer.ts';
+import { NULL, TEXT } from './row.ts';
 
 /*
  * COPY … TO STDOUT in text format (PostgreSQL manual, COPY, "Text Format"): columns divided by tabs, \N for NULL, and
  * in values \b \f \n \r \t \v \\ for those bytes. The server writes no other escape.
  */
 
-const TAB = 0x09;
+export const TAB = 0x09;
 const NEWLINE = 0x0a;
-const BACKSLASH = 0x5c;
+export const BACKSLASH = 0x5c;
 const ESCAPES = new Map([
   ['b', 8],
   ['f', 12],
@@ -17,7 +17,13 @@ const ESCAPES = new Map([
   ['t', 9],
   ['v', 11],
 ]);
-const UNESCAPED = new Uint8Array(256).map((_, byte) => ESCAPES.get(String.fromCharCode(byte)) ?? byte);
+/** What a byte after a backslash stands for. */
+export const UNESCAPED = new Uint8Array(256).map((_, byte) => ESCAPES.get(String.fromCharCode(byte)) ?? byte);
+
+/** True where the value that begins at `at` is NULL. */
+export function isNullAt(bytes: Uint8Array, at: number): boolean {
+  return bytes[at] === BACKSLASH && bytes[at + 1] === 0x4e;
+}
 
 /**
  * Appends the row in `bytes` from `at` to `end` (its newline included) to `out`, as TupleData of `columns` columns, so
@@ -36,7 +42,7 @@ export function copyRowToTuple(bytes: Buffer, at: number, end: number, columns: 
   const stop = bytes[end - 1] === NEWLINE ? end - 1 : end;
   while (count < columns) {
     count++;
-    if (bytes[read] === BACKSLASH && bytes[read + 1] === 0x4e) {
+    if (isNullAt(bytes, read)) {
       buffer[write++] = NULL;
       read += 2;
     } else {

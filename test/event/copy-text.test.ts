@@ -1,24 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ByteWriter } from '../../src/event/byte-writer.ts';
+import { copyRowToTuple } from '../../src/event/copy-text.ts';
 import { Row } from '../../src/event/row.ts';
-import { copyRowToTuple } from '../../src/snapshot/copy-text.ts';
-
-/** CopyAttributeOutText of PostgreSQL. */
-function copyLine(values: readonly (string | null)[]): Buffer {
-  const letters: Record<string, string> = {
-    '\b': 'b',
-    '\f': 'f',
-    '\n': 'n',
-    '\r': 'r',
-    '\t': 't',
-    '\v': 'v',
-    '\\': '\\',
-  };
-  const escaped = (value: string): string =>
-    value.replace(/[\b\f\n\r\t\v\\]/g, (character) => `\\${letters[character]}`);
-  return Buffer.from(`${values.map((value) => (value === null ? '\\N' : escaped(value))).join('\t')}\n`);
-}
+import { copyLine } from '../support/copy-line.ts';
 
 function read(line: Buffer, columns: number): (string | null | undefined)[] {
   const out = new ByteWriter(8);

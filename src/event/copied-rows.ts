@@ -1,0 +1,80 @@
+import type { Batch } from './batch.ts';
+import { ByteWriter } from './byte-writer.ts';
+import { ChangeEvent, type Transaction } from './change-event.ts';
+import { copyRowToTuple } from './copy-text.ts';
+import type { Lsn } from './lsn.ts';
+import type { Relation } from './relation.ts';
+import { Row } from './row.ts';
+
+/** What a streamed row takes in memory beside its own bytes, about; copied rows take nothing. */
+const ROW_OVERHEAD_BYTES = 400;
+
+/** Many rows as COPY sent them: no object per row, and nothing decoded until someone asks. */
+export class CopiedRows {
+  readonly relation: Relation;
+  readonly bytes: Buffer;
+  /** Where the text of each row begins in `bytes`, and where it ends, its newline included. */
+  readonly starts: Int32Array;
+  readonly ends: Int32Array;
+
+  constructor(relation: Relation, bytes: Buffer, starts: Int32Array, ends: Int32Array) {
+    this.relation = relation;
+    this.bytes = bytes;
+    this.starts = starts;
+    this.ends = ends;
+  }
+
+  get count(): number {
+    return this.starts.length;
+  }
+
+  /** Rows from index `from` to before `to`. Throws a RangeError where one does not have the relation's columns. */
+  rows(from = 0, to = this.count): Row[] {
+    if (from >= to) return [];
+    const { relation, bytes, starts, ends } = this;
+    const out = new ByteWriter((ends[to - 1]! - starts[from]!) * 2);
+    const tuples: number[] = [];
+    for (let i = from; i < to; i++)
+      tuples.push(copyRowToTuple(bytes, starts[i]!, ends[i]!, relation.columns.length, out));
+    return tuples.map((at) => new Row(relation, out.bytes, at));
+  }
+}
+
+/** Many events of op r in one, for whoever takes rows as COPY sent them; `eachRow` gives the single ones. */
+export class CopyEvent extends ChangeEvent {
+  readonly copied: CopiedRows;
+
+  /** `seq` and `tableSeq` are those of the last row: whoever has come so far has all of them. */
+  constructor(transaction: Transaction, seq: number, tableSeq: number, lsn: Lsn, copied: CopiedRows) {
+    super('r', transaction, seq, tableSeq, lsn, copied.relation, null, null);
+    this.copied = copied;
+  }
+
+  events(): ChangeEvent[] {
+    const { transaction, lsn, relation, copied } = this;
+    const seq = this.seq - copied.count + 1;
+    const tableSeq = this.tableSeq - copied.count + 1;
+    return copied
+      .rows()
+      .map((row, i) => new ChangeEvent('r', transaction, seq + i, tableSeq + i, lsn, relation, null, row));
+  }
+}
+
+/** How many changes the events stand for. */
+export function countRows(events: readonly ChangeEvent[]): number {
+  let count = events.length;
+  for (const event of events) if (event.op === 'r' && event instanceof CopyEvent) count += event.copied.count - 1;
+  return count;
+}
+
+/** What the batch counts for where budgets are meant for streamed rows: less for copied ones, which take less memory. */
+export function weightOf({ events, bytes }: Batch): number {
+  const rows = countRows(events);
+  return rows === events.length ? bytes : Math.max(bytes / 4, bytes - rows * ROW_OVERHEAD_BYTES);
+}
+
+/** The same events, one for each row. */
+export function eachRow(events: readonly ChangeEvent[]): readonly ChangeEvent[] {
+  if (!events.some((event) => event.op === 'r' && event instanceof CopyEvent)) return events;
+  return events.flatMap((event) => (event instanceof CopyEvent ? event.events() : [event]));
+}
