@@ -1,7 +1,7 @@
 import type { Batch } from './batch.ts';
 import { ByteWriter } from './byte-writer.ts';
 import { ChangeEvent, type Transaction } from './change-event.ts';
-import { copyRowToTuple } from './copy-text.ts';
+import { BACKSLASH, copyRowToTuple, isNullAt, TAB } from './copy-text.ts';
 import type { Lsn } from './lsn.ts';
 import type { Relation } from './relation.ts';
 import { Row } from './row.ts';
@@ -28,6 +28,35 @@ export class CopiedRows {
     return this.starts.length;
   }
 
+  /** The value of one column of row `index` in PostgreSQL's text form; null for NULL. */
+  text(index: number, column: number): string | null {
+    const { bytes } = this;
+    const stop = this.ends[index]! - 1;
+    let at = this.starts[index]!;
+    for (let i = 0; i < column; at++) if (bytes[at] === TAB) i++;
+    if (isNullAt(bytes, at)) return null;
+    let end = at;
+    let escaped = false;
+    for (; end < stop && bytes[end] !== TAB; end++) {
+      if (bytes[end] !== BACKSLASH) continue;
+      escaped = true;
+      end++;
+    }
+    return escaped ? this.rows(index, index + 1)[0]!.text(column)! : bytes.toString('utf8', at, end);
+  }
+
+  /** Those of the rows at `indexes`, or all where null, as rows of `relation`, which describes the same columns. */
+  select(indexes: readonly number[] | null, relation: Relation): CopiedRows {
+    if (!indexes) return new CopiedRows(relation, this.bytes, this.starts, this.ends);
+    const starts = Int32Array.from(indexes, (i) => this.starts[i]!);
+    return new CopiedRows(
+      relation,
+      this.bytes,
+      starts,
+      Int32Array.from(indexes, (i) => this.ends[i]!),
+    );
+  }
+
   /** Rows from index `from` to before `to`. Throws a RangeError where one does not have the relation's columns. */
   rows(from = 0, to = this.count): Row[] {
     if (from >= to) return [];
@@ -40,7 +69,19 @@ export class CopiedRows {
   }
 }
 
-/** Many events of op r in one, for whoever takes rows as COPY sent them; `eachRow` gives the single ones. */
+/** Rows of one COPY, all of which have the same columns. Throws a RangeError where these are not the relation's. */
+export function copiedRows(
+  relation: Relation,
+  bytes: Buffer,
+  starts: readonly number[],
+  ends: readonly number[],
+): CopiedRows {
+  const rows = new CopiedRows(relation, bytes, Int32Array.from(starts), Int32Array.from(ends));
+  rows.rows(0, Math.min(1, rows.count));
+  return rows;
+}
+
+/** Many events of op r in one, of rows with different keys, for whoever takes rows as COPY sent them; `eachRow` gives the single ones. */
 export class CopyEvent extends ChangeEvent {
   readonly copied: CopiedRows;
 

@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
 import { ByteWriter } from '../event/byte-writer.ts';
+import { type CopiedRows, copiedRows } from '../event/copied-rows.ts';
 import { copyRowToTuple } from '../event/copy-text.ts';
 import type { Relation } from '../event/relation.ts';
 import { Row } from '../event/row.ts';
@@ -22,9 +23,9 @@ import { keyText } from './table-watch.ts';
 export interface Chunk {
   readonly snapshot: PgSnapshot;
   readonly relation: Relation;
-  /** Tuples, and where each begins. */
-  readonly bytes: Buffer;
-  readonly starts: readonly number[];
+  readonly blocks: readonly CopiedRows[];
+  /** How many rows that is. */
+  readonly count: number;
   /** Bytes that came over the wire. */
   readonly length: number;
   /** Key of the last row; null where there is none. */
@@ -58,22 +59,19 @@ export class ChunkReader {
       const answer = await this.#receive(session, shape, bytesMax);
       if (answer.cut) this.close();
       if (answer.digest !== shape.digest) return null;
-      const { rows, starts, length, snapshot, cut } = answer;
-      const lastAt = starts.at(-1);
-      const last = lastAt === undefined ? null : new Row(shape.relation, rows.bytes, lastAt);
-      const full = 'limit' in selection && starts.length >= selection.limit;
+      const { blocks, length, snapshot, cut } = answer;
+      const count = blocks.reduce((sum, block) => sum + block.count, 0);
+      const block = blocks.at(-1);
+      const last = block?.rows(block.count - 1)[0] ?? null;
+      const full = 'limit' in selection && count >= selection.limit;
+      const columns = shape.key.map(({ index }) => index);
       return {
         snapshot: parseSnapshot(snapshot),
         relation: shape.relation,
-        bytes: rows.bytes,
-        starts,
+        blocks,
+        count,
         length,
-        last:
-          last &&
-          keyText(
-            last,
-            shape.key.map(({ index }) => index),
-          ),
+        last: last && keyText(last, columns),
         whole: !full && !cut,
       };
     } catch (error) {
@@ -87,9 +85,7 @@ export class ChunkReader {
 
   async #receive(session: CopySession, shape: TableShape, bytesMax: number) {
     const head = new ByteWriter(512);
-    const rows = new ByteWriter();
-    const starts: number[] = [];
-    const columns = shape.relation.columns.length;
+    const blocks: CopiedRows[] = [];
     let headAt = 0;
     let length = 0;
     let copies = 0;
@@ -99,13 +95,16 @@ export class ChunkReader {
       const frames = await session.read();
       if (!frames)
         throw new WaltideError('SOURCE_CONNECTION_LOST', 'the server ended the session', 'It is tried again.');
+      const starts: number[] = [];
+      const ends: number[] = [];
       for (let at = 0; at < frames.length; ) {
         const end = at + 1 + frames.readUInt32BE(at + 1);
         const type = frames[at];
         if (type === COPY_DATA) {
           if (copies === 1) headAt = copyRowToTuple(frames, at + 5, end, 2, head);
           else {
-            starts.push(copyRowToTuple(frames, at + 5, end, columns, rows));
+            starts.push(at + 5);
+            ends.push(end);
             length += end - at - 5;
           }
         } else if (type === COPY_OUT_RESPONSE) copies++;
@@ -114,11 +113,12 @@ export class ChunkReader {
         at = end;
       }
       if (failure && ready) throw failure;
+      if (starts.length > 0) blocks.push(copiedRows(shape.relation, frames, starts, ends));
       // One row at least: a single one may be larger than the bound.
-      cut = !ready && length > bytesMax && starts.length > 0;
+      cut = !ready && length > bytesMax && blocks.length > 0;
     }
     const row = new Row(shape.relation, head.bytes, headAt);
-    return { snapshot: row.text(0) ?? '', digest: row.text(1), rows, starts, length, cut };
+    return { snapshot: row.text(0) ?? '', digest: row.text(1), blocks, length, cut };
   }
 
   close(): void {

@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { messageOf, WaltideError } from '../errors.ts';
-import { CopiedRows } from '../event/copied-rows.ts';
+import { type CopiedRows, copiedRows } from '../event/copied-rows.ts';
 import { queryError } from '../postgres/connection.ts';
 import { COPY_DATA, CopySession, ServerError } from '../postgres/copy-session.ts';
 import { fromOf, type TableShape, targetOf } from './table-shape.ts';
@@ -74,10 +74,7 @@ function rowsOf(session: CopySession, frames: Buffer, { relation }: CopyTarget):
     } else session.control(frames, at);
     at = end;
   }
-  const rows = new CopiedRows(relation, frames, Int32Array.from(starts), Int32Array.from(ends));
-  // One COPY has one list of columns.
-  rows.rows(0, Math.min(1, rows.count));
-  return rows;
+  return copiedRows(relation, frames, starts, ends);
 }
 
 function copyError(error: unknown, name: string): WaltideError {

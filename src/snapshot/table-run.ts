@@ -1,12 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { messageOf, WaltideError } from '../errors.ts';
 import { ChangeEvent, type Transaction } from '../event/change-event.ts';
+import { type CopiedRows, CopyEvent } from '../event/copied-rows.ts';
 import type { Relation } from '../event/relation.ts';
-import { fillUnchanged, Row } from '../event/row.ts';
+import { fillUnchanged, type Row } from '../event/row.ts';
 import { failpoint } from '../failpoint.ts';
 import { type KeyText, type SnapshotRecord, type SnapshotState, saveSnapshot } from '../postgres/snapshots.ts';
 import { type Chunk, ChunkReader } from './chunk-reader.ts';
 import { endEvent, inSession, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
+import type { Touch } from './reconcile.ts';
 import { retrying } from './retry.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
 import { checkWhere, describeTable, needsNewStart, type Selection, type TableShape } from './table-shape.ts';
@@ -208,7 +210,7 @@ export class TableRun {
 
   #prefetch(chunk: Chunk, signal: AbortSignal): Promise<Chunk | null> {
     const { chunkRows, chunkBytesMax } = this.#context.config.snapshot;
-    const rowBytes = Math.max(1, chunk.length / Math.max(1, chunk.starts.length));
+    const rowBytes = Math.max(1, chunk.length / Math.max(1, chunk.count));
     this.#limit = Math.max(1, Math.min(chunkRows, Math.ceil(chunkBytesMax / rowBytes), this.#limit * GROWTH_MAX));
     const next = this.#read(this.#range(chunk.last), signal);
     // Looked at only when its turn comes.
@@ -218,7 +220,7 @@ export class TableRun {
 
   /** At a watermark of its own. Resolves once what came of it is durable. */
   async #weave(chunk: Chunk, reread: boolean, signal: AbortSignal): Promise<Outcome> {
-    await this.#rate.take(chunk.starts.length, signal);
+    await this.#rate.take(chunk.count, signal);
     let outcome: Outcome = { void: true, ended: false };
     const build = (transaction: Transaction): ChangeEvent[] => {
       const events = this.#events(chunk, transaction);
@@ -226,7 +228,7 @@ export class TableRun {
       const ended = !reread && chunk.whole && this.#rereads.size === 0;
       outcome = { void: false, ended };
       if (ended && this.record.kind === 'incremental')
-        events.push(endEvent(transaction, events.length + 1, events.length + 1, this.#relation(), 'completed'));
+        events.push(endEvent(transaction, seqAfter(events), seqAfter(events), this.#relation(), 'completed'));
       return events;
     };
     await this.#insert(build, signal, chunk.length);
@@ -235,22 +237,24 @@ export class TableRun {
   }
 
   /** Null where the chunk is void. */
-  #events({ relation, snapshot, starts, bytes }: Chunk, transaction: Transaction): ChangeEvent[] | null {
+  #events({ relation, snapshot, blocks }: Chunk, transaction: Transaction): ChangeEvent[] | null {
     const verdict = this.#watch.verdict(snapshot, relation);
     if (verdict.void) return null;
     this.#watch.forget(snapshot);
     const streamed = this.#context.named(this.#watch.streamed(relation));
+    const { commitLsn } = transaction;
     const events: ChangeEvent[] = [];
-    for (const start of starts) {
-      let row = new Row(streamed, bytes, start);
-      if (verdict.touched.size > 0) {
-        const touch = verdict.touched.get(keyOf(row, streamed.key) ?? '');
-        if (touch === 'whole' || touch === 'gone') continue;
-        if (touch) row = fillUnchanged(touch.image, row);
-      }
-      const seq = events.length + 1;
-      events.push(new ChangeEvent('r', transaction, seq, seq, transaction.commitLsn, streamed, null, row));
+    const images: Row[] = [];
+    let seq = 0;
+    for (const block of blocks) {
+      const kept = verdict.touched.size === 0 ? null : untouched(block, streamed, verdict.touched, images);
+      if (kept?.length === 0) continue;
+      const rows = block.select(kept, streamed);
+      seq += rows.count;
+      events.push(new CopyEvent(transaction, seq, seq, commitLsn, rows));
     }
+    for (const row of images)
+      events.push(new ChangeEvent('r', transaction, ++seq, seq, commitLsn, streamed, null, row));
     return events;
   }
 
@@ -271,7 +275,7 @@ export class TableRun {
       const name = JSON.stringify(key);
       if (this.#rereads.get(name)?.asked === asked) this.#rereads.delete(name);
     }
-    this.#rows += chunk.starts.length;
+    this.#rows += chunk.count;
     this.#bytes += chunk.length;
     if (!rereads) this.#cursor = chunk.last ?? this.#cursor;
     const state = await this.#context.control((client) =>
@@ -342,4 +346,25 @@ export class TableRun {
       signal.removeEventListener('abort', abort);
     }
   }
+}
+
+function seqAfter(events: readonly ChangeEvent[]): number {
+  return (events.at(-1)?.seq ?? 0) + 1;
+}
+
+/** Indexes of the rows that no streamed change has touched; `images` gets those whose newer image lacks values. */
+function untouched(
+  block: CopiedRows,
+  relation: Relation,
+  touched: ReadonlyMap<string, Touch<Row>>,
+  images: Row[],
+): number[] {
+  const kept: number[] = [];
+  for (let i = 0; i < block.count; i++) {
+    const touch = touched.get(keyOf((column) => block.text(i, column), relation.key) ?? '');
+    if (touch === undefined) kept.push(i);
+    else if (touch !== 'whole' && touch !== 'gone')
+      images.push(fillUnchanged(touch.image, block.select([i], relation).rows()[0]!));
+  }
+  return kept;
 }

@@ -7,17 +7,19 @@ import { isVisible, type PgSnapshot, TouchedKeys, type Verdict } from './reconci
 /** PostgreSQL's text has no NUL, so it can part the columns of a key. */
 const SEPARATOR = '\u0000';
 
-/** The key of a row as one string; null where a part of it is not there. */
-export function keyOf(row: Row, key: readonly number[]): string | null {
-  if (key.length === 1) return row.text(key[0]!) ?? null;
-  let text = '';
+/** The key of the row that `text` gives values of, as one string; null where a part of it is not there. */
+export function keyOf(text: (column: number) => string | null | undefined, key: readonly number[]): string | null {
+  if (key.length === 1) return text(key[0]!) ?? null;
+  let all = '';
   for (let i = 0; i < key.length; i++) {
-    const part = row.text(key[i]!);
+    const part = text(key[i]!);
     if (part === null || part === undefined) return null;
-    text += i === 0 ? part : SEPARATOR + part;
+    all += i === 0 ? part : SEPARATOR + part;
   }
-  return text;
+  return all;
 }
+
+const keyOfRow = (row: Row, key: readonly number[]): string | null => keyOf((column) => row.text(column), key);
 
 export function keyText(row: Row, columns: readonly number[]): KeyText {
   return columns.map((column) => row.text(column) ?? '');
@@ -92,8 +94,8 @@ export class TableWatch {
     }
     if (event.op === 'm') return;
     const { before, after } = event;
-    const to = after && keyOf(after, relation.key);
-    const from = before && keyOf(before, relation.key);
+    const to = after && keyOfRow(after, relation.key);
+    const from = before && keyOfRow(before, relation.key);
     if (from !== null && from !== to) this.#touched?.touch(xid, from, 'gone');
     if (!after || to === null) return;
     if (event.op === 'c' || !hasUnchanged(after)) this.#touched?.touch(xid, to, 'whole');

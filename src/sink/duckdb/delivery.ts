@@ -260,7 +260,8 @@ export class DeliveryWriter {
       const sifted = await this.#aside.sift(target, all.events, isSecond);
       const copies = copiedOf(sifted);
       if (copies) {
-        await this.#tables.insert(target, copies);
+        // Rows of the first copy come once; any other may be there already.
+        await this.#tables.insertCopied(target, copies, all.copy!.snapshot!.kind !== 'initial');
         continue;
       }
       const run = { ...all, events: eachRow(sifted) };
@@ -353,7 +354,7 @@ function sameTable(a: TableShape | null, b: TableShape | null): boolean {
   return sameShape(a.relation, b.relation) && JSON.stringify(a.columns) === JSON.stringify(b.columns);
 }
 
-/** Where all of it is rows that COPY sent, each of which comes once; else null. */
+/** Where all of it is rows as COPY sent them; else null. */
 function copiedOf(events: readonly ChangeEvent[]): CopiedRows[] | null {
   const copies = events.flatMap((event) => (event instanceof CopyEvent ? [event.copied] : []));
   return copies.length > 0 && copies.length === events.length ? copies : null;

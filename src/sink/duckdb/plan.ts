@@ -1,4 +1,5 @@
-import { type ChangeEvent, SCHEMA_MESSAGE, snapshotPhase } from '../../event/change-event.ts';
+import { type ChangeEvent, SCHEMA_MESSAGE, snapshotPhase, type Transaction } from '../../event/change-event.ts';
+import { CopyEvent } from '../../event/copied-rows.ts';
 import type { Relation } from '../../event/relation.ts';
 import type { Stored } from '../compact.ts';
 import { sameShape } from './schema.ts';
@@ -8,6 +9,8 @@ import type { SinkTable, TableShape } from './state.ts';
 export interface Run {
   readonly relation: Relation;
   readonly stored: Stored;
+  /** All events are copied rows of this piece of a snapshot, each with a key of its own; null for any other events. */
+  readonly copy: Transaction | null;
   readonly events: ChangeEvent[];
 }
 
@@ -29,7 +32,7 @@ export class Building {
   }
 
   add(event: ChangeEvent): void {
-    this.#run(event.relation!).events.push(event);
+    this.#run(event.relation!, event instanceof CopyEvent ? event.transaction : null).events.push(event);
   }
 
   /** The table has this shape from here on, though no row says so. */
@@ -37,11 +40,16 @@ export class Building {
     this.#run(relation);
   }
 
-  #run(relation: Relation): Run {
+  #run(relation: Relation, copy: Transaction | null = null): Run {
     const last = this.runs.at(-1);
-    if (last && last.stored === this.stored && (last.relation === relation || sameShape(last.relation, relation)))
+    if (
+      last &&
+      last.copy === copy &&
+      last.stored === this.stored &&
+      (last.relation === relation || sameShape(last.relation, relation))
+    )
       return last;
-    const run: Run = { relation, stored: this.stored, events: [] };
+    const run: Run = { relation, stored: this.stored, copy, events: [] };
     this.runs.push(run);
     return run;
   }

@@ -75,7 +75,7 @@ export class TableWriter {
     if (changes.truncate) await this.#truncate(target);
     if (changes.merges.length > 0) await this.#stageMerges(target, changes.merges);
     if (changes.deletes.length > 0) await this.#deleteKeys(target, changes.deletes);
-    await this.insert(target, changes.inserts);
+    await this.#insert(target, changes.inserts);
     if (changes.merges.length > 0) {
       await duckdb.query(
         this.#connection,
@@ -87,7 +87,7 @@ export class TableWriter {
   async applyBag(target: RunTarget, changes: CompactedBag): Promise<void> {
     if (changes.truncate) await this.#truncate(target);
     if (changes.deletes.length > 0) await this.#deleteWhole(target, changes);
-    await this.insert(target, changes.inserts);
+    await this.#insert(target, changes.inserts);
   }
 
   async #truncate(target: RunTarget): Promise<void> {
@@ -109,8 +109,13 @@ export class TableWriter {
     );
   }
 
-  /** Whole rows that are not there yet. */
-  async insert(target: RunTarget, rows: readonly Row[] | readonly CopiedRows[]): Promise<void> {
+  /** Each row has a key of its own, or none. */
+  async insertCopied(target: RunTarget, rows: readonly CopiedRows[], replaces: boolean): Promise<void> {
+    if (replaces && target.relation.key.length > 0) await this.#deleteKeys(target, rows);
+    await this.#insert(target, rows);
+  }
+
+  async #insert(target: RunTarget, rows: readonly Row[] | readonly CopiedRows[]): Promise<void> {
     if (rows.length === 0) return;
     const columns = loaded(target, 0);
     const values = columns.map((_, index) => `c${index}`).join(', ');
@@ -121,7 +126,7 @@ export class TableWriter {
     );
   }
 
-  async #deleteKeys(target: RunTarget, rows: readonly Row[]): Promise<void> {
+  async #deleteKeys(target: RunTarget, rows: readonly Row[] | readonly CopiedRows[]): Promise<void> {
     const match = this.#keyMatch(target, 0);
     this.#layout.deletes(target.name);
     await this.#run(
