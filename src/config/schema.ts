@@ -92,7 +92,7 @@ const source = z.strictObject({
     .optional()
     .meta(
       about(
-        'Reserved for decoding on a standby, which is not finished: `url` must be the primary. Where set, changes of schemas are recorded there.',
+        'URL of the primary, where `url` is a standby of it (PostgreSQL 16 and later): the slot, the stream and the first copy are the standby’s; the control schema, the publication, heartbeats and later snapshots go to the primary.',
       ),
     ),
   /** It needs settings on primary and standby that only their owner can make; `waltide doctor` says which. */

@@ -1,7 +1,7 @@
 import type { SourceConfig } from '../config/schema.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
-import { withSession } from '../postgres/session.ts';
+import { slotSide, withSession } from '../postgres/session.ts';
 import { readSlot, walPosition } from '../postgres/slot.ts';
 import type { Applier } from './reporter.ts';
 
@@ -9,7 +9,8 @@ import type { Applier } from './reporter.ts';
 export async function applyTarget(source: SourceConfig, appliers: readonly Applier[], log: Log): Promise<Lsn> {
   const end = await withSession(source, 'control', async (client) => {
     const { inserted } = await walPosition(client);
-    return (await readSlot(client, source.slot))?.active ? inserted : null;
+    const slot = await withSession(slotSide(source), 'control', (other) => readSlot(other, source.slot));
+    return slot?.active ? inserted : null;
   });
   if (end !== null) return end;
   let target: Lsn = 0n;

@@ -7,12 +7,13 @@ import type { Relation } from '../event/relation.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTable } from '../postgres/captured.ts';
 import { markCopying, markStreaming, migrate, readSlotRecord } from '../postgres/control.ts';
+import { checkEndpoint } from '../postgres/endpoint.ts';
 import { alterFailover, checkFailoverVersion, slotGone } from '../postgres/failover.ts';
 import { identify, withAncestors } from '../postgres/identity.ts';
 import { DURABLE, type Marks, momentsSince, readMarks } from '../postgres/positions.ts';
 import type { EnsuredPublication } from '../postgres/publication.ts';
 import { checkServer, checkSettings, readServer } from '../postgres/server.ts';
-import { connectSource, primaryOf } from '../postgres/session.ts';
+import { connectSource, slotSide, withSession } from '../postgres/session.ts';
 import {
   checkOwner,
   checkSlot,
@@ -82,7 +83,7 @@ export class Capture {
       this.#source?.acknowledge(lsn, durable),
     );
     const { config, log } = options;
-    this.#control = new ControlSession(() => this.#connect('control', false, true), log);
+    this.#control = new ControlSession(() => connectSource(config.source, 'control'), log);
     this.#tables = new TableKeeper({
       config,
       log,
@@ -161,22 +162,23 @@ export class Capture {
   /** Checks the server, the control schema, publication and slot. Changes nothing that a refused start would regret. */
   async prepare(signal: AbortSignal): Promise<SourceIdentity> {
     const { config, recopy } = this.#options;
-    const client = await this.#connect();
-    try {
-      const server = await readServer(client);
-      checkServer(server);
-      await checkSettings(client);
-      checkFailoverVersion(config.source.failover, server.version);
-      this.#identity = await withAncestors(await identify(client, config.source.slot), () => this.#replication());
-      await migrate(client);
-      this.wal = await walPosition(client);
-      this.#slot = await this.#findSlot(client, recopy, signal);
-      this.#publication = await this.#tables.choose(client, this.#recorded);
-      if (this.#slot) await this.#readRetained(client, this.#slot);
-      return this.#identity;
-    } finally {
-      await client.end().catch(() => {});
-    }
+    const { source } = config;
+    return withSession(source, 'control', (control) =>
+      withSession(slotSide(source), 'control', async (client) => {
+        const server = await readServer(client);
+        checkServer(server);
+        await checkSettings(client);
+        await checkEndpoint(source, client, control);
+        checkFailoverVersion(source.failover, server.version);
+        this.#identity = await withAncestors(await identify(client, source.slot), () => this.#replication());
+        await migrate(control);
+        this.wal = await walPosition(control);
+        this.#slot = await this.#findSlot(client, control, recopy, signal);
+        this.#publication = await this.#tables.choose(control, this.#recorded);
+        if (this.#slot) await this.#readRetained(control, this.#slot);
+        return this.#identity;
+      }),
+    );
   }
 
   async #readRetained(client: pg.Client, slot: SlotInfo): Promise<void> {
@@ -186,10 +188,15 @@ export class Capture {
   }
 
   /** The slot to go on with; null when one must be made. */
-  async #findSlot(client: pg.Client, recopy: boolean, signal: AbortSignal): Promise<SlotInfo | null> {
+  async #findSlot(
+    client: pg.Client,
+    control: pg.Client,
+    recopy: boolean,
+    signal: AbortSignal,
+  ): Promise<SlotInfo | null> {
     const { config, log } = this.#options;
     const name = config.source.slot;
-    const record = await readSlotRecord(client, name);
+    const record = await readSlotRecord(control, name);
     const slot = await readSlot(client, name);
     this.#again = record !== null;
     // Even on request, a slot of another plugin or database is not ours to drop.
@@ -294,7 +301,7 @@ export class Capture {
       log,
       onProgress,
       named: (relation: Relation) => this.#tables.captured.named(relation),
-      connect: (what: string, replication = false) => this.#connect(what, replication, true),
+      connect: (what: string, replication = false) => connectSource(config.source, what, { replication }),
       control: <T>(work: (client: pg.Client) => Promise<T>) => this.#control.run(work),
     };
     this.#snapshots = new SnapshotManager(context, async ({ tableOid, kind, sinks }) => {
@@ -326,14 +333,11 @@ export class Capture {
     const { slot } = config.source;
     try {
       await this.#source?.close();
-      const client = await this.#connect();
-      try {
-        await markCopying(client, slot);
+      await withSession(config.source, 'control', (control) => markCopying(control, slot));
+      await withSession(slotSide(config.source), 'control', async (client) => {
         await waitUntilReleased(client, slot, ABANDON_WAIT_MS, log, AbortSignal.timeout(ABANDON_WAIT_MS));
         await dropSlot(client, slot);
-      } finally {
-        await client.end().catch(() => {});
-      }
+      });
     } catch (error) {
       log.warn({ slot }, `the slot could not be dropped at once: ${messageOf(error)}`);
     }
@@ -346,12 +350,6 @@ export class Capture {
   }
 
   #replication(): Promise<pg.Client> {
-    return this.#connect('', true);
-  }
-
-  /** `primary`: what writes, and what must know which transactions are in progress, cannot be done on a standby. */
-  #connect(what = 'control', replication = false, primary = false): Promise<pg.Client> {
-    const { source } = this.#options.config;
-    return connectSource(primary ? primaryOf(source) : source, what, { replication });
+    return connectSource(slotSide(this.#options.config.source), '', { replication: true });
   }
 }

@@ -1,4 +1,6 @@
-import type { Config } from '../config/schema.ts';
+import type pg from 'pg';
+import type { Config, SourceConfig } from '../config/schema.ts';
+import { WaltideError } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
 import { formatLsn } from '../event/lsn.ts';
 import { failpoint } from '../failpoint.ts';
@@ -6,12 +8,13 @@ import type { Log } from '../log.ts';
 import { markCopying, markCreated, markStreaming, saveTables } from '../postgres/control.ts';
 import { forgetMarks } from '../postgres/positions.ts';
 import type { PublishedTable } from '../postgres/publication.ts';
-import { connectSource } from '../postgres/session.ts';
-import { dropSlot } from '../postgres/slot.ts';
+import { connectSource, slotSide, withSession } from '../postgres/session.ts';
+import { dropSlot, readSlot } from '../postgres/slot.ts';
 import { createSlot } from '../postgres/slot-creation.ts';
 import { voidSnapshots } from '../postgres/snapshots.ts';
 import { InitialSnapshot } from '../snapshot/initial.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
+import { checkReadable } from '../snapshot/table-shape.ts';
 import type { TableKeeper } from './captured-tables.ts';
 
 export interface FirstCopyOptions {
@@ -37,18 +40,24 @@ export interface FirstCopyOptions {
 export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal): Promise<void> {
   const { config, log, tables, keeper } = options;
   const { slot, slotCreateWaitMs: waitMs } = config.source;
+  // Before there is a slot: a start that is refused leaves nothing behind.
+  checkReadable(...tables);
+  const elsewhere = config.source.primaryUrl !== undefined;
   const control = await connectSource(config.source, 'control');
-  const replication = await connectSource(config.source, '', { replication: true });
+  const watcher = elsewhere ? await connectSource(slotSide(config.source), 'control') : control;
+  const replication = await connectSource(slotSide(config.source), '', { replication: true });
   try {
+    await lockSetup(control, slot);
+    if (!options.dropSlot) await checkStillMissing(config.source);
     await markCopying(control, slot);
     await forgetMarks(control, slot);
     await voidSnapshots(control, slot);
-    if (options.dropSlot) await dropSlot(control, slot);
+    if (options.dropSlot) await withSession(slotSide(config.source), 'control', (client) => dropSlot(client, slot));
     failpoint('before-slot');
     const { consistentPoint, snapshotName } = await createSlot(
       replication,
-      control,
-      { name: slot, waitMs, snapshot: 'export', failover: config.source.failover },
+      watcher,
+      { name: slot, waitMs, snapshot: 'export', failover: config.source.failover, primary: elsewhere ? control : null },
       log,
     );
     failpoint('after-slot');
@@ -66,7 +75,7 @@ export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal):
       snapshotName: snapshotName!,
       workers: config.snapshot.workers,
       log,
-      connect: () => connectSource(config.source, 'copy'),
+      connect: () => connectSource(slotSide(config.source), 'copy'),
       publish: options.publish,
       onCompleted: ({ oid }) => recorded.push(keeper.filled(oid)),
       onProgress: options.onProgress,
@@ -82,6 +91,30 @@ export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal):
     log.info({ slot }, 'every existing row is copied');
   } finally {
     await replication.end().catch(() => {});
+    if (elsewhere) await watcher.end().catch(() => {});
     await control.end().catch(() => {});
   }
+}
+
+/** Until the session ends, no other process makes this slot. */
+async function lockSetup(control: pg.Client, slot: string): Promise<void> {
+  const { rows } = await control.query<{ locked: boolean }>(
+    "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('waltide set-up'), pg_catalog.hashtext($1)) AS locked",
+    [slot],
+  );
+  if (!rows[0]!.locked) throw inUse(slot, 'another process is making it, and copies every table');
+}
+
+/** Between looking for the slot and the lock another process may have made it. */
+async function checkStillMissing(source: SourceConfig): Promise<void> {
+  const found = await withSession(slotSide(source), 'control', (client) => readSlot(client, source.slot));
+  if (found) throw inUse(source.slot, 'another process has made it just now');
+}
+
+function inUse(slot: string, why: string): WaltideError {
+  return new WaltideError(
+    'SLOT_IN_USE',
+    `slot "${slot}": ${why}`,
+    'One process captures a slot: let the other one do it, or give this one its own source.slot and source.publication.',
+  );
 }

@@ -1,12 +1,12 @@
 import type pg from 'pg';
-import type { Config } from '../config/schema.ts';
+import type { Config, SourceConfig } from '../config/schema.ts';
 import { WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import { readSlotRecord } from '../postgres/control.ts';
 import { momentAfter, momentBefore, momentOf } from '../postgres/positions.ts';
-import { withSession } from '../postgres/session.ts';
+import { slotSide, withSession } from '../postgres/session.ts';
 import { readSlot, walPosition } from '../postgres/slot.ts';
 import type { Sink, SinkState } from '../sink/sink.ts';
 import type { StartOf, TableName, Transport } from '../transport/transport.ts';
@@ -60,7 +60,7 @@ export function planReplay(request: ReplayRequest, ground: ReplayGround): Promis
     const { flushed } = await walPosition(client);
     if ('lsn' in request.from) checkLsn(request.from.lsn, flushed, stoodAt, request.sink);
     const from =
-      config.transport.type === 'in-process' ? { lsn: await retainedFrom(client, source.slot, request) } : request.from;
+      config.transport.type === 'in-process' ? { lsn: await retainedFrom(client, source, request) } : request.from;
     if ('lsn' in from) checkLsn(from.lsn, flushed, stoodAt, request.sink);
     const located = await transport.locate(request.tables, from, offsets);
     const removed = config.transport.type === 'in-process' ? [] : located.removed;
@@ -140,8 +140,9 @@ function checkLsn(from: Lsn, flushed: Lsn, stoodAt: Lsn, sink: string): void {
 }
 
 /** In-process the slot is the only log: it goes back to what has been acknowledged. */
-async function retainedFrom(client: pg.Client, slotName: string, request: ReplayRequest): Promise<Lsn> {
-  const slot = await readSlot(client, slotName);
+async function retainedFrom(client: pg.Client, source: SourceConfig, request: ReplayRequest): Promise<Lsn> {
+  const { slot: slotName } = source;
+  const slot = await withSession(slotSide(source), 'replay', (other) => readSlot(other, slotName));
   const held = slot?.confirmedFlushLsn ?? null;
   if (!slot || held === null || slot.invalidation !== null)
     throw new WaltideError('REPLAY', `slot "${slotName}" is gone or lost`, 'Copy anew with `waltide run --recopy`.');

@@ -4,7 +4,7 @@ import { messageOf } from '../errors.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import { notePosition, saveMarks } from '../postgres/positions.ts';
-import { connectSource } from '../postgres/session.ts';
+import { connectSource, slotSide } from '../postgres/session.ts';
 import { readSlot, readWalUse, slotLost } from '../postgres/slot.ts';
 import { retainableBytes, WalBudget } from './budget.ts';
 import type { RetainWindow } from './retain.ts';
@@ -31,6 +31,8 @@ export class SlotWatch {
   readonly #options: SlotWatchOptions;
   readonly #budget: WalBudget;
   #client: pg.Client | null = null;
+  /** Where the slot is on another server. */
+  #slotClient: pg.Client | null = null;
   #timer: NodeJS.Timeout | null = null;
   #look: { readonly done: Promise<void>; readonly since: number } | null = null;
   #status: BudgetStatus | null = null;
@@ -87,8 +89,9 @@ export class SlotWatch {
     const { config, retain } = this.#options;
     this.#client ??= await connectSource(config, 'watch');
     const client = this.#client;
-    const slot = await readSlot(client, config.slot);
-    const wal = await readWalUse(client);
+    if (config.primaryUrl) this.#slotClient ??= await connectSource(slotSide(config), 'watch');
+    const slot = await readSlot(this.#slotClient ?? client, config.slot);
+    const wal = await readWalUse(this.#slotClient ?? client);
     retain.bytesMax = retainableBytes(config.walBudget, wal);
     const before = this.#status;
     this.#status = slot && this.#budget.assess({ atMs: Date.now(), slot, wal });
@@ -115,9 +118,9 @@ export class SlotWatch {
   }
 
   async #hangUp(): Promise<void> {
-    const client = this.#client;
-    this.#client = null;
-    await client?.end().catch(() => {});
+    const clients = [this.#client, this.#slotClient];
+    this.#client = this.#slotClient = null;
+    await Promise.all(clients.map((client) => client?.end().catch(() => {})));
   }
 }
 

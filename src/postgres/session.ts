@@ -3,23 +3,28 @@ import type { SourceConfig } from '../config/schema.ts';
 import { connect } from './connection.ts';
 
 /** What reaches the source, and names whoever does. */
-export type Endpoint = Pick<SourceConfig, 'url' | 'slot' | 'connectTimeoutMs'>;
+export type Endpoint = Pick<SourceConfig, 'url' | 'slot' | 'connectTimeoutMs'> &
+  Partial<Pick<SourceConfig, 'primaryUrl'>>;
 
-/** The same source by its primary, where `source.primaryUrl` names one: a standby takes no writes. */
-export function primaryOf<S extends Endpoint & Pick<SourceConfig, 'primaryUrl'>>(source: S): S {
-  return { ...source, url: source.primaryUrl || source.url };
+/**
+ * The source by the server that has the slot, and streams. It is the primary as well, unless `source.primaryUrl` is set:
+ * then it may be a standby, and everything else (whatever writes, and must know which transactions are in progress)
+ * goes to the primary.
+ */
+export function slotSide<S extends Endpoint>(source: S): S {
+  return { ...source, primaryUrl: undefined };
 }
 
 /**
- * Opens a session at the source. `purpose` ends its name in pg_stat_activity, which is the slot's alone where it is
+ * Opens a session at the source: on its primary, unless it is `slotSide`. `purpose` ends its name in pg_stat_activity, which is the slot's alone where it is
  * empty. Rejects as `connect` does.
  */
 export function connectSource(
-  { url, slot, connectTimeoutMs }: Endpoint,
+  { url, primaryUrl, slot, connectTimeoutMs }: Endpoint,
   purpose: string,
   options: { readonly replication?: boolean } = {},
 ): Promise<pg.Client> {
-  return connect(url, {
+  return connect(primaryUrl ?? url, {
     applicationName: `waltide ${slot} ${purpose}`.trim(),
     timeoutMs: connectTimeoutMs,
     ...options,

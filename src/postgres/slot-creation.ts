@@ -17,6 +17,8 @@ export interface SlotCreation {
   readonly temporary?: boolean;
   /** Standbys keep a copy of it in step (PostgreSQL 17 and later). */
   readonly failover?: boolean;
+  /** A session on the primary, where the slot is on a standby of it; null where it is on the primary. */
+  readonly primary?: pg.Client | null;
 }
 
 export interface CreatedSlot {
@@ -27,13 +29,13 @@ export interface CreatedSlot {
 
 /**
  * Makes a slot. PostgreSQL first waits for every transaction older than the slot to end; `watcher` (an ordinary
- * session) says meanwhile which those are. Rejects with SLOT_BLOCKED after `waitMs`, with SOURCE_SETTINGS where
+ * session on the same server) says meanwhile which those are. Rejects with SLOT_BLOCKED after `waitMs`, with SOURCE_SETTINGS where
  * wal_level or the number of slots forbids it.
  */
 export async function createSlot(
   replication: pg.Client,
   watcher: pg.Client,
-  { name, waitMs, snapshot, temporary = false, failover = false }: SlotCreation,
+  { name, waitMs, snapshot, temporary = false, failover = false, primary = null }: SlotCreation,
   log: Log,
 ): Promise<CreatedSlot> {
   const deadline = performance.now() + waitMs;
@@ -41,7 +43,9 @@ export async function createSlot(
   let late = false;
   const watch = setInterval(async () => {
     try {
-      blockers = (await blockingTransactions(watcher)).map(({ who }) => who).join('; ');
+      // A standby learns from its primary alone what is in progress; without that right it waits for up to a checkpoint.
+      if (primary) await primary.query('SELECT pg_catalog.pg_log_standby_snapshot()').catch(() => {});
+      blockers = (await blockingTransactions(primary ?? watcher)).map(({ who }) => who).join('; ');
       if (blockers) log.warn({ slot: name, blockers }, 'creating the slot waits for older transactions to end');
       if (performance.now() < deadline || late) return;
       late = true;

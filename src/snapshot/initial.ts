@@ -14,7 +14,6 @@ import type { PublishedTable } from '../postgres/publication.ts';
 import { endEvent } from './context.ts';
 import { type CopySource, copyRows } from './copy-rows.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
-import { checkReadable } from './table-shape.ts';
 
 const { escapeIdentifier } = pg;
 
@@ -66,7 +65,6 @@ export class InitialSnapshot {
 
   constructor(options: InitialSnapshotOptions) {
     this.#options = options;
-    for (const table of options.tables) checkReadable(table);
     this.#tables = [...options.tables];
     this.#transaction = {
       xid: 0,

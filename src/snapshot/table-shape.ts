@@ -87,21 +87,29 @@ export async function describeTable(
   }
 }
 
-/** Throws SOURCE_RIGHTS where this role cannot see every row: fewer rows would pass for all of them. */
-export function checkReadable(table: PublishedTable): void {
-  const name = `${table.schema}.${table.table}`;
-  if (!table.canSelect)
-    throw new WaltideError(
-      'SOURCE_RIGHTS',
-      `table ${name} cannot be read by this role`,
-      `Run GRANT SELECT ON ${name} TO this role, or leave the table out by source.exclude.`,
-    );
-  if (table.rowSecurity)
-    throw new WaltideError(
-      'SOURCE_RIGHTS',
-      `row-level security would hide rows of ${name} from this role`,
-      'Run ALTER ROLE … BYPASSRLS, or leave the table out by source.exclude.',
-    );
+/** Throws SOURCE_RIGHTS, naming every table of which this role cannot see every row: fewer rows would pass for all of them. */
+export function checkReadable(...tables: readonly PublishedTable[]): void {
+  const named = (which: (table: PublishedTable) => boolean): string =>
+    tables
+      .filter(which)
+      .map(({ schema, table }) => `${schema}.${table}`)
+      .join(', ');
+  const closed = named(({ canSelect }) => !canSelect);
+  const hidden = named(({ canSelect, rowSecurity }) => canSelect && rowSecurity);
+  if (!closed && !hidden) return;
+  const what = [
+    ...(closed ? [`this role may not read ${closed}`] : []),
+    ...(hidden ? [`row-level security would hide rows of ${hidden} from this role`] : []),
+  ];
+  const help = [
+    ...(closed ? [`GRANT SELECT ON ${closed} TO this role`] : []),
+    ...(hidden ? ['ALTER ROLE … BYPASSRLS'] : []),
+  ];
+  throw new WaltideError(
+    'SOURCE_RIGHTS',
+    what.join('; '),
+    `Run ${help.join(' and ')}, or leave these tables out by source.exclude.`,
+  );
 }
 
 async function describeKey(client: pg.Client, relation: Relation, table: PublishedTable): Promise<KeyColumn[]> {

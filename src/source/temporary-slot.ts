@@ -7,7 +7,7 @@ import type { Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import { TypeCatalog } from '../postgres/catalog.ts';
 import { ServerError } from '../postgres/copy-session.ts';
-import { connectSource } from '../postgres/session.ts';
+import { connectSource, slotSide } from '../postgres/session.ts';
 import { createSlot } from '../postgres/slot-creation.ts';
 import { Assembler } from './assembler.ts';
 import { OpenTransactions } from './open-transactions.ts';
@@ -50,11 +50,13 @@ export class TemporarySlot {
   static async open(options: TemporarySlotOptions): Promise<TemporarySlot> {
     const { config, publications, log } = options;
     const name = `${TAIL_SLOT_PREFIX}${process.pid}_${randomBytes(3).toString('hex')}`;
-    const catalog = await connectSource(config, 'tail');
+    const catalog = await connectSource(slotSide(config), 'tail');
     let replication: pg.Client | null = null;
+    let primary: pg.Client | null = null;
     try {
-      replication = await connectSource(config, 'tail', { replication: true });
-      const creation = { name, waitMs: config.slotCreateWaitMs, snapshot: 'none', temporary: true } as const;
+      if (config.primaryUrl) primary = await connectSource(config, 'tail');
+      replication = await connectSource(slotSide(config), 'tail', { replication: true });
+      const creation = { name, waitMs: config.slotCreateWaitMs, snapshot: 'none', temporary: true, primary } as const;
       const { consistentPoint: startLsn } = await createSlot(replication, catalog, creation, log);
       const relations = new RelationCache(catalog, new TypeCatalog(catalog), publications, null, log);
       const hold = new PreparedHold();
@@ -80,6 +82,8 @@ export class TemporarySlot {
       await replication?.end().catch(() => {});
       await catalog.end().catch(() => {});
       throw streamError(error);
+    } finally {
+      await primary?.end().catch(() => {});
     }
   }
 

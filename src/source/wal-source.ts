@@ -11,7 +11,7 @@ import type { CapturedTables } from '../postgres/captured.ts';
 import { TypeCatalog } from '../postgres/catalog.ts';
 import { ServerError } from '../postgres/copy-session.ts';
 import { identify } from '../postgres/identity.ts';
-import { connectSource, primaryOf } from '../postgres/session.ts';
+import { connectSource, slotSide } from '../postgres/session.ts';
 import { checkSlot, readSlot, waitUntilReleased } from '../postgres/slot.ts';
 import { Assembler } from './assembler.ts';
 import { clearSpill, OpenTransactions } from './open-transactions.ts';
@@ -97,8 +97,7 @@ export class WalSource implements Source {
       let recorder: pg.Client | null = null;
       try {
         catalog = await this.#connect(false);
-        // A standby takes no writes.
-        recorder = this.#options.config.primaryUrl ? await this.#connect(false, true) : catalog;
+        recorder = this.#options.config.primaryUrl ? await connectSource(this.#options.config, '') : catalog;
         const history = await SchemaHistory.load(recorder, this.#options.config.slot, this.#options.log);
         const relations = this.#relations(catalog, history);
         const next: Assembler = new Assembler(relations, assembler?.handedOut ?? { commitLsn: this.#durable, seq: 0 });
@@ -142,9 +141,8 @@ export class WalSource implements Source {
     );
   }
 
-  #connect(replication: boolean, primary = false): Promise<pg.Client> {
-    const { config } = this.#options;
-    return connectSource(primary ? primaryOf(config) : config, '', { replication });
+  #connect(replication: boolean): Promise<pg.Client> {
+    return connectSource(slotSide(this.#options.config), '', { replication });
   }
 
   async #start(

@@ -12,7 +12,7 @@ describe('the first copy', () => {
 
   it('reads several tables at once within a small budget, and a large one in ranges of blocks', async () => {
     const { config, path } = testPipeline(database, {
-      transport: { type: 'in-process', inFlightBytesMax: 100_000 },
+      transport: { type: 'in-process', inFlightBytesMax: 500_000 },
       snapshot: { workers: 3 },
     });
     await database.query(

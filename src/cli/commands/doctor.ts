@@ -4,7 +4,7 @@ import { findProcesses } from '../../api/control-client.ts';
 import { toJson } from '../../api/json.ts';
 import type { Config } from '../../config/schema.ts';
 import { describeUrl } from '../../postgres/connection.ts';
-import { connectSource } from '../../postgres/session.ts';
+import { connectSource, slotSide } from '../../postgres/session.ts';
 import { type CliContext, EXIT } from '../context.ts';
 import {
   type CheckResult,
@@ -78,15 +78,19 @@ async function examineDatabase(subject: Subject): Promise<CheckResult[]> {
     return [{ name: 'connection', ...failureOf(error) }, ...rest];
   }
   const results: CheckResult[] = [];
+  let slotClient: pg.Client | null = null;
   try {
     await client.query(`SET default_transaction_read_only = on; SET statement_timeout = ${STATEMENT_TIMEOUT_MS}`);
     const { rows } = await client.query<{ user: string }>('SELECT current_user::text AS user');
-    results.push({ name: 'connection', ...ok(`${describeUrl(source.url)} as ${rows[0]!.user}`) });
-    const database: DatabaseSubject = { ...subject, client };
+    results.push({ name: 'connection', ...ok(`${describeUrl(source.primaryUrl ?? source.url)} as ${rows[0]!.user}`) });
+    slotClient = source.primaryUrl ? await connectSource(slotSide(source), 'doctor') : client;
+    await slotClient.query(`SET default_transaction_read_only = on; SET statement_timeout = ${STATEMENT_TIMEOUT_MS}`);
+    const database: DatabaseSubject = { ...subject, client, slotClient };
     for (const check of DATABASE_CHECKS) results.push(...(await runCheck(check, database)));
   } catch (error) {
     results.push({ name: 'connection', ...failureOf(error) });
   } finally {
+    if (slotClient !== client) await slotClient?.end().catch(() => {});
     await client.end().catch(() => {});
   }
   return results;

@@ -8,7 +8,7 @@ import { listTables } from '../../postgres/catalog.ts';
 import { migrate, readSlotRecord } from '../../postgres/control.ts';
 import { installDdlCapture, removeDdlCapture } from '../../postgres/ddl-capture.ts';
 import { selectTables } from '../../postgres/publication.ts';
-import { connectSource, primaryOf, withSession } from '../../postgres/session.ts';
+import { connectSource, withSession } from '../../postgres/session.ts';
 import type { CliContext } from '../context.ts';
 import { grantsSql, PLATFORMS, type Platform, platformOf } from '../setup/grants.ts';
 import { report } from './run.ts';
@@ -81,7 +81,7 @@ async function grants(context: CliContext, { source }: Config, platform: Platfor
   const database = decodeURIComponent(url.pathname.slice(1)) || role;
   let client: pg.Client;
   try {
-    client = await connectSource(primaryOf(source), 'setup');
+    client = await connectSource(source, 'setup');
   } catch (error) {
     context.note(`the server cannot be asked which tables there are: ${messageOf(error)}`);
     return grantsSql({

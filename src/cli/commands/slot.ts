@@ -5,7 +5,7 @@ import { toJson } from '../../api/json.ts';
 import { WaltideError } from '../../errors.ts';
 import { formatLsn } from '../../event/lsn.ts';
 import { forgetSlot, readSlotRecord, type SlotRecord } from '../../postgres/control.ts';
-import { withSession } from '../../postgres/session.ts';
+import { slotSide, withSession } from '../../postgres/session.ts';
 import { dropSlot, listSlots, readSlot, type SlotInfo } from '../../postgres/slot.ts';
 import type { CliContext } from '../context.ts';
 import { formatBytes, formatTable, paintFor, printable } from '../output.ts';
@@ -31,7 +31,9 @@ function listCommand(context: CliContext): Command {
     .addHelpText('after', '\nExamples:\n  waltide slot list\n  waltide slot list --json')
     .action(async (_options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
-      const { slots, records } = await withSession(config.source, 'slot', (client) => listOwned(client, config));
+      const { slots, records } = await withSession(slotSide(config.source), 'slot', (client) =>
+        listOwned(client, config),
+      );
       if (json) return context.print(toJson([...slots.map(toObject), ...records.map(recordObject)], 2));
       if (slots.length + records.length === 0) return context.print('the server has no logical slots');
       const titles = ['slot', 'made by', 'database', 'plugin', 'active', 'retains', 'WAL', 'state'];
@@ -77,16 +79,18 @@ function dropCommand(context: CliContext): Command {
     .addHelpText('after', '\nExamples:\n  waltide slot drop waltide\n  waltide slot drop someone_elses --force')
     .action(async (name: string, { force }: { force?: boolean }, command: Command) => {
       const { config, json, log } = await context.load(command);
-      const dropped = await withSession(config.source, 'slot', async (client) => {
-        const record = await readSlotRecord(client, name);
-        const slot = await readSlot(client, name);
-        if (!slot && !record) throw missing(name, await listSlots(client));
-        if (slot && !force) refuse(slot, record, config.source.slot);
-        if (slot?.active) await release(client, slot);
-        const existed = await dropSlot(client, name);
-        if (record) await forgetSlot(client, name);
-        return { existed, hadRecord: record !== null };
-      });
+      const dropped = await withSession(config.source, 'slot', (control) =>
+        withSession(slotSide(config.source), 'slot', async (client) => {
+          const record = await readSlotRecord(control, name);
+          const slot = await readSlot(client, name);
+          if (!slot && !record) throw missing(name, await listSlots(client));
+          if (slot && !force) refuse(slot, record, config.source.slot);
+          if (slot?.active) await release(client, slot);
+          const existed = await dropSlot(client, name);
+          if (record) await forgetSlot(control, name);
+          return { existed, hadRecord: record !== null };
+        }),
+      );
       log.debug({ slot: name, ...dropped }, 'dropped');
       if (json) return context.print(toJson({ ok: true, name, ...dropped }));
       context.print(

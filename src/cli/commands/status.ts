@@ -6,7 +6,7 @@ import { messageOf } from '../../errors.ts';
 import { formatLsn } from '../../event/lsn.ts';
 import { WalBudget } from '../../pipeline/budget.ts';
 import type { BudgetStatus, PipelineStatus, SinkStatus } from '../../pipeline/status.ts';
-import { withSession } from '../../postgres/session.ts';
+import { slotSide, withSession } from '../../postgres/session.ts';
 import { readSlot, readWalUse, type SlotInfo, slotLost } from '../../postgres/slot.ts';
 import type { ProtocolStatus } from '../../source/source.ts';
 import { type CliContext, EXIT } from '../context.ts';
@@ -76,7 +76,7 @@ function exitCodeOf(processes: readonly PipelineStatus[]): number {
 async function askServer({ source }: Config): Promise<ServerView> {
   try {
     const connectTimeoutMs = Math.min(source.connectTimeoutMs, 5000);
-    return await withSession({ ...source, connectTimeoutMs }, 'status', async (client) => {
+    return await withSession(slotSide({ ...source, connectTimeoutMs }), 'status', async (client) => {
       const slot = await readSlot(client, source.slot);
       const reading = slot && { atMs: Date.now(), slot, wal: await readWalUse(client) };
       return { slot, budget: reading && new WalBudget(source.walBudget).assess(reading), error: null };

@@ -24,6 +24,8 @@ export interface Subject {
 export interface DatabaseSubject extends Subject {
   /** Read-only for the whole session: looking must change nothing. */
   readonly client: pg.Client;
+  /** The same, on the server that has the slot. */
+  readonly slotClient: pg.Client;
 }
 
 /** One precondition. A check that throws has failed; the others still run. */

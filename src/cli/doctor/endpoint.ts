@@ -1,6 +1,7 @@
 import type pg from 'pg';
+import { type Reached, reached, SEVERAL_SERVERS_REMEDY, severalServers } from '../../postgres/endpoint.ts';
 import { lostSettings } from '../../postgres/server.ts';
-import { withSession } from '../../postgres/session.ts';
+import { slotSide, withSession } from '../../postgres/session.ts';
 import { type Check, type DatabaseSubject, fail, ok, warn } from './check.ts';
 
 /** A balancer that shares out two servers evenly is missed once in 64 times. */
@@ -42,35 +43,12 @@ async function backend(client: pg.Client): Promise<number> {
   return rows[0]!.pid;
 }
 
-interface Server {
-  readonly system: string;
-  /** When it started: two servers of one cluster never started in the same microsecond. */
-  readonly started: string;
-  readonly standby: boolean;
-}
-
 async function oneServer({ config: { source } }: DatabaseSubject): ReturnType<Check<DatabaseSubject>['run']> {
-  const seen = new Map<string, Server>();
-  for (let i = 0; i < CONNECTIONS; i++) {
-    await withSession(source, 'doctor', async (client) => {
-      const { rows } = await client.query<Server>(
-        `SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system,
-                pg_catalog.pg_postmaster_start_time()::text AS started, pg_catalog.pg_is_in_recovery() AS standby`,
-      );
-      seen.set(`${rows[0]!.system} ${rows[0]!.started}`, rows[0]!);
-    });
-  }
-  const servers = [...seen.values()];
-  if (servers.length === 1) return ok(`${CONNECTIONS} connections reach the same server`);
-  const clusters = new Set(servers.map(({ system }) => system)).size;
-  const what =
-    clusters > 1
-      ? `${clusters} different clusters`
-      : `${servers.length} servers of one cluster, ${servers.filter(({ standby }) => standby).length} of them standbys`;
-  const remedy =
-    'Point source.url at one server, not at a load balancer: a slot belongs to a server, and a copy from a standby that is behind lacks rows. Several hosts go into the URL itself, with target_session_attrs=read-write.';
-  // A server that was restarted meanwhile looks like two.
-  return clusters === 1 && servers.every(({ standby }) => !standby)
-    ? warn(`connections reach ${what}, or it was restarted just now`, remedy)
-    : fail(`connections reach ${what}`, remedy);
+  const servers: Reached[] = [];
+  for (let i = 0; i < CONNECTIONS; i++) servers.push(await withSession(slotSide(source), 'doctor', reached));
+  const several = severalServers(servers);
+  if (!several) return ok(`${CONNECTIONS} connections reach the same server`);
+  return several.fatal
+    ? fail(`connections reach ${several.what}`, SEVERAL_SERVERS_REMEDY)
+    : warn(`connections reach ${several.what}, or it was restarted just now`, SEVERAL_SERVERS_REMEDY);
 }

@@ -1,5 +1,6 @@
+import { checkRoles, reached } from '../../postgres/endpoint.ts';
 import { OLDEST_VERSION, readServer } from '../../postgres/server.ts';
-import { connectSource } from '../../postgres/session.ts';
+import { connectSource, slotSide } from '../../postgres/session.ts';
 import { readSlot } from '../../postgres/slot.ts';
 import { type Check, type DatabaseSubject, fail, failureOf, ok, skip, warn } from './check.ts';
 
@@ -29,7 +30,7 @@ export const SERVER_CHECKS: readonly Check<DatabaseSubject>[] = [
   },
   {
     name: 'wal_level',
-    run: async ({ client }) => {
+    run: async ({ slotClient: client }) => {
       const { walLevel } = await readServer(client);
       if (walLevel === 'logical') return ok('logical');
       return fail(
@@ -40,19 +41,14 @@ export const SERVER_CHECKS: readonly Check<DatabaseSubject>[] = [
   },
   {
     name: 'primary',
-    run: async ({ client }) => {
-      const { inRecovery } = await readServer(client);
-      return inRecovery
-        ? fail(
-            'the server is a standby, where publication and control schema cannot be made',
-            'Point source.url at the primary.',
-          )
-        : ok('the server is not in recovery');
+    run: async ({ client, slotClient, config: { source } }) => {
+      checkRoles(source, await reached(slotClient), await reached(client));
+      return ok(source.primaryUrl ? 'source.url is a standby of source.primaryUrl' : 'the server is not in recovery');
     },
   },
   {
     name: 'replication right',
-    run: async ({ client }) => {
+    run: async ({ slotClient: client }) => {
       const { canReplicate } = await readServer(client);
       return canReplicate
         ? ok('this role may use replication')
@@ -61,12 +57,12 @@ export const SERVER_CHECKS: readonly Check<DatabaseSubject>[] = [
   },
   {
     name: 'replication connection',
-    run: async ({ client, config: { source } }) => {
+    run: async ({ slotClient: client, config: { source } }) => {
       const { canReplicate, sendersUsed, sendersMax } = await readServer(client);
       if (!canReplicate) return skip('needs the replication right');
       if (sendersUsed >= sendersMax) return skip('needs a free walsender');
       try {
-        const replication = await connectSource(source, 'doctor', { replication: true });
+        const replication = await connectSource(slotSide(source), 'doctor', { replication: true });
         await replication.query('IDENTIFY_SYSTEM').finally(() => replication.end().catch(() => {}));
         return ok('a walsender session can be opened');
       } catch (error) {
@@ -80,7 +76,7 @@ export const SERVER_CHECKS: readonly Check<DatabaseSubject>[] = [
   },
   {
     name: 'replication slots',
-    run: async ({ client, config }) => {
+    run: async ({ slotClient: client, config }) => {
       const { slotsUsed, slotsMax } = await readServer(client);
       const detail = `${slotsUsed} of max_replication_slots = ${slotsMax} are used`;
       const exists = (await readSlot(client, config.source.slot)) !== null;
@@ -94,7 +90,7 @@ export const SERVER_CHECKS: readonly Check<DatabaseSubject>[] = [
   },
   {
     name: 'walsenders',
-    run: async ({ client, config }) => {
+    run: async ({ slotClient: client, config }) => {
       const { sendersUsed, sendersMax } = await readServer(client);
       const detail = `${sendersUsed} of max_wal_senders = ${sendersMax} are used`;
       if (sendersUsed < sendersMax) return ok(detail);
@@ -108,7 +104,7 @@ export const SERVER_CHECKS: readonly Check<DatabaseSubject>[] = [
   },
   {
     name: 'wal_sender_timeout',
-    run: async ({ client }) => {
+    run: async ({ slotClient: client }) => {
       const ms = await numberSetting(client, 'wal_sender_timeout');
       if (ms === 0)
         return warn(
@@ -125,7 +121,7 @@ export const SERVER_CHECKS: readonly Check<DatabaseSubject>[] = [
   },
   {
     name: 'max_slot_wal_keep_size',
-    run: async ({ client }) => {
+    run: async ({ slotClient: client }) => {
       const megabytes = await numberSetting(client, 'max_slot_wal_keep_size');
       if (megabytes === -1)
         return warn(
@@ -137,7 +133,7 @@ export const SERVER_CHECKS: readonly Check<DatabaseSubject>[] = [
   },
   {
     name: 'idle_replication_slot_timeout',
-    run: async ({ client }) => {
+    run: async ({ slotClient: client }) => {
       const seconds = await numberSetting(client, 'idle_replication_slot_timeout');
       if (seconds === null) return ok('is not known to this version');
       if (seconds === 0) return ok('off');

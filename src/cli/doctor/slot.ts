@@ -18,9 +18,9 @@ export const SLOT_CHECKS: readonly Check<DatabaseSubject>[] = [
   { name: 'catalog bloat', run: catalogBloat },
 ];
 
-async function slotState({ client, config }: DatabaseSubject): Promise<Finding> {
+async function slotState({ client, slotClient, config }: DatabaseSubject): Promise<Finding> {
   const name = config.source.slot;
-  const slot = await readSlot(client, name);
+  const slot = await readSlot(slotClient, name);
   const record = await readSlotRecord(client, name);
   if (!slot && record?.state === 'streaming')
     return fail(
@@ -57,7 +57,7 @@ async function slotState({ client, config }: DatabaseSubject): Promise<Finding> 
 }
 
 /** A slot keeps what old catalog snapshots need: dead rows of pg_class and its like pile up, and freezing stops. */
-async function catalogBloat({ client, config }: DatabaseSubject): Promise<Finding> {
+async function catalogBloat({ slotClient: client, config }: DatabaseSubject): Promise<Finding> {
   const { rows } = await client.query<{ age: number | null; wraparound: number }>(
     `SELECT pg_catalog.age(catalog_xmin) AS age, current_setting('autovacuum_freeze_max_age')::int AS wraparound
      FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`,
@@ -72,8 +72,8 @@ async function catalogBloat({ client, config }: DatabaseSubject): Promise<Findin
   return age > CATALOG_AGE_MAX ? warn(held, remedy) : ok(held);
 }
 
-async function slotUse({ client, config, found }: DatabaseSubject): Promise<Finding> {
-  const slot = await readSlot(client, config.source.slot);
+async function slotUse({ slotClient, config, found }: DatabaseSubject): Promise<Finding> {
+  const slot = await readSlot(slotClient, config.source.slot);
   if (!slot?.active) return ok('no process uses the slot');
   const running = found.running.find(({ status }) => status.role !== 'apply');
   if (running) return ok(`by the running process ${running.file.pid} (server process ${slot.activePid})`);
@@ -83,8 +83,8 @@ async function slotUse({ client, config, found }: DatabaseSubject): Promise<Find
   );
 }
 
-async function longTransactions({ client, config }: DatabaseSubject): Promise<Finding | Finding[]> {
-  if (await readSlot(client, config.source.slot)) return ok('the slot exists already, so none can hold it up');
+async function longTransactions({ client, slotClient, config }: DatabaseSubject): Promise<Finding | Finding[]> {
+  if (await readSlot(slotClient, config.source.slot)) return ok('the slot exists already, so none can hold it up');
   const rows = await blockingTransactions(client, LONG_TRANSACTION_S);
   if (rows.length > 0)
     return rows.map(({ who, pid, gid }) =>

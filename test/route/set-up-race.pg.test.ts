@@ -1,0 +1,73 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { differences, withDuckdb } from '../support/compare.ts';
+import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
+import { createDatabase, startPostgres, type TestDatabase } from '../support/postgres.ts';
+import { waltide, writeConfig } from '../support/waltide-process.ts';
+
+let database: TestDatabase;
+beforeEach(async () => {
+  database = await createDatabase();
+});
+afterEach(() => database.drop());
+
+describe('two processes that set up one slot', () => {
+  it.each([0, 50, 150, 400])(
+    'one does it, the other says so, and nothing is half-done (%i ms apart)',
+    async (apartMs) => {
+      await database.query('create table t (id int primary key); insert into t select generate_series(1, 20000)');
+      const projects = [0, 1].map(() =>
+        writeConfig({
+          source: {
+            url: database.url,
+            slot: database.name,
+            publication: database.name,
+            tables: ['public.*'],
+            slotWaitMs: 500,
+          },
+          sinks: [{ name: 'analytics', type: 'duckdb', path: 'target.duckdb' }],
+        }),
+      );
+      const ends = await Promise.all(
+        projects.map(async ({ file }, i) => {
+          await new Promise((resolve) => setTimeout(resolve, i * apartMs));
+          return waltide(['setup', '--config', file]);
+        }),
+      );
+      const won = ends.findIndex(({ code }) => code === 0);
+      expect(won, ends.map(({ stderr }) => stderr).join('\n')).toBeGreaterThanOrEqual(0);
+      for (const { code, stderr } of ends)
+        if (code !== 0) {
+          expect(stderr).toMatch(/slot "[^"]+"(:| is in use)/);
+          expect(stderr).not.toMatch(/\n\s+at /);
+        }
+      await database.query('insert into t values (0)');
+      for (const { file, folder } of [projects[won]!, ...projects.filter((_, i) => i !== won)]) {
+        const { code, stderr } = await waltide(['run', '--until-caught-up', '--config', file]);
+        expect(code, stderr).toBe(0);
+        const path = `${folder}/target.duckdb`;
+        expect(await withDuckdb(path, (run) => differences(database.url, run, ['public.t']))).toEqual([]);
+      }
+    },
+    120_000,
+  );
+});
+
+it('stops quickly while the server is away', async () => {
+  const server = await startPostgres();
+  const own = await createDatabase(server.url);
+  await own.query('create table t (id int primary key); insert into t values (1)');
+  const { config, path } = testPipeline(own, {}, { connectTimeoutMs: 60_000 });
+  const running = start(config);
+  await eventually('it streams', () => running.pipeline.status().source?.connected === true);
+  await own.query('insert into t values (2)');
+  await server.kill();
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  let stopped = false;
+  const stopping = running.stop().then(() => (stopped = true));
+  await eventually('it has stopped', () => stopped, 10_000);
+  await stopping;
+  await server.start();
+  expect(await catchUp(config)).toEqual([]);
+  expect(await withDuckdb(path, (run) => differences(own.url, run, ['public.t']))).toEqual([]);
+  await server.stop();
+});
