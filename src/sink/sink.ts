@@ -3,7 +3,7 @@ import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Relation } from '../event/relation.ts';
 import type { Losses } from './losses.ts';
 
-/** A table that a sink no longer follows, and why. Set durably; no restart takes it up again by itself. */
+/** A table that a sink no longer follows, and why. Durable; no restart takes it up again by itself. */
 export interface StoppedTable {
   readonly schema: string;
   readonly table: string;
@@ -13,8 +13,7 @@ export interface StoppedTable {
 /** What a sink holds of a table. It may be live and being filled again at once. */
 export interface FollowedTable extends Omit<StoppedTable, 'reason'> {
   readonly oid?: number; // Which a renamed table keeps; 0 or absent where it is not known.
-  /** A snapshot of it was completed: it holds every row of the source as of the sink's offset. */
-  readonly live: boolean;
+  readonly live: boolean; // A snapshot of it was completed: it holds every row of the source as of the sink's offset.
   readonly filling: string | null; // Id of the snapshot being gathered beside what is live.
 }
 
