@@ -1,14 +1,27 @@
 import type { Document } from './document.ts';
 import { faultAt, suggestion } from './faults.ts';
-import { ANY, type ConfigKey, configKeys, formatPath, type Path, PREFIX, variablePart } from './shape.ts';
+import { ANY, type ConfigKey, configKeys, formatPath, type Path, PREFIX, variableOf, variablePart } from './shape.ts';
 import { convertText } from './text.ts';
 
 /** Variables that are ours and set no key. */
 const OTHER_VARIABLES = ['WALTIDE_CONFIG', 'WALTIDE_FAILPOINT'];
 const OTHER_PREFIXES = ['WALTIDE_TEST_', 'WALTIDE_BENCH_'];
 
-const LIST = 'sinks';
-const LIST_PREFIX = `${PREFIX}_SINKS_`;
+/** A list of maps: the variables of its entries begin with `prefix`, then the number or the name of one. */
+interface List {
+  readonly path: Path;
+  readonly prefix: string;
+}
+
+/** Longest prefix first: a list may lie in a map whose name begins like that of another. */
+const LISTS: readonly List[] = [
+  ...new Map(
+    configKeys
+      .filter(({ path }) => path.includes(ANY))
+      .map(({ path }) => path.slice(0, path.indexOf(ANY)))
+      .map((path) => [formatPath(path), { path, prefix: `${variableOf(path)}_` }]),
+  ).values(),
+].sort((a, b) => b.prefix.length - a.prefix.length);
 
 interface Setting {
   readonly variable: string;
@@ -32,12 +45,9 @@ export function applyEnvironment(document: Document, env: NodeJS.ProcessEnv): vo
   for (const variable of variables) {
     const text = env[variable]!;
     const direct = configKeys.find((key) => key.variable === variable);
-    const indexed = /^WALTIDE_SINKS_(\d+)_(.+)$/.exec(variable);
-    const key = direct ?? (indexed ? listKey(indexed[2]!) : undefined);
-    if (key) {
-      const path = key.path.map((part) => (part === ANY ? Number(indexed![1]) : part));
-      settings.push({ variable, text, key, path });
-    } else byName.push(variable);
+    const found = direct ? { key: direct, path: direct.path } : findByNumber(variable);
+    if (found) settings.push({ variable, text, ...found });
+    else byName.push(variable);
   }
   // The list as a whole first, then its entries from the first on, then what is inside a map after the map itself.
   settings.sort((a, b) => a.path.length - b.path.length || index(a.path) - index(b.path));
@@ -58,27 +68,46 @@ function isForeign(variable: string, text: string): boolean {
   return variable.endsWith('_PORT') && /^(tcp|udp|sctp):\/\//.test(text);
 }
 
-function listKey(rest: string): ConfigKey | undefined {
-  return configKeys.find((key) => key.variable === `${LIST_PREFIX}${ANY}_${rest}`);
+function findByNumber(variable: string): { key: ConfigKey; path: Path } | undefined {
+  for (const { prefix } of LISTS) {
+    const [, digits, rest] = variable.startsWith(prefix)
+      ? (/^(\d+)_(.+)$/.exec(variable.slice(prefix.length)) ?? [])
+      : [];
+    const key = rest === undefined ? undefined : entryKey(prefix, rest);
+    if (key) return { key, path: entryPath(key, Number(digits)) };
+  }
+  return undefined;
 }
 
-/** `WALTIDE_SINKS_ANALYTICS_PATH`: the sinks whose name, and the key whose variable, spell it. */
+function entryKey(prefix: string, rest: string): ConfigKey | undefined {
+  return configKeys.find((key) => key.variable === `${prefix}${ANY}_${rest}`);
+}
+
+function entryPath({ path }: ConfigKey, entry: number): Path {
+  return path.map((part) => (part === ANY ? entry : part));
+}
+
+/** `WALTIDE_SINKS_ANALYTICS_PATH`: the entries whose name, and the key whose variable, spell it. */
 function findByName(document: Document, variable: string): { key: ConfigKey; path: Path }[] {
-  if (!variable.startsWith(LIST_PREFIX)) return [];
-  const rest = variable.slice(LIST_PREFIX.length);
   const found: { key: ConfigKey; path: Path }[] = [];
-  for (const [i, part] of sinkParts(document).entries()) {
-    const key = part && rest.startsWith(`${part}_`) ? listKey(rest.slice(part.length + 1)) : undefined;
-    if (key) found.push({ key, path: key.path.map((step) => (step === ANY ? i : step)) });
+  for (const list of LISTS) {
+    if (!variable.startsWith(list.prefix)) continue;
+    const rest = variable.slice(list.prefix.length);
+    for (const [i, part] of entryParts(document, list).entries()) {
+      const key = part && rest.startsWith(`${part}_`) ? entryKey(list.prefix, rest.slice(part.length + 1)) : undefined;
+      if (key) found.push({ key, path: entryPath(key, i) });
+    }
   }
   return found;
 }
 
-function sinkParts(document: Document): (string | null)[] {
-  const sinks = (document.value as { sinks?: unknown } | null)?.sinks;
-  if (!Array.isArray(sinks)) return [];
-  return sinks.map((sink: unknown) => {
-    const name = sink && typeof sink === 'object' && 'name' in sink ? sink.name : null;
+/** The name of each entry as it stands in a variable; null for one that has none. */
+function entryParts(document: Document, { path }: List): (string | null)[] {
+  let list: unknown = document.value;
+  for (const part of path) list = (list as Record<string, unknown> | null | undefined)?.[part as string];
+  if (!Array.isArray(list)) return [];
+  return list.map((entry: unknown) => {
+    const name = entry && typeof entry === 'object' && 'name' in entry ? entry.name : null;
     return typeof name === 'string' ? variablePart(name) : null;
   });
 }
@@ -103,7 +132,9 @@ function apply(document: Document, { variable, text, key, path }: Setting): void
     if (typeof next === 'number') {
       const list = Array.isArray(within) ? within : [];
       if (next > list.length) {
-        fault(`there is no sink ${list.length} yet; sinks are counted from 0 without gaps`);
+        fault(
+          `there is no ${formatPath([...path.slice(0, i + 1), list.length])} yet; entries are counted from 0 without gaps`,
+        );
         return;
       }
       at[part] = list;
@@ -116,17 +147,19 @@ function apply(document: Document, { variable, text, key, path }: Setting): void
 }
 
 function index(path: Path): number {
-  return path[0] === LIST && typeof path[1] === 'number' ? path[1] : -1;
+  return path.find((part) => typeof part === 'number') ?? -1;
 }
 
 function ambiguous(found: { path: Path }[]): string {
-  return `could be any of ${found.map(({ path }) => formatPath(path)).join(', ')}; use the number of the sink instead of its name`;
+  return `could be any of ${found.map(({ path }) => formatPath(path)).join(', ')}; use the number of the entry instead of its name`;
 }
 
 function unknown(document: Document, variable: string): string {
-  const parts = sinkParts(document).map((part, i) => part ?? String(i));
-  const known = configKeys.flatMap((key) =>
-    key.variable.includes(ANY) ? [...parts, '0'].map((part) => key.variable.replace(ANY, part)) : [key.variable],
-  );
+  const known = configKeys.flatMap((key) => {
+    const list = LISTS.find(({ prefix }) => key.variable.startsWith(`${prefix}${ANY}_`));
+    if (!list) return [key.variable];
+    const parts = entryParts(document, list).map((part, i) => part ?? String(i));
+    return [...parts, '0'].map((part) => key.variable.replace(ANY, part));
+  });
   return `no key of the configuration has this variable${suggestion(variable, known)}`;
 }

@@ -82,7 +82,7 @@ describe('the environment', () => {
     const env = { ...URL_ONLY, WALTIDE_SOURCE_SLOT: 'A', WALTIDE_METRICS_PORT: 'x', WALTIDE_SINKS_1_PATH: 'y' };
     expect(await faults(env)).toEqual([
       'WALTIDE_METRICS_PORT metrics.port: must be a number, not text',
-      'WALTIDE_SINKS_1_PATH sinks[1].path: there is no sink 0 yet; sinks are counted from 0 without gaps',
+      'WALTIDE_SINKS_1_PATH sinks[1].path: there is no sinks[0] yet; entries are counted from 0 without gaps',
       expect.stringMatching(/^WALTIDE_SOURCE_SLOT source\.slot: must be 1 to 63/),
     ]);
   });
@@ -117,7 +117,7 @@ describe('the environment', () => {
     const document = emptyDocument({ sinks: [{ name: 'a-b' }, { name: 'a_b' }] });
     applyEnvironment(document, { WALTIDE_SINKS_A_B_PATH: '/x', WALTIDE_SINKS_1_THREADS: '4' });
     expect(document.faults.map(formatFault)).toEqual([
-      'WALTIDE_SINKS_A_B_PATH: could be any of sinks[0].path, sinks[1].path; use the number of the sink instead of its name',
+      'WALTIDE_SINKS_A_B_PATH: could be any of sinks[0].path, sinks[1].path; use the number of the entry instead of its name',
     ]);
     expect(document.value).toEqual({ sinks: [{ name: 'a-b' }, { name: 'a_b', threads: 4 }] });
   });
