@@ -51,6 +51,12 @@ export const POLICIES = {
   SINK: { side: 'sink', retry: true },
   REPLAY: { side: 'config', retry: false },
   NOT_RUNNING: { side: 'config', retry: false },
+  NOT_FOUND: { side: 'config', retry: false },
+  UNAUTHENTICATED: { side: 'config', retry: false },
+  FORBIDDEN: { side: 'config', retry: false },
+  METHOD: { side: 'config', retry: false },
+  BODY_TOO_LARGE: { side: 'config', retry: false },
+  RATE_LIMITED: { side: 'config', retry: true },
   INTERNAL: { side: 'internal', retry: false },
 } as const satisfies Record<string, Policy>;
 

@@ -6,6 +6,8 @@ import type { ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus } from '../pipeline/status.ts';
 import type { QueryResult } from '../sink/sink.ts';
 import { type ControlFile, isAlive, readControlFiles } from './control-file.ts';
+import type { Problem } from './problem.ts';
+import { API_BASE } from './route.ts';
 
 const STATUS_TIMEOUT_MS = 5000;
 /** Beyond the query's own timeout, so that its own message wins. */
@@ -35,7 +37,7 @@ export async function findProcesses(stateDir: string, slot: string): Promise<Fou
       continue;
     }
     try {
-      running.push({ file, status: (await call(file, 'GET', '/status', null, STATUS_TIMEOUT_MS)) as PipelineStatus });
+      running.push({ file, status: await call<PipelineStatus>(file, 'GET', '/cdc/status', null, STATUS_TIMEOUT_MS) });
     } catch (error) {
       // Refused = the pid belongs to another program by now.
       if (!isRefused(error)) silent.push(`the one with pid ${file.pid} does not answer: ${messageOf(error)}`);
@@ -45,13 +47,13 @@ export async function findProcesses(stateDir: string, slot: string): Promise<Fou
 }
 
 /** Read-only SQL through the process that holds the sink. Rejects as the sink does. */
-export async function queryProcess(
+export function queryProcess(
   file: ControlFile,
   sql: string,
-  options: { sink?: string; rowsMax: number; timeoutMs: number },
+  { sink, rowsMax, timeoutMs }: { sink: string; rowsMax: number; timeoutMs: number },
 ): Promise<QueryResult> {
-  const body = JSON.stringify({ sql, ...options });
-  return (await call(file, 'POST', '/query', body, options.timeoutMs + QUERY_GRACE_MS)) as QueryResult;
+  const body = { sql, rows_max: rowsMax, timeout_ms: timeoutMs };
+  return call(file, 'POST', `/sinks/${encodeURIComponent(sink)}/query`, body, timeoutMs + QUERY_GRACE_MS);
 }
 
 /** What a running process answers once its sink has gone back; LSNs as text. */
@@ -63,15 +65,20 @@ export interface StartedReplay {
 }
 
 /** A replay through the process that holds the sink. Rejects, with nothing changed, where it cannot be done. */
-export async function replayProcess(file: ControlFile, request: ReplayRequest): Promise<StartedReplay> {
-  const from = 'lsn' in request.from ? { lsn: formatLsn(request.from.lsn) } : { time: request.from.time.toISOString() };
-  return (await call(
+export async function replayProcess(
+  file: ControlFile,
+  { sink, tables, from: start }: ReplayRequest,
+): Promise<StartedReplay> {
+  const from = 'lsn' in start ? { lsn: formatLsn(start.lsn) } : { time: start.time.toISOString() };
+  const path = `/sinks/${encodeURIComponent(sink)}/replay`;
+  const { stood_at: stoodAt, ...started } = await call<Omit<StartedReplay, 'stoodAt'> & { stood_at: string }>(
     file,
     'POST',
-    '/replay',
-    JSON.stringify({ ...request, from }),
+    path,
+    { tables, from },
     REPLAY_TIMEOUT_MS,
-  )) as StartedReplay;
+  );
+  return { ...started, stoodAt };
 }
 
 function isRefused(error: unknown): boolean {
@@ -82,13 +89,14 @@ function isRefused(error: unknown): boolean {
   );
 }
 
-function call(
+/** Asks one route, below API_BASE. Rejects with the process's own WaltideError, or with NOT_RUNNING. */
+export function call<T>(
   file: ControlFile,
-  method: string,
+  method: 'GET' | 'POST' | 'DELETE',
   path: string,
-  body: string | null,
+  body: object | null,
   timeoutMs: number,
-): Promise<unknown> {
+): Promise<T> {
   const notReached = (cause: unknown): WaltideError =>
     new WaltideError(
       'NOT_RUNNING',
@@ -96,14 +104,15 @@ function call(
       'See whether it still runs, and start it with `waltide run`.',
       { cause },
     );
+  const text = body === null ? null : JSON.stringify(body);
   return new Promise((resolve, reject) => {
     const outgoing = request(
-      file.url + path,
+      file.url + API_BASE + path,
       {
         method,
         headers: {
           authorization: `Bearer ${file.token}`,
-          ...(body === null ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+          ...(text === null ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }),
         },
         signal: AbortSignal.timeout(timeoutMs),
         agent: false,
@@ -115,7 +124,7 @@ function call(
         response.on('end', () => {
           try {
             const answer: unknown = JSON.parse(Buffer.concat(chunks).toString('utf8'));
-            if (response.statusCode === 200) resolve(answer);
+            if (response.statusCode! < 300) resolve(answer as T);
             else reject(asError(answer));
           } catch (error) {
             reject(notReached(error));
@@ -132,17 +141,16 @@ function call(
         ),
       ),
     );
-    outgoing.end(body ?? undefined);
+    outgoing.end(text ?? undefined);
   });
 }
 
 function asError(answer: unknown): WaltideError {
-  const { code, message, help } =
-    (answer as { error?: { code?: string; message?: string; help?: string } }).error ?? {};
+  const { code, detail, help } = (answer ?? {}) as Partial<Problem>;
   const known: ErrorCode = code !== undefined && Object.hasOwn(POLICIES, code) ? (code as ErrorCode) : 'INTERNAL';
   return new WaltideError(
     known,
-    message ?? 'the running process refused',
+    detail ?? 'the running process refused',
     help || 'See the log of the running process.',
   );
 }

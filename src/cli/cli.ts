@@ -33,8 +33,8 @@ Configuration: --config FILE, else $WALTIDE_CONFIG, else waltide.yaml, waltide.y
 directory. Every key can be overridden by an environment variable: \`waltide config schema --variables\` lists them.
 
 Control address: a running process leaves {pid, url, token} in <stateDir>/<slot>.<role>.<pid>.json, readable by its
-user alone, and answers GET /status, POST /query and POST /replay on 127.0.0.1 with that token; \`status\`, \`query\` and
-\`replay\` use it.
+user alone, and answers the whole API (see \`api\` in the configuration) on 127.0.0.1 with that token; \`status\`, \`query\`
+and \`replay\` use it.
 
 Examples:
   waltide doctor                         is everything there that is needed?

@@ -70,13 +70,7 @@ export async function runPipeline(
     { once: true },
   );
   try {
-    control = await ControlServer.start({
-      stateDir: config.stateDir,
-      slot: config.source.slot,
-      role,
-      target: pipeline,
-      log,
-    });
+    control = await ControlServer.start({ role, deps: { config, log, pipeline } });
     const end = await Promise.race([run(pipeline, until, context.signal), overdue.promise]);
     return { ...end, status: pipeline.status(), interrupted: context.signal.aborted };
   } finally {

@@ -7,8 +7,11 @@ import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { findProcesses, queryProcess } from '../../src/api/control-client.ts';
 import { type ControlFile, readControlFiles } from '../../src/api/control-file.ts';
-import { type Controlled, ControlServer } from '../../src/api/control-server.ts';
+import { ControlServer } from '../../src/api/control-server.ts';
+import { API_BASE, type Controlled } from '../../src/api/route.ts';
+import { resolveConfig } from '../../src/config/load.ts';
 import { WaltideError } from '../../src/errors.ts';
+import type { Log } from '../../src/log.ts';
 import { pipelineStatus, quiet } from './fixtures.ts';
 
 /** More than any pid_max. */
@@ -32,8 +35,13 @@ const target: Controlled = {
   },
 };
 
+function startServer(log: Log): Promise<ControlServer> {
+  const config = resolveConfig({ source: { url: 'postgres://localhost/db', tables: ['*.*'] }, stateDir });
+  return ControlServer.start({ role: 'all', deps: { config, log, pipeline: target } });
+}
+
 async function start(): Promise<ControlFile> {
-  server = await ControlServer.start({ stateDir, slot: 'waltide', role: 'all', target, log: quiet });
+  server = await startServer(quiet);
   return (await readControlFiles(stateDir))[0]!;
 }
 
@@ -47,6 +55,9 @@ afterEach(async () => {
   await rm(join(stateDir, '..'), { recursive: true, force: true });
 });
 
+const STATUS = `${API_BASE}/cdc/status`;
+const QUERY = `${API_BASE}/sinks/a/query`;
+
 interface Raw {
   readonly path?: string;
   readonly method?: string;
@@ -56,12 +67,16 @@ interface Raw {
 
 function raw(
   file: ControlFile,
-  { path = '/status', method = 'GET', headers = {}, body }: Raw,
+  { path = STATUS, method = 'GET', headers = {}, body }: Raw,
 ): Promise<{ status: number; text: string; headers: NodeJS.Dict<string | string[]> }> {
   return new Promise((resolve, reject) => {
     const outgoing = request(
       file.url + path,
-      { method, headers: { authorization: `Bearer ${file.token}`, ...headers }, agent: false },
+      {
+        method,
+        headers: { authorization: `Bearer ${file.token}`, 'content-type': 'application/json', ...headers },
+        agent: false,
+      },
       (response) => {
         let text = '';
         response.on('data', (part: Buffer) => {
@@ -93,7 +108,7 @@ describe('the control file', () => {
     await chmod(stateDir, 0o777);
     const messages: string[] = [];
     const log = pino({}, { write: (line: string) => messages.push(line) });
-    server = await ControlServer.start({ stateDir, slot: 'waltide', role: 'all', target, log });
+    server = await startServer(log);
     expect((await stat(stateDir)).mode & 0o777).toBe(0o777);
     expect(messages.join()).toContain('chmod 700');
   });
@@ -234,32 +249,29 @@ describe('requests', () => {
 
   test('errors keep code and remedy', async () => {
     const file = await start();
-    const options = { rowsMax: 1, timeoutMs: 1000 };
+    const options = { sink: 'a', rowsMax: 1, timeoutMs: 1000 };
     await expect(queryProcess(file, 'fail', options)).rejects.toMatchObject({
       code: 'SINK_QUERY',
       message: 'no such table',
       help: 'Correct the query.',
     });
-    await expect(queryProcess(file, 'break', options)).rejects.toMatchObject({ code: 'INTERNAL', message: 'oops' });
+    await expect(queryProcess(file, 'break', options)).rejects.toMatchObject({
+      code: 'INTERNAL',
+      message: expect.not.stringContaining('oops'),
+      help: expect.stringMatching(/request [0-9a-f-]{36} in the log/),
+    });
   });
 
   test.each<[string, Raw, number]>([
     ['no such path', { path: '/etc/passwd' }, 404],
     ['wrong method', { method: 'DELETE' }, 405],
-    ['wrong method', { path: '/query' }, 405],
-    ['not JSON', { path: '/query', method: 'POST', body: '{' }, 400],
-    ['nothing', { path: '/query', method: 'POST', body: '' }, 400],
-    ['no limits', { path: '/query', method: 'POST', body: '{"sql":"select 1"}' }, 400],
-    [
-      'limits beyond the bound',
-      { path: '/query', method: 'POST', body: '{"sql":"select 1","rowsMax":1e12,"timeoutMs":1000}' },
-      400,
-    ],
-    [
-      'unknown key',
-      { path: '/query', method: 'POST', body: '{"sql":"select 1","rowsMax":1,"timeoutMs":1,"write":true}' },
-      400,
-    ],
+    ['wrong method', { path: QUERY }, 405],
+    ['another type', { path: QUERY, method: 'POST', body: '{}', headers: { 'content-type': 'text/plain' } }, 415],
+    ['not JSON', { path: QUERY, method: 'POST', body: '{' }, 400],
+    ['nothing', { path: QUERY, method: 'POST', body: '' }, 400],
+    ['no text', { path: QUERY, method: 'POST', body: '{"sql":1}' }, 400],
+    ['limits beyond the bound', { path: QUERY, method: 'POST', body: '{"sql":"select 1","rows_max":1e12}' }, 400],
+    ['unknown key', { path: QUERY, method: 'POST', body: '{"sql":"select 1","write":true}' }, 400],
   ])('%s', async (_what, options, status) => {
     const file = await start();
     expect((await raw(file, options)).status).toBe(status);
@@ -270,7 +282,7 @@ describe('requests', () => {
     const file = await start();
     const body = `{"sql":"${'x'.repeat(2_000_000)}"}`;
     // The server hangs up while we still send: either the answer or the break reaches us.
-    const outcome = await raw(file, { path: '/query', method: 'POST', body }).then(
+    const outcome = await raw(file, { path: QUERY, method: 'POST', body }).then(
       (answer) => answer.status,
       () => 413,
     );
@@ -315,7 +327,7 @@ describe('a process that cannot be reached', () => {
       url: 'http://127.0.0.1:1',
       token: 'x',
     };
-    await expect(queryProcess(file, 'select 1', { rowsMax: 1, timeoutMs: 1000 })).rejects.toMatchObject({
+    await expect(queryProcess(file, 'select 1', { sink: 'a', rowsMax: 1, timeoutMs: 1000 })).rejects.toMatchObject({
       code: 'NOT_RUNNING',
     });
   });

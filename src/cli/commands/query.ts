@@ -1,7 +1,7 @@
 import { Command, Option } from 'commander';
 import { findProcesses, queryProcess } from '../../api/control-client.ts';
-import { QUERY_ROWS_MAX } from '../../api/control-server.ts';
 import { toJson } from '../../api/json.ts';
+import { QUERY_ROWS_MAX } from '../../api/limits.ts';
 import type { Config } from '../../config/schema.ts';
 import { WaltideError } from '../../errors.ts';
 import { querySinkAtRest } from '../../sink/registry.ts';

@@ -1,0 +1,93 @@
+import { z } from 'zod';
+import { BUDGET_LEVELS, type PipelineStatus } from '../../pipeline/status.ts';
+
+/* The picture of a running pipeline. `satisfies` keeps it complete: a field of status.ts that is missing here does not compile. */
+
+const count = z.number().int();
+const bytes = z.number().int().describe('bytes');
+const lsn = z.string().describe('an LSN, such as 16/B374D848');
+
+const budget = z.object({
+  level: z.enum(BUDGET_LEVELS),
+  walStatus: z.string().nullable(),
+  invalidation: z.string().nullable(),
+  retainedBytes: bytes,
+  budgetBytes: bytes.nullable(),
+  safeBytes: bytes.nullable(),
+  walBytesPerSecond: z.number(),
+  secondsLeft: z.number().nullable(),
+});
+
+const protocol = z.object({
+  version: count,
+  streaming: z.enum(['off', 'on', 'parallel']),
+  twoPhase: z.boolean(),
+  openTransactions: count,
+  memoryBytes: bytes,
+  spilledBytes: bytes,
+  degraded: z.string().nullable(),
+});
+
+const source = z.object({
+  slot: z.string(),
+  publication: z.string(),
+  systemIdentifier: z.string(),
+  database: z.string(),
+  connected: z.boolean(),
+  serverLsn: lsn,
+  acknowledgedLsn: lsn,
+  durableLsn: lsn,
+  lagBytes: bytes,
+  heldBytes: bytes,
+  budget: budget.nullable(),
+  events: count,
+  eventsPerSecond: z.number(),
+  bytes,
+  reconnects: count,
+  protocol: protocol.nullable(),
+  lastMessageAt: z.string().nullable(),
+});
+
+const sink = z.object({
+  name: z.string(),
+  type: z.string(),
+  appliedLsn: lsn,
+  lagBytes: bytes,
+  lagSeconds: z.number().nullable(),
+  events: count,
+  eventsPerSecond: z.number(),
+  batches: count,
+  retries: count,
+  splits: count,
+  pendingEvents: count,
+  pendingBytes: bytes,
+  lastError: z.string().nullable(),
+  tables: z.array(z.object({ name: z.string(), events: count })),
+  stopped: z.array(z.object({ name: z.string(), reason: z.string() })),
+  losses: z.object({ textColumns: z.array(z.string()), deadLetters: count, nulled: count }).nullable(),
+});
+
+const copy = z.object({
+  table: z.string(),
+  kind: z.enum(['initial', 'incremental', 'partial']),
+  state: z.enum(['running', 'paused', 'completed', 'cancelled', 'failed']),
+  rows: count,
+  bytes,
+  estimatedRows: z.number(),
+  done: z.boolean(),
+});
+
+export const pipelineStatusSchema = z.object({
+  version: z.string(),
+  pid: count,
+  role: z.enum(['all', 'capture', 'apply']),
+  state: z.enum(['starting', 'copying', 'streaming', 'stopping', 'stopped']),
+  startedAt: z.string(),
+  source: source.nullable(),
+  transport: z.object({ type: z.enum(['in-process', 'kafka']), bytesInFlight: bytes }),
+  sinks: z.array(sink),
+  copy: z.array(copy),
+  memory: z.object({ rssBytes: bytes, heapBytes: bytes }),
+  stuck: z.array(z.string()).describe('stages that have work and make no progress'),
+  ready: z.boolean(),
+}) satisfies z.ZodType<PipelineStatus>;
