@@ -11,6 +11,7 @@ interface Policy {
 export const POLICIES = {
   CONFIG_INVALID: { side: 'config', retry: false },
   USAGE: { side: 'config', retry: false },
+  PROTECTION: { side: 'config', retry: false },
   SOURCE_UNREACHABLE: { side: 'source', retry: true },
   SOURCE_AUTHENTICATION: { side: 'source', retry: false },
   SOURCE_DATABASE_MISSING: { side: 'source', retry: false },

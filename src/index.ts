@@ -15,5 +15,6 @@ export { Row } from './event/row.ts';
 export { createLog, type Log, type LogOptions } from './log.ts';
 export { Pipeline, type PipelineOptions, type StoppedTableOf } from './pipeline/pipeline.ts';
 export type { CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './pipeline/status.ts';
+export { unmask } from './protect/mask.ts';
 export type { QueryResult, Sink, SinkState, StoppedTable } from './sink/sink.ts';
 export type { SnapshotProgress } from './snapshot/snapshot.ts';

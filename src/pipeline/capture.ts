@@ -1,11 +1,13 @@
 import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
+import type { Batch } from '../event/batch.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
 import type { Relation } from '../event/relation.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTable } from '../postgres/captured.ts';
+import { describeRelation, TypeCatalog } from '../postgres/catalog.ts';
 import { markCopying, markStreaming, migrate, readSlotRecord } from '../postgres/control.ts';
 import { checkEndpoint } from '../postgres/endpoint.ts';
 import { alterFailover, checkFailoverVersion, slotGone } from '../postgres/failover.ts';
@@ -23,6 +25,7 @@ import {
   waitUntilReleased,
   walPosition,
 } from '../postgres/slot.ts';
+import { loadProtection, type Protection } from '../protect/protection.ts';
 import { ControlSession } from '../snapshot/control-session.ts';
 import { SnapshotManager } from '../snapshot/manager.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
@@ -66,6 +69,7 @@ export class Capture {
   #beganAt: Lsn | null = null;
   readonly #control: ControlSession;
   readonly #tables: TableKeeper;
+  #protection: Protection | null = null;
   #snapshots: SnapshotManager | null = null;
   #source: WalSource | null = null;
   /** Sinks want everything that committed from here on; 0 = from where the slot is. */
@@ -163,6 +167,7 @@ export class Capture {
   async prepare(signal: AbortSignal): Promise<SourceIdentity> {
     const { config, recopy } = this.#options;
     const { source } = config;
+    this.#protection = loadProtection(source);
     return withSession(source, 'control', (control) =>
       withSession(slotSide(source), 'control', async (client) => {
         const server = await readServer(client);
@@ -175,10 +180,26 @@ export class Capture {
         this.wal = await walPosition(control);
         this.#slot = await this.#findSlot(client, control, recopy, signal);
         this.#publication = await this.#tables.choose(control, this.#recorded);
+        await this.#checkProtection(control, this.#publication);
         if (this.#slot) await this.#readRetained(control, this.#slot);
         return this.#identity;
       }),
     );
+  }
+
+  /** What cannot be protected as configured is told before anything is read of it. */
+  async #checkProtection(client: pg.Client, { tables }: EnsuredPublication): Promise<void> {
+    if (!this.#protection) return;
+    const types = new TypeCatalog(client);
+    for (const table of tables)
+      this.#protection.relation(
+        this.#tables.captured.named(await describeRelation(client, types, table, table.columns)),
+      );
+  }
+
+  /** The last thing that the source does to what leaves it, by whichever road it came. */
+  #publish(batch: Batch, hold: Promise<unknown> | null, durable: (() => void) | null): void {
+    this.#publisher.publish(this.#protection?.batch(batch) ?? batch, hold, durable);
   }
 
   async #readRetained(client: pg.Client, slot: SlotInfo): Promise<void> {
@@ -243,7 +264,7 @@ export class Capture {
         again: this.#again,
         onProgress: onCopyProgress,
         publish: async (batch, durable) => {
-          this.#publisher.publish(batch, null, durable);
+          this.#publish(batch, null, durable);
           await this.#publisher.room(signal);
         },
         durable: async () => {
@@ -282,7 +303,7 @@ export class Capture {
     try {
       for await (const { batch, hold, durable } of weave.weave(this.#source.stream(signal))) {
         // Publishing goes on while the next batch is read: only the budget makes the source wait.
-        this.#publisher.publish(batch, hold, durable);
+        this.#publish(batch, hold, durable);
         await this.#publisher.room(signal);
       }
       this.#publisher.throwFailure();

@@ -48,8 +48,21 @@ export async function damage(path: string, ...statements: string[]): Promise<voi
   }
 }
 
+/** What a column of the source, named `schema.table.column`, is to be in the target. */
+export interface Masked {
+  /** SQL of the source for the masked value of a column. */
+  readonly source: (column: string) => string;
+  /** What the target's value stands for, where SQL cannot compute it. */
+  readonly target?: (text: string) => string;
+}
+
 /** Differences between source and target, in words; empty when every row of every table is equal. */
-export async function differences(url: string, query: DuckQuery, tables: readonly string[]): Promise<string[]> {
+export async function differences(
+  url: string,
+  query: DuckQuery,
+  tables: readonly string[],
+  masked: Readonly<Record<string, Masked>> = {},
+): Promise<string[]> {
   const client = new pg.Client(url);
   await client.connect();
   const found: string[] = [];
@@ -60,9 +73,14 @@ export async function differences(url: string, query: DuckQuery, tables: readonl
         `SELECT column_name AS name, data_type AS type FROM information_schema.columns WHERE table_schema = $1 AND table_name = $2 ORDER BY ordinal_position`,
         [schema, table],
       );
+      const maskOf = (column: string): Masked | undefined => masked[`${name}.${column}`];
       const list = (texts: typeof POSTGRES_TEXT, plain: string): string =>
         columns
-          .map(({ name: column, type }) => texts[type]?.(quote(column)) ?? `${quote(column)}::${plain}`)
+          .map(({ name: column, type }) => {
+            const mask = maskOf(column);
+            if (mask) return texts === POSTGRES_TEXT ? mask.source(`${quote(column)}::text`) : quote(column);
+            return texts[type]?.(quote(column)) ?? `${quote(column)}::${plain}`;
+          })
           .join(', ');
       const source = await client.query<unknown[]>({
         text: `SELECT ${list(POSTGRES_TEXT, 'text')} FROM ${quote(schema)}.${quote(table)}`,
@@ -71,7 +89,10 @@ export async function differences(url: string, query: DuckQuery, tables: readonl
       const target = await query(
         `SELECT ${list(DUCKDB_TEXT, 'varchar')} FROM ${quote(schema === 'public' ? 'main' : schema)}.${quote(table)}`,
       );
-      found.push(...rowDifferences(name, source.rows, target));
+      const read = target.map((row) =>
+        row.map((value, i) => (typeof value === 'string' && maskOf(columns[i]!.name)?.target?.(value)) || value),
+      );
+      found.push(...rowDifferences(name, source.rows, read));
     }
   } finally {
     await client.end();

@@ -6,6 +6,7 @@ import { queryError } from '../../postgres/connection.ts';
 import { matchesPattern, publishedTables } from '../../postgres/publication.ts';
 import { checkServer, readServer } from '../../postgres/server.ts';
 import { connectSource } from '../../postgres/session.ts';
+import { loadProtection, type Protection } from '../../protect/protection.ts';
 import { TemporarySlot } from '../../source/temporary-slot.ts';
 import { patternList, positiveInteger } from '../arguments.ts';
 import { type CliContext, EXIT } from '../context.ts';
@@ -51,6 +52,7 @@ Examples:
       const { config, log } = await context.load(command);
       context.drains = true;
       const { names, database } = await findPublications(config, options.tables);
+      const protection = loadProtection(config.source);
       const slot = await TemporarySlot.open({ config: config.source, publications: names, log });
       log.info({ publication: config.source.publication }, 'showing changes from now on');
       const prefix = config.transport.type === 'kafka' ? config.transport.topicPrefix : config.source.slot;
@@ -62,7 +64,7 @@ Examples:
             ? prettyFormatter(paint)
             : debeziumFormatter(prefix, database);
       try {
-        await printEvents(context, slot, options, format);
+        await printEvents(context, slot, protection, options, format);
       } finally {
         await slot.close();
       }
@@ -73,6 +75,7 @@ Examples:
 async function printEvents(
   context: CliContext,
   slot: TemporarySlot,
+  protection: Protection | null,
   { tables, limit }: Options,
   format: EventFormatter,
 ): Promise<void> {
@@ -81,7 +84,7 @@ async function printEvents(
     !tables || (event.relation !== null && matchesAny(tables, event.relation));
   for await (const batch of slot.stream(context.signal)) {
     let text = '';
-    for (const event of batch.events) {
+    for (const event of protection?.batch(batch).events ?? batch.events) {
       if (!shown(event)) continue;
       text += `${format(event)}\n`;
       if (--left === 0) break;

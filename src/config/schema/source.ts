@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { hostsFault } from '../hosts.ts';
 import { about, bytes, ms, slotName } from './common.ts';
+import { protect } from './protect.ts';
 
 const postgresUrl = z
   .string()
@@ -123,4 +124,6 @@ export const source = z.strictObject({
   retain: retain
     .optional()
     .meta(about('In-process: WAL that the slot keeps although it is applied, so that `waltide replay` can go back.')),
+  /** What is confidential, only its owner knows. */
+  protect: protect.optional().meta(about('Columns that are masked before anything leaves the source.')),
 });
