@@ -13,6 +13,7 @@ export { comparePosition, formatPosition, type Position } from './event/position
 export { type Column, type ColumnType, type Relation, type ReplicaIdentity, relationName } from './event/relation.ts';
 export { Row } from './event/row.ts';
 export { createLog, type Log, type LogOptions } from './log.ts';
+export type { Arrival, WaitOptions } from './pipeline/arrivals.ts';
 export { Pipeline, type PipelineOptions, type StoppedTableOf } from './pipeline/pipeline.ts';
 export type { CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './pipeline/status.ts';
 export { unmask } from './protect/mask.ts';

@@ -5,7 +5,7 @@ import { originOf } from './issues.ts';
 
 /** What one key alone cannot tell. Reads the values as written, so that it speaks together with the schema. */
 export function crossFaults(document: Document, baseDir: string): Fault[] {
-  return [...sinkFaults(document, baseDir), ...retentionFaults(document)];
+  return [...sinkFaults(document, baseDir), ...retentionFaults(document), ...strategyFaults(document)];
 }
 
 function retentionFaults(document: Document): Fault[] {
@@ -21,6 +21,20 @@ function retentionFaults(document: Document): Fault[] {
       'is for the in-process transport; Kafka keeps the log itself, by retention.ms of the topics',
     );
   return faults;
+}
+
+/** Of a sink that there is not, nobody would notice that it has no effect. */
+function strategyFaults(document: Document): Fault[] {
+  const { sinks, tableStrategies } = (document.value ?? {}) as { sinks?: unknown; tableStrategies?: unknown };
+  if (!Array.isArray(tableStrategies)) return [];
+  const names = Array.isArray(sinks) ? sinks.map((sink: { name?: unknown } | null) => sink?.name) : [];
+  return tableStrategies.flatMap((entry: { sinks?: unknown } | null, i) =>
+    (Array.isArray(entry?.sinks) ? entry.sinks : []).flatMap((name: unknown, n) => {
+      if (typeof name !== 'string' || names.includes(name)) return [];
+      const at = ['tableStrategies', i, 'sinks', n];
+      return [faultAt(originOf(document, at), at, `there is no sink "${name}"`)];
+    }),
+  );
 }
 
 function sinkFaults(document: Document, baseDir: string): Fault[] {

@@ -4,6 +4,7 @@ import { endpoint, log } from './schema/process.ts';
 import { sink } from './schema/sinks.ts';
 import { snapshot } from './schema/snapshot.ts';
 import { source } from './schema/source.ts';
+import { strategy, tableStrategies } from './schema/strategy.ts';
 import { transport } from './schema/transport.ts';
 
 /*
@@ -17,6 +18,17 @@ export const configSchema = z.strictObject({
   snapshot: snapshot.prefault({}).meta(about('How existing rows are read, at first and later.')),
   transport: transport.prefault({ type: 'in-process' }).meta(about('What carries events to the sinks.')),
   sinks: z.array(sink).default([]).meta(about('Where changes end up.')),
+  /** What people expect of a copy that follows, at little cost to the sink. */
+  strategy: strategy
+    .default('near_real_time')
+    .meta(
+      about(
+        'How changes are gathered before they are applied: real_time not at all, near_real_time 10 ms, batch 5 s, hybrid 0 to 0.5 s as the sink is busy, recovery as much as fits.',
+      ),
+    ),
+  tableStrategies: tableStrategies
+    .default([])
+    .meta(about('Tables that are gathered otherwise; of the tables of one transaction the shortest wait wins.')),
   stateDir: z.string().min(1).default('.waltide').meta(path('Where a running process leaves its control address.')),
   metrics: endpoint.prefault({}).meta(about('Prometheus metrics and health checks.')),
   log: log.prefault({}).meta(about('What is logged to stderr.')),
@@ -32,4 +44,5 @@ export type SourceConfig = Config['source'];
 export type KafkaConfig = Extract<Config['transport'], { type: 'kafka' }>;
 export type InProcessConfig = Extract<Config['transport'], { type: 'in-process' }>;
 export type DuckdbSinkConfig = Extract<Config['sinks'][number], { type: 'duckdb' }>;
-export type BatchConfig = DuckdbSinkConfig['batch'];
+/** Bounds of what a sink applies in one transaction. */
+export type BatchConfig = { readonly [K in keyof DuckdbSinkConfig['batch']]-?: number };

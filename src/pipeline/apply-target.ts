@@ -3,7 +3,7 @@ import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import { slotSide, withSession } from '../postgres/session.ts';
 import { readSlot, walPosition } from '../postgres/slot.ts';
-import type { Applier } from './reporter.ts';
+import type { Applier } from './applier.ts';
 
 /** What "caught up" means without a capture in this process: the end of WAL, or what was published where none runs that could publish more. */
 export async function applyTarget(source: SourceConfig, appliers: readonly Applier[], log: Log): Promise<Lsn> {

@@ -1,4 +1,4 @@
-import type { BatchConfig, Config } from '../config/schema.ts';
+import type { Config } from '../config/schema.ts';
 import { WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import { checkTimeline } from '../event/timeline.ts';
@@ -71,9 +71,4 @@ function checkCopyIsNewer(sink: string, at: Lsn | undefined, inserted: Lsn): voi
 /** A failure after which the pipeline only has to begin again; null for any other. */
 export function beginsAgain(failure: unknown): { reason: string } | null {
   return failure instanceof WaltideError && failure.code === 'TIMELINE_CHANGED' ? { reason: failure.message } : null;
-}
-
-/** A batch that the budget never lets fill would wait for the rest of its transaction for ever. */
-export function withinBudget(config: Config, batch: BatchConfig): BatchConfig {
-  return { ...batch, bytesMax: Math.min(batch.bytesMax, Math.floor(config.transport.inFlightBytesMax / 2)) };
 }

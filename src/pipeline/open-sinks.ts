@@ -1,4 +1,5 @@
-import type { BatchConfig, Config } from '../config/schema.ts';
+import type { Config } from '../config/schema.ts';
+import { paceOf, type SinkPace } from '../config/strategy.ts';
 import type { SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import { createSink } from '../sink/registry.ts';
@@ -8,12 +9,12 @@ import type { Sink, SinkState } from '../sink/sink.ts';
 export interface OpenedSink {
   readonly sink: Sink;
   readonly type: string;
-  readonly batch: BatchConfig;
+  readonly pace: SinkPace;
   readonly consistency: 'table' | 'transaction';
   readonly state: SinkState;
 }
 
-const BATCH_OF_OWN_SINKS = { rowsMax: 10_000, bytesMax: 8 * 1024 * 1024, lingerMs: 10 };
+const BATCH_OF_OWN_SINKS = { rowsMax: 10_000, bytesMax: 8 * 1024 * 1024 };
 
 /**
  * Opens the sinks of the configuration, then a library user's own. Whatever was opened is in `opened` even where one
@@ -28,8 +29,12 @@ export async function openSinks(
   log: Log,
 ): Promise<OpenedSink[]> {
   const all: Omit<OpenedSink, 'state'>[] = [];
-  for (const options of config.sinks) all.push({ sink: await createSink(options, log), ...options });
-  for (const sink of own) all.push({ sink, type: 'own', batch: BATCH_OF_OWN_SINKS, consistency: 'table' });
+  for (const options of config.sinks)
+    all.push({ sink: await createSink(options, log), pace: paceOf(config, options), ...options });
+  for (const sink of own) {
+    const pace = paceOf(config, { name: sink.name, batch: BATCH_OF_OWN_SINKS });
+    all.push({ sink, type: 'own', pace, consistency: 'table' });
+  }
   const sinks: OpenedSink[] = [];
   for (const one of all) {
     opened.push(one.sink);

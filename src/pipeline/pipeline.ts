@@ -4,23 +4,24 @@ import { formatLsn, LSN_MAX, type Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import { DURABLE } from '../postgres/positions.ts';
-import { ApplyLoop } from '../sink/apply-loop.ts';
 import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import type { Subscription, Transport } from '../transport/transport.ts';
+import { type Applier, openApplier } from './applier.ts';
 import { applyTarget } from './apply-target.ts';
+import { type Arrival, Arrivals, type WaitOptions } from './arrivals.ts';
 import { type BeginAgain, Patience } from './begin-again.ts';
 import { BudgetMinder } from './budget-minder.ts';
 import { Capture } from './capture.ts';
 import type { WantedTables } from './captured-tables.ts';
-import { beginsAgain, checkRole, checkSinks, withinBudget } from './checks.ts';
+import { beginsAgain, checkRole, checkSinks } from './checks.ts';
 import { createTransport } from './create-transport.ts';
 import { fillSinks } from './fill-sinks.ts';
 import { openSinks } from './open-sinks.ts';
 import { queryable } from './queryable.ts';
 import { Refills } from './refills.ts';
 import { planReplay, type ReplayPlan, type ReplayRequest, type Rewound, rewindSink } from './replay.ts';
-import { type Applier, StatusReporter } from './reporter.ts';
+import { StatusReporter } from './reporter.ts';
 import { SlotWatch } from './slot-watch.ts';
 import type { PipelineState, PipelineStatus, Role } from './status.ts';
 import { type UntilBound, UntilSubscription } from './until.ts';
@@ -66,6 +67,7 @@ export class Pipeline {
   #wanted: WantedTables | null = null;
   #refills: Refills | null = null;
   readonly #reporter: StatusReporter;
+  readonly #arrivals: Arrivals;
   #transport: Transport | null = null;
   #capture: Capture | null = null;
   #watch: SlotWatch | null = null;
@@ -80,6 +82,7 @@ export class Pipeline {
   constructor(options: PipelineOptions) {
     this.#options = options;
     this.#reporter = new StatusReporter(options.config, options.role);
+    this.#arrivals = new Arrivals([...options.config.sinks, ...(options.sinks ?? [])].map(({ name }) => name));
     this.#patience = new Patience(options.log);
     this.#minder = new BudgetMinder(options.config.source, options.log, (again) => this.beginAgain(again));
   }
@@ -102,15 +105,24 @@ export class Pipeline {
           },
         }
       : { reason: '', recopy };
-    for (;;) {
-      const again = await this.#session(until, signal).catch(async (error: unknown) => {
-        await this.#patience.outwait(error, signal);
-        return this.#again;
-      });
-      if (again === null || signal.aborted) return { stopped: this.#stopped(), replayed };
-      if (again !== this.#again) this.#options.log.info({ reason: again.reason }, 'beginning again');
-      this.#again = again;
+    try {
+      for (;;) {
+        const again = await this.#session(until, signal).catch(async (error: unknown) => {
+          await this.#patience.outwait(error, signal);
+          return this.#again;
+        });
+        if (again === null || signal.aborted) return { stopped: this.#stopped(), replayed };
+        if (again !== this.#again) this.#options.log.info({ reason: again.reason }, 'beginning again');
+        this.#again = again;
+      }
+    } finally {
+      this.#arrivals.end();
     }
+  }
+
+  /** See Arrivals: resolves once sinks have applied what was committed before `lsn`. */
+  waitFor(lsn: Lsn, options: WaitOptions): Promise<Arrival> {
+    return this.#arrivals.wait(lsn, options);
   }
 
   /**
@@ -294,31 +306,20 @@ export class Pipeline {
       const confirmed = capture.needsCopy ? null : (capture.confirmed?.confirmedFlushLsn ?? null);
       await transport.openCapture(identity, confirmed, capture.tables.captured);
     }
-    for (const { sink, type, batch, consistency, state } of sinks) {
-      const { instance = null } = state;
-      const subscribed = await transport.subscribe(sink.name, state.offsets, { consistency, instance });
-      const subscription = this.#bounded(sink, subscribed, state.offsets);
-      const onLacking = (oid: number): void => this.#refills?.setAside(sink.name, oid);
-      this.#appliers.push({
-        sink,
-        type,
-        subscription,
-        offsets: state.offsets,
-        loop: new ApplyLoop({
-          sink,
-          subscription,
-          state,
-          batch: withinBudget(config, batch),
-          log,
-          onLacking,
-          beginAgain: (reason) => this.beginAgain({ reason }),
-        }),
+    for (const opened of sinks) {
+      const { sink, state } = opened;
+      const { applier, lacks } = await openApplier(opened, {
+        config,
+        transport,
+        log,
+        onLacking: (oid) => this.#refills?.setAside(sink.name, oid),
+        beginAgain: (reason) => this.beginAgain({ reason }),
+        bounded: (subscription) => this.#bounded(sink, subscription, state.offsets),
       });
-      // On Kafka what a sink lacks may still lie ahead of it in the log.
-      if (config.transport.type === 'in-process' || subscription.startsEmpty) lacking.push({ name: sink.name, state });
-      for (const table of state.stopped)
-        log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);
+      this.#appliers.push(applier);
+      if (lacks) lacking.push({ name: sink.name, state });
     }
+    this.#arrivals.follow(this.#appliers);
     await fillSinks(config, capture, lacking);
     const parts = { config, keeper: capture?.tables ?? null, appliers: this.#appliers, log };
     this.#refills = Refills.start(parts, lacking);

@@ -7,8 +7,8 @@ import { readSlotRecord } from '../postgres/control.ts';
 import { withSession } from '../postgres/session.ts';
 import { listSnapshots, requestSnapshot } from '../postgres/snapshots.ts';
 import type { FollowedTable } from '../sink/sink.ts';
+import type { Applier } from './applier.ts';
 import type { TableKeeper } from './captured-tables.ts';
-import type { Applier } from './reporter.ts';
 
 /** What cannot be asked for yet, since another snapshot of the table is under way, is asked for again. */
 const LOOK_INTERVAL_MS = 1000;

@@ -1,11 +1,9 @@
 import type { Config } from '../config/schema.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
-import type { Offset } from '../event/offset.ts';
-import type { ApplyLoop } from '../sink/apply-loop.ts';
-import type { Sink } from '../sink/sink.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
-import type { Subscription, Transport } from '../transport/transport.ts';
+import type { Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
+import type { Applier } from './applier.ts';
 import type { Capture } from './capture.ts';
 import { Rate } from './lag.ts';
 import type { BudgetStatus, CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './status.ts';
@@ -14,16 +12,6 @@ import type { BudgetStatus, CaptureStatus, PipelineState, PipelineStatus, Role, 
 const STUCK_AFTER_MS = 120_000;
 /** A server sends keepalives at half of wal_sender_timeout, which is a minute by default. */
 const SILENT_AFTER_MS = 90_000;
-
-/** One sink with what drives it. */
-export interface Applier {
-  readonly sink: Sink;
-  readonly type: string;
-  readonly loop: ApplyLoop;
-  readonly subscription: Subscription;
-  /** What the sink had saved when it was opened. */
-  readonly offsets: readonly Offset[];
-}
 
 /** Makes one picture of a pipeline out of its parts. */
 export class StatusReporter {

@@ -36,6 +36,10 @@ export class UntilSubscription implements Subscription {
     return (this.#passed && this.#underWay.size === 0) || this.#inner.appliedLsn() > this.#bound.lsn;
   }
 
+  set onAdvanced(advanced: () => void) {
+    this.#inner.onAdvanced = advanced;
+  }
+
   get startsEmpty(): boolean {
     return this.#inner.startsEmpty;
   }

@@ -10,6 +10,7 @@ import { relationName } from '../event/relation.ts';
 import type { Log } from '../log.ts';
 import type { Subscription } from '../transport/transport.ts';
 import { Following } from './following.ts';
+import { type Pace, smaller } from './pace.ts';
 import type { FollowedTable, Sink, SinkState, StoppedTable } from './sink.ts';
 
 const BACKOFF_FIRST_MS = 100;
@@ -24,7 +25,7 @@ export interface ApplyLoopOptions {
   readonly subscription: Subscription;
   /** What `open` of the sink returned. */
   readonly state: Pick<SinkState, 'stopped' | 'tables'>;
-  readonly batch: BatchConfig;
+  readonly pace: Pace;
   readonly log: Log;
   /** The sink has just set the table with this OID aside: only a snapshot that begins from now on can bring it up to date. */
   readonly onLacking?: (oid: number) => void;
@@ -33,6 +34,17 @@ export interface ApplyLoopOptions {
    * be opened again, from what the sinks have durably. The loop then waits to be aborted.
    */
   readonly beginAgain: (reason: string) => void;
+}
+
+/** What somebody waits for: idle = where the stream is, though nothing changes; now = what has come, before it has lingered. */
+export type Haste = 'none' | 'idle' | 'now';
+
+interface Pending {
+  readonly delivery: Delivery;
+  /** By `performance.now`, in ms. */
+  readonly dueAt: number;
+  /** Null where it brings no events: it is in no hurry, and fills nothing. */
+  readonly batching: BatchConfig | null;
 }
 
 export interface ApplyStatus {
@@ -61,11 +73,13 @@ export class ApplyLoop {
   readonly #options: ApplyLoopOptions;
   readonly #following: Following;
   readonly #tables = new Map<string, number>();
-  readonly #pending: Delivery[] = [];
+  readonly #pending: Pending[] = [];
   #pendingBytes = 0;
   #pendingEvents = 0;
-  #firstPendingAt = 0;
+  #haste: Haste = 'none';
   #savedAt = Number.NEGATIVE_INFINITY;
+  /** When the last batch was done, by `performance.now`. */
+  #doneAt = performance.now();
   #events = 0;
   #batches = 0;
   #retries = 0;
@@ -98,6 +112,12 @@ export class ApplyLoop {
     };
   }
 
+  /** Until it is called again. */
+  hasten(haste: Haste): void {
+    this.#haste = haste;
+    if (haste !== 'none') this.#wake?.();
+  }
+
   /**
    * Resolves when `signal` aborts and the batch under way is applied; what was still pending is delivered again after
    * a restart. Rejects with what only a person can mend.
@@ -122,7 +142,7 @@ export class ApplyLoop {
   }
 
   async #read(signal: AbortSignal): Promise<void> {
-    const { subscription, batch } = this.#options;
+    const { subscription, pace } = this.#options;
     while (!signal.aborted) {
       let delivery: Delivery;
       try {
@@ -131,13 +151,14 @@ export class ApplyLoop {
         if (signal.aborted) return;
         throw error;
       }
-      if (this.#pending.length === 0) this.#firstPendingAt = performance.now();
-      this.#pending.push(delivery);
+      const batching = delivery.events.length > 0 ? pace.of(delivery.events) : null;
+      const dueAt = batching ? performance.now() + batching.lingerMs : Number.POSITIVE_INFINITY;
+      this.#pending.push({ delivery, dueAt, batching });
       this.#pendingBytes += delivery.bytes;
       this.#pendingEvents += countRows(delivery.events);
       this.#wake?.();
       // One batch is being applied, one may wait; the rest stays with the transport, which has its own bound.
-      while (this.#pendingBytes > batch.bytesMax * 2 && !signal.aborted)
+      while (this.#pendingBytes > pace.bytesMax * 2 && !signal.aborted)
         await new Promise<void>((resolve) => (this.#room = resolve));
     }
   }
@@ -149,15 +170,18 @@ export class ApplyLoop {
         await this.#pause();
         continue;
       }
-      const taken = this.#pending.splice(0, count);
+      const taken = this.#pending.splice(0, count).map(({ delivery }) => delivery);
       const merged = merge(taken);
       this.#pendingBytes -= merged.bytes;
       this.#pendingEvents -= countRows(merged.events);
-      this.#firstPendingAt = performance.now();
       this.#room?.();
       this.#busySince = Date.now();
+      const began = performance.now();
       const durable = await this.#apply(merged, signal);
       this.#busySince = null;
+      const done = performance.now();
+      this.#options.pace.spent((done - began) / Math.max(done - this.#doneAt, 1));
+      this.#doneAt = done;
       if (durable === null) return;
       this.#settle(taken, durable);
     }
@@ -181,32 +205,36 @@ export class ApplyLoop {
    * into a batch; a larger one is applied in parts.
    */
   #ready(): number {
-    const { rowsMax, bytesMax, lingerMs } = this.#options.batch;
     let rows = 0;
     let bytes = 0;
     let complete = 0;
-    for (let i = 0; i < this.#pending.length; i++) {
-      const delivery = this.#pending[i]!;
+    let least: BatchConfig | null = null;
+    for (const [i, { delivery, batching }] of this.#pending.entries()) {
+      if (batching) least = least ? smaller(least, batching) : batching;
       // Copied rows cost a store no more in a large transaction: only their bytes bound it.
       rows += delivery.events.length;
       bytes += delivery.bytes;
-      const full = rows >= rowsMax || bytes >= bytesMax;
+      const full = least !== null && (rows >= least.rowsMax || bytes >= least.bytesMax);
       if (delivery.complete) complete = i + 1;
       if (full) return complete || i + 1;
     }
-    if (complete === 0) return 0;
-    const waited = performance.now() - (this.#pendingEvents === 0 ? this.#savedAt : this.#firstPendingAt);
-    return waited >= (this.#pendingEvents === 0 ? IDLE_SAVE_MS : lingerMs) ? complete : 0;
+    return complete > 0 && performance.now() >= this.#dueAt() ? complete : 0;
+  }
+
+  /** When what is pending has lingered long enough. */
+  #dueAt(): number {
+    if (this.#haste === 'now') return 0;
+    if (this.#pendingEvents === 0) return this.#haste === 'idle' ? 0 : this.#savedAt + IDLE_SAVE_MS;
+    // Order is kept: with one, all before it is due.
+    let due = Number.POSITIVE_INFINITY;
+    for (const { dueAt } of this.#pending) if (dueAt < due) due = dueAt;
+    return due;
   }
 
   /** Until something arrives, or what is pending has lingered long enough. */
   async #pause(): Promise<void> {
-    const waitMs =
-      this.#pending.length === 0
-        ? null
-        : this.#pendingEvents === 0
-          ? IDLE_SAVE_MS
-          : Math.max(1, this.#options.batch.lingerMs);
+    const whole = this.#pending.some(({ delivery }) => delivery.complete);
+    const waitMs = whole ? Math.max(1, this.#dueAt() - performance.now()) : null;
     await new Promise<void>((resolve) => {
       const timer = waitMs === null ? null : setTimeout(resolve, waitMs);
       this.#wake = () => {

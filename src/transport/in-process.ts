@@ -104,6 +104,7 @@ class InProcessSubscription implements Subscription {
   #appliedLsn: Lsn = 0n;
   #publishedLsn: Lsn = 0n;
   #wake: (() => void) | null = null;
+  onAdvanced?: () => void;
 
   constructor(from: Position, free: (bytes: number) => void, onClose: () => void) {
     this.#from = from;
@@ -168,6 +169,7 @@ class InProcessSubscription implements Subscription {
     const { commitEndLsn } = published;
     if (commitEndLsn !== null && commitEndLsn > this.#appliedLsn) this.#appliedLsn = commitEndLsn;
     if (--published.unapplied === 0) published.resolve();
+    this.onAdvanced?.();
   }
 
   publishedLsn(): Lsn {

@@ -38,7 +38,8 @@ describe('a configuration file', () => {
     const config = await load(LEAST);
     expect(config.source).toMatchObject({ slot: 'waltide', publication: 'waltide', heartbeatIntervalMs: 10_000 });
     expect(config.transport).toEqual({ type: 'in-process', inFlightBytesMax: 20_971_520 });
-    expect(config.sinks[0]).toMatchObject({ name: 'analytics', threads: 2, batch: { rowsMax: 50_000 } });
+    expect(config.sinks[0]).toMatchObject({ name: 'analytics', threads: 2, batch: {} });
+    expect(config.strategy).toBe('near_real_time');
   });
 
   it('may be JSON, indented by tabs', async () => {

@@ -3,6 +3,7 @@ import { RejectedError, WaltideError } from '../../src/errors.ts';
 import type { Delivery } from '../../src/event/batch.ts';
 import { createLog } from '../../src/log.ts';
 import { ApplyLoop, type ApplyLoopOptions } from '../../src/sink/apply-loop.ts';
+import { Pace } from '../../src/sink/pace.ts';
 import type { Subscription } from '../../src/transport/transport.ts';
 import { MemorySink } from '../support/memory-sink.ts';
 import { events, relation } from './duckdb/support.ts';
@@ -41,7 +42,7 @@ const options = (sink: MemorySink, subscription: Subscription): ApplyLoopOptions
   sink,
   subscription,
   state: { stopped: [], tables: null },
-  batch: { rowsMax: 1, bytesMax: 1000, lingerMs: 1 },
+  pace: new Pace({ base: { rowsMax: 1, bytesMax: 1000, lingerMs: 1, adaptive: false }, tables: [] }),
   log: createLog({ level: 'fatal', format: 'json' }),
   beginAgain: () => {},
 });
@@ -127,5 +128,63 @@ describe('ApplyLoop', () => {
     expect(reasons).toEqual([`sink "memory" lost an open transaction: ${error.message}`]);
     expect(told).toEqual(['taken 0 with 1']);
     expect((await sink.open()).stopped).toHaveLength(stopped);
+  });
+
+  describe('with a table that may wait long', () => {
+    const LONG_MS = 600_000;
+    const pace = (): Pace =>
+      new Pace({ base: { rowsMax: 1000, bytesMax: 1000, lingerMs: LONG_MS, adaptive: false }, tables: [] });
+    const keepalive: Delivery = { events: [], bytes: 0, offsets: [], complete: true };
+
+    it.each(['none', 'idle', 'now'] as const)('haste %s', async (haste) => {
+      const told: string[] = [];
+      const end = new AbortController();
+      // A keepalive alone, then a change with another one behind it.
+      const deliveries = [keepalive, ...transaction(1), { ...keepalive }];
+      const subscription = subscriptionOf(deliveries, told);
+      let received = 0;
+      const loop = new ApplyLoop({
+        ...options(new MemorySink(), {
+          ...subscription,
+          receive: async (signal) => {
+            // The next only after the last was saved, if it is to be.
+            if (received > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+            if (received++ === deliveries.length) setTimeout(() => end.abort(), 300);
+            return subscription.receive(signal);
+          },
+        }),
+        pace: pace(),
+      });
+      loop.hasten(haste);
+      await loop.run(end.signal);
+      const change = ['applied 1 with 1', 'applied 2 with 0'];
+      expect(told).toEqual(haste === 'now' ? ['applied 0 with 0', ...change] : ['applied 0 with 0']);
+    });
+
+    it('is applied with another that may not', async () => {
+      const told: string[] = [];
+      const end = new AbortController();
+      const urgent = relation('urgent', [['id', 'int8']]);
+      const [first] = transaction(1);
+      const second: Delivery = { events: events([['c', urgent, ['1']]]), bytes: 10, offsets: [], complete: true };
+      const subscription = subscriptionOf([first!, second], told);
+      const loop = new ApplyLoop({
+        ...options(new MemorySink(), {
+          ...subscription,
+          applied: (delivery) => {
+            subscription.applied(delivery);
+            if (told.length === 2) end.abort();
+          },
+        }),
+        pace: new Pace({
+          base: { rowsMax: 1000, bytesMax: 1000, lingerMs: LONG_MS, adaptive: false },
+          tables: [
+            { patterns: ['public.urgent'], batching: { rowsMax: 10, bytesMax: 1000, lingerMs: 0, adaptive: false } },
+          ],
+        }),
+      });
+      await loop.run(end.signal);
+      expect(told).toEqual(['applied 0 with 1', 'applied 1 with 1']);
+    });
   });
 });

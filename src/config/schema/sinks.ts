@@ -1,16 +1,16 @@
 import { z } from 'zod';
 import { about, bytes, name, path } from './common.ts';
+import { strategy } from './strategy.ts';
 
+/** Each defaults to what the strategy stands for: config/strategy.ts. */
 const batch = z.strictObject({
-  /** DuckDB loads 10,000 rows at a time at half, 50,000 at nearly its full speed. */
-  rowsMax: z.number().int().positive().default(50_000).meta(about('Most rows applied in one transaction of the sink.')),
-  bytesMax: bytes.default(10 * 1024 * 1024).meta(about('Most bytes applied in one transaction of the sink.')),
-  /** Waiting this long for more costs latency and saves transactions; an idle pipeline applies at once after it. */
+  rowsMax: z.number().int().positive().optional().meta(about('Most rows applied in one transaction of the sink.')),
+  bytesMax: bytes.optional().meta(about('Most bytes applied in one transaction of the sink.')),
   lingerMs: z
     .number()
     .int()
     .nonnegative()
-    .default(10)
+    .optional()
     .meta(about('How long to wait for more before a small batch is applied.')),
 });
 
@@ -71,7 +71,10 @@ const duckdb = z.strictObject({
     .meta(
       about('A source transaction is one transaction here; of one larger than this, readers see parts as they come.'),
     ),
-  batch: batch.prefault({}).meta(about('How changes are gathered before they are applied.')),
+  strategy: strategy
+    .optional()
+    .meta(about('How changes are gathered before they are applied; default: as `strategy` of all.')),
+  batch: batch.prefault({}).meta(about('Parts of it by number, where the strategy does not suit.')),
 });
 
 export const sink = z.discriminatedUnion('type', [duckdb]);

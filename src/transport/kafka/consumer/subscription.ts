@@ -69,6 +69,7 @@ export class KafkaSubscription implements Subscription {
   /** The newest there is. */
   #latest: Progress | null = null;
   startsEmpty = false;
+  onAdvanced?: () => void;
   #readers = new Map<string, PartitionReader>();
   #assignment: Assignment | null = null;
   #assignedTopics: ReadonlySet<string> | null = null;
@@ -173,6 +174,7 @@ export class KafkaSubscription implements Subscription {
       this.#tracker.applied(offset.partition, offset.next ?? 0n);
     }
     this.#fetcher.poke();
+    this.onAdvanced?.();
   }
 
   publishedLsn(): Lsn {
@@ -255,6 +257,7 @@ export class KafkaSubscription implements Subscription {
     for (const topic of topics) this.#topics.add(topic);
     this.#wake.ring();
     this.#tracker.progress(progress);
+    this.onAdvanced?.();
     if (this.#topics.size > before) return true;
     return topics.some((topic) => this.#assignedTopics?.has(topic) === false);
   }
