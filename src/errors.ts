@@ -1,25 +1,38 @@
 /** Which side must act, so that a message lands with the right person. */
 export type Side = 'config' | 'source' | 'transport' | 'sink' | 'internal';
 
+/** What kind of thing went wrong, as the history of runs has it. */
+export type ErrorClass = 'network' | 'database' | 'storage' | 'data' | 'config' | 'internal';
+
 interface Policy {
   readonly side: Side;
   /** True where the same attempt may succeed later without anyone acting. */
   readonly retry: boolean;
+  /** Where it is not what the side says. */
+  readonly class?: ErrorClass;
 }
+
+const CLASS_OF_SIDE: Record<Side, ErrorClass> = {
+  config: 'config',
+  source: 'database',
+  transport: 'network',
+  sink: 'storage',
+  internal: 'internal',
+};
 
 /** The one table that decides what an error means: every code, whose side it is, whether trying again can help. */
 export const POLICIES = {
   CONFIG_INVALID: { side: 'config', retry: false },
   USAGE: { side: 'config', retry: false },
   PROTECTION: { side: 'config', retry: false },
-  SOURCE_UNREACHABLE: { side: 'source', retry: true },
-  SOURCE_AUTHENTICATION: { side: 'source', retry: false },
-  SOURCE_DATABASE_MISSING: { side: 'source', retry: false },
+  SOURCE_UNREACHABLE: { side: 'source', retry: true, class: 'network' },
+  SOURCE_AUTHENTICATION: { side: 'source', retry: false, class: 'config' },
+  SOURCE_DATABASE_MISSING: { side: 'source', retry: false, class: 'config' },
   SOURCE_RIGHTS: { side: 'source', retry: false },
   SOURCE_SETTINGS: { side: 'source', retry: false },
-  SOURCE_CONNECTION_LOST: { side: 'source', retry: true },
+  SOURCE_CONNECTION_LOST: { side: 'source', retry: true, class: 'network' },
   SOURCE_BUSY: { side: 'source', retry: true },
-  SOURCE_ROW_TOO_LONG: { side: 'source', retry: false },
+  SOURCE_ROW_TOO_LONG: { side: 'source', retry: false, class: 'data' },
   SOURCE_QUERY: { side: 'source', retry: false },
   PROTOCOL: { side: 'source', retry: false },
   PUBLICATION: { side: 'source', retry: false },
@@ -31,23 +44,23 @@ export const POLICIES = {
   SLOT_AHEAD: { side: 'source', retry: false },
   SLOT_BLOCKED: { side: 'source', retry: false },
   STREAMING: { side: 'source', retry: true },
-  SPILL: { side: 'config', retry: true },
+  SPILL: { side: 'config', retry: true, class: 'storage' },
   CLUSTER_MISMATCH: { side: 'source', retry: false },
   TIMELINE: { side: 'source', retry: false },
   TIMELINE_CHANGED: { side: 'source', retry: false },
   TRANSPORT_UNREACHABLE: { side: 'transport', retry: true },
-  TRANSPORT_AUTHENTICATION: { side: 'transport', retry: false },
+  TRANSPORT_AUTHENTICATION: { side: 'transport', retry: false, class: 'config' },
   TOPIC_MISSING: { side: 'transport', retry: false },
-  RECORD_TOO_LARGE: { side: 'transport', retry: false },
-  OFFSET_OUT_OF_RANGE: { side: 'transport', retry: false },
+  RECORD_TOO_LARGE: { side: 'transport', retry: false, class: 'data' },
+  OFFSET_OUT_OF_RANGE: { side: 'transport', retry: false, class: 'data' },
   TRANSPORT_FENCED: { side: 'transport', retry: false },
-  TRANSACTION_INCOMPLETE: { side: 'transport', retry: false },
+  TRANSACTION_INCOMPLETE: { side: 'transport', retry: false, class: 'data' },
   TRANSPORT: { side: 'transport', retry: false },
   SINK_LOCKED: { side: 'sink', retry: false },
   SINK_INVALID: { side: 'sink', retry: false },
   SINK_INCOMPLETE: { side: 'sink', retry: false },
   SINK_FULL: { side: 'sink', retry: true },
-  SINK_REJECTED: { side: 'sink', retry: false },
+  SINK_REJECTED: { side: 'sink', retry: false, class: 'data' },
   SINK_QUERY: { side: 'sink', retry: false },
   SINK: { side: 'sink', retry: true },
   REPLAY: { side: 'config', retry: false },
@@ -58,6 +71,9 @@ export const POLICIES = {
   METHOD: { side: 'config', retry: false },
   BODY_TOO_LARGE: { side: 'config', retry: false },
   RATE_LIMITED: { side: 'config', retry: true },
+  RUN_BUSY: { side: 'config', retry: true },
+  RUN_CANCELLED: { side: 'config', retry: false },
+  RUN_LOST: { side: 'source', retry: false },
   INTERNAL: { side: 'internal', retry: false },
 } as const satisfies Record<string, Policy>;
 
@@ -77,6 +93,11 @@ export class WaltideError extends Error {
 
   get side(): Side {
     return POLICIES[this.code].side;
+  }
+
+  get class(): ErrorClass {
+    const policy: Policy = POLICIES[this.code];
+    return policy.class ?? CLASS_OF_SIDE[policy.side];
   }
 
   /** What the caller may conclude: true = try again with backoff, false = a person must act first. */

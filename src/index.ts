@@ -4,7 +4,7 @@
  */
 export { defineConfig, resolveConfig } from './config/load.ts';
 export type { Config, ConfigInput } from './config/schema.ts';
-export { type ErrorCode, RejectedError, WaltideError } from './errors.ts';
+export { type ErrorClass, type ErrorCode, RejectedError, WaltideError } from './errors.ts';
 export type { Batch, Delivery } from './event/batch.ts';
 export { ChangeEvent, type LogicalMessage, type Op, type Transaction } from './event/change-event.ts';
 export { formatLsn, type Lsn, parseLsn } from './event/lsn.ts';
@@ -16,6 +16,16 @@ export { createLog, type Log, type LogOptions } from './log.ts';
 export type { Arrival, WaitOptions } from './pipeline/arrivals.ts';
 export { Pipeline, type PipelineOptions, type StoppedTableOf } from './pipeline/pipeline.ts';
 export type { CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './pipeline/status.ts';
+export { classify } from './postgres/error-class.ts';
+export type { LastSync, RunFilter, RunRecord, RunStatus, SyncStatus } from './postgres/runs.ts';
+export {
+  type Run,
+  type RunProgressNote,
+  type Tracked,
+  type TrackedOptions,
+  Tracker,
+  type TrackerOptions,
+} from './postgres/tracked.ts';
 export { unmask } from './protect/mask.ts';
 export type { QueryResult, Sink, SinkState, StoppedTable } from './sink/sink.ts';
 export type { SnapshotProgress } from './snapshot/snapshot.ts';

@@ -1,10 +1,15 @@
 import { ControlServer } from '../api/control-server.ts';
+import type { Config } from '../config/schema.ts';
+import { type Companion, instanceOf } from '../control/companion.ts';
 import { WaltideError } from '../errors.ts';
+import type { Log } from '../log.ts';
 import { type MetricsServer, startMetricsServer } from '../metrics/server.ts';
 import { Pipeline, type RunEnd, type RunGoal } from '../pipeline/pipeline.ts';
 import type { ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus, Role } from '../pipeline/status.ts';
 import type { UntilBound } from '../pipeline/until.ts';
+import { Tracker } from '../postgres/tracked.ts';
+import { VERSION } from '../version.ts';
 import { watchConfig } from './config-watch.ts';
 import type { CliContext, Loaded } from './context.ts';
 import { CopyReporter } from './progress.ts';
@@ -59,6 +64,7 @@ export async function runPipeline(
   // Before anything connects: a port that the user chose and cannot have is an error at once.
   const metrics: MetricsServer | null = options.metrics ? await startMetricsServer(config.metrics, status, log) : null;
   let control: ControlServer | null = null;
+  const companions = companionsOf(config, role, log);
   const overdue = drainBound(context.signal, config.shutdownTimeoutMs + CLOSE_GRACE_MS);
   context.signal.addEventListener(
     'abort',
@@ -71,15 +77,25 @@ export async function runPipeline(
   );
   try {
     control = await ControlServer.start({ role, deps: { config, log, pipeline } });
+    for (const companion of companions) await companion.start();
     const end = await Promise.race([run(pipeline, until, context.signal), overdue.promise]);
     return { ...end, status: pipeline.status(), interrupted: context.signal.aborted };
   } finally {
     overdue.cancel();
     unwatch();
     progress.end();
+    for (const companion of [...companions].reverse()) await companion.stop();
     await control?.close();
     await metrics?.close();
   }
+}
+
+/** What runs beside the pipeline, in the order in which it starts. */
+function companionsOf(config: Config, role: Role, log: Log): readonly Companion[] {
+  // The pipeline makes schema "waltide" what it must be, and tells better what is in its way.
+  const { source, tracking } = config;
+  const tracker = new Tracker({ source, tracking, log, version: VERSION, role, setsUp: false });
+  return [instanceOf(tracker)];
 }
 
 /** As Pipeline.run; a wait that the signal cut short is no failure. */

@@ -5,6 +5,7 @@ import { sink } from './schema/sinks.ts';
 import { snapshot } from './schema/snapshot.ts';
 import { source } from './schema/source.ts';
 import { strategy, tableStrategies } from './schema/strategy.ts';
+import { tracking } from './schema/tracking.ts';
 import { transport } from './schema/transport.ts';
 
 /*
@@ -29,6 +30,7 @@ export const configSchema = z.strictObject({
   tableStrategies: tableStrategies
     .default([])
     .meta(about('Tables that are gathered otherwise; of the tables of one transaction the shortest wait wins.')),
+  tracking: tracking.prefault({}).meta(about('How runs of sync work are recorded, tried again and kept.')),
   stateDir: z.string().min(1).default('.waltide').meta(path('Where a running process leaves its control address.')),
   metrics: endpoint.prefault({}).meta(about('Prometheus metrics and health checks.')),
   log: log.prefault({}).meta(about('What is logged to stderr.')),
@@ -44,5 +46,6 @@ export type SourceConfig = Config['source'];
 export type KafkaConfig = Extract<Config['transport'], { type: 'kafka' }>;
 export type InProcessConfig = Extract<Config['transport'], { type: 'in-process' }>;
 export type DuckdbSinkConfig = Extract<Config['sinks'][number], { type: 'duckdb' }>;
+export type TrackingConfig = Config['tracking'];
 /** Bounds of what a sink applies in one transaction. */
 export type BatchConfig = { readonly [K in keyof DuckdbSinkConfig['batch']]-?: number };
