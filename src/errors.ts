@@ -64,6 +64,7 @@ export const POLICIES = {
   SINK_QUERY: { side: 'sink', retry: false },
   SINK: { side: 'sink', retry: true },
   REPLAY: { side: 'config', retry: false },
+  VALIDATION: { side: 'sink', retry: false },
   NOT_RUNNING: { side: 'config', retry: false },
   NOT_FOUND: { side: 'config', retry: false },
   UNAUTHENTICATED: { side: 'config', retry: false },

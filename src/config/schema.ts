@@ -7,6 +7,7 @@ import { source } from './schema/source.ts';
 import { strategy, tableStrategies } from './schema/strategy.ts';
 import { tracking } from './schema/tracking.ts';
 import { transport } from './schema/transport.ts';
+import { validation } from './schema/validation.ts';
 
 /*
  * Every key, its default, and why that default. The same schema checks files and the environment, names the
@@ -31,6 +32,7 @@ export const configSchema = z.strictObject({
     .default([])
     .meta(about('Tables that are gathered otherwise; of the tables of one transaction the shortest wait wins.')),
   tracking: tracking.prefault({}).meta(about('How runs of sync work are recorded, tried again and kept.')),
+  validation: validation.prefault({}).meta(about('How sinks are compared with the source.')),
   stateDir: z.string().min(1).default('.waltide').meta(path('Where a running process leaves its control address.')),
   metrics: endpoint.prefault({}).meta(about('Prometheus metrics and health checks.')),
   log: log.prefault({}).meta(about('What is logged to stderr.')),

@@ -15,7 +15,8 @@ export interface Snapshot {
   /**
    * initial: rows as of the slot's consistent point, each once, before anything is streamed. incremental: rows woven
    * into the stream, each as it is at that point of the stream; one may come twice. partial: as incremental, but the
-   * rows refresh the table in place: without a beginning and an end, and nothing is removed.
+   * rows refresh the table in place: without a beginning and an end; op d removes one that was asked for by its key and
+   * is not there.
    */
   readonly kind: 'initial' | 'incremental' | 'partial';
   /** Names of the sinks that it is for; null for all. */

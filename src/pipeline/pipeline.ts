@@ -7,6 +7,8 @@ import { DURABLE } from '../postgres/positions.ts';
 import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import type { Subscription, Transport } from '../transport/transport.ts';
+import type { ValidationReport, ValidationRequest } from '../validation/report.ts';
+import type { ValidationWatch } from '../validation/validator.ts';
 import { type Applier, openApplier } from './applier.ts';
 import { applyTarget } from './apply-target.ts';
 import { type Arrival, Arrivals, type WaitOptions } from './arrivals.ts';
@@ -25,6 +27,7 @@ import { StatusReporter } from './reporter.ts';
 import { SlotWatch } from './slot-watch.ts';
 import type { PipelineState, PipelineStatus, Role } from './status.ts';
 import { type UntilBound, UntilSubscription } from './until.ts';
+import { validateSinks } from './validate.ts';
 import { busy, waitForAbort, within } from './wait.ts';
 
 export interface PipelineOptions {
@@ -257,6 +260,11 @@ export class Pipeline {
   async query(sql: string, options: { sink?: string; rowsMax: number; timeoutMs: number }): Promise<QueryResult> {
     const sinks = this.#appliers.map(({ sink }) => sink);
     return queryable(sinks, options.sink).query(sql, options);
+  }
+
+  /** Compares the open sinks with the source while everything goes on; see Validator.run. */
+  validate(request: ValidationRequest, watch: ValidationWatch): Promise<ValidationReport> {
+    return validateSinks(request, watch, { ...this.#options, appliers: this.#appliers, arrivals: this.#arrivals });
   }
 
   async #build(): Promise<Transport> {

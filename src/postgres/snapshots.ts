@@ -51,6 +51,8 @@ export interface SnapshotRequest {
   readonly kind?: 'incremental' | 'partial';
   readonly sinks?: readonly string[] | null;
   readonly where?: string | null;
+  /** Of a partial one: the rows to read, besides those of `where`. One that is not there is removed from the sinks. */
+  readonly keys?: readonly KeyText[];
   readonly rowsPerSecondMax?: number | null;
   readonly estimatedRows?: number;
   /** Why, in words: `waltide snapshot list` shows it. */
@@ -66,8 +68,8 @@ export async function requestSnapshot(client: pg.Client, request: SnapshotReques
   const id = randomBytes(6).toString('hex');
   const { rowCount } = await run(
     client,
-    `INSERT INTO waltide.snapshots (id, slot_name, table_oid, schema_name, table_name, kind, sinks, where_sql, rows_per_second_max, rows_estimated, reason)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING`,
+    `INSERT INTO waltide.snapshots (id, slot_name, table_oid, schema_name, table_name, kind, sinks, where_sql, rows_per_second_max, rows_estimated, reason, rereads)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING`,
     [
       id,
       slot,
@@ -80,11 +82,18 @@ export async function requestSnapshot(client: pg.Client, request: SnapshotReques
       rowsPerSecondMax,
       Math.round(request.estimatedRows ?? 0),
       request.reason,
+      JSON.stringify(request.keys ?? []),
     ],
   );
   if (rowCount === 0) return null;
   await nudge(client);
   return id;
+}
+
+/** Null where there is none of that id. */
+export async function readSnapshot(client: pg.Client, id: string): Promise<SnapshotRecord | null> {
+  const { rows } = await run(client, `SELECT ${COLUMNS} FROM waltide.snapshots WHERE id = $1`, [id]);
+  return (rows[0] as SnapshotRecord | undefined) ?? null;
 }
 
 /** Those of one slot, newest first; with `active` only those that have not ended. */

@@ -1,6 +1,7 @@
 import type { Delivery } from '../event/batch.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Relation } from '../event/relation.ts';
+import type { Digestible } from '../validation/validation.ts';
 import type { Losses } from './losses.ts';
 
 /** A table that a sink no longer follows, and why. Durable; no restart takes it up again by itself. */
@@ -41,19 +42,18 @@ export interface Sink {
   readonly takesCopies?: true; // Rows as COPY sent them (CopyEvent); any other sink gets an event for each.
   open(identity: SourceIdentity): Promise<SinkState>; // Rejects where its offsets belong to another cluster or slot.
   /**
-   * Resolves with true = events and offsets are durable, and those of all deliveries before. With false = the delivery
-   * ended inside a source transaction, and waits in an open transaction of the sink until the rest of it has come.
-   * Events already seen, those of stopped tables and of tables that the sink does not follow have been removed.
-   * Rejects with a RejectedError where one table's data cannot be held (nothing of the delivery is applied then),
-   * with a WaltideError of retryable code where trying again may help.
+   * Resolves with true = events and offsets are durable, and those of all deliveries before. With false = the delivery ended inside a
+   * source transaction, and waits in an open transaction of the sink until the rest of it has come. Events already seen, those of stopped
+   * tables and of tables that the sink does not follow have been removed. Rejects with a RejectedError where one table's data cannot be
+   * held (nothing of the delivery is applied then), with a WaltideError of retryable code where trying again may help.
    */
   apply(delivery: Delivery): Promise<boolean>;
   /** Resolves = durably not followed any more. With `refill` it is not stopped, but not live until a new snapshot. */
   stopTable(relation: Relation, reason: string, how: { snapshotGoesOn: boolean; refill: boolean }): Promise<void>;
   /** Durably back to `to`: these tables (null: all) are applied once more, idempotently, up to where the sink stood. */
   rewind?(to: readonly Offset[], tables: readonly { schema: string; table: string }[] | null): Promise<void>;
-  /** Read-only SQL for `waltide query`, where the store speaks SQL. Rejects after `timeoutMs`. */
-  query?(sql: string, limits: { rowsMax: number; timeoutMs: number }): Promise<QueryResult>;
+  query?(sql: string, limits: { rowsMax: number; timeoutMs: number }): Promise<QueryResult>; // Read-only; rejects after `timeoutMs`.
+  readonly digests?: Digestible; // What `waltide validate` compares with the source.
   losses?(): Losses | null; // Null where the sink is not open.
   close(): Promise<void>;
 }

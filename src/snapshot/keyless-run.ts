@@ -5,13 +5,13 @@ import { ChangeEvent, type Transaction } from '../event/change-event.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import { createSlot } from '../postgres/slot-creation.ts';
 import { type SnapshotRecord, saveSnapshot } from '../postgres/snapshots.ts';
+import { writersGone } from '../postgres/writers.ts';
 import { endEvent, type SnapshotContext, WatermarkWriter } from './context.ts';
 import { copyRows } from './copy-rows.ts';
 import { retrying } from './retry.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
 import { describeTable, type TableShape } from './table-shape.ts';
 import type { Woven } from './weave.ts';
-import { writersGone } from './writers.ts';
 
 /** The stream stands still for this long at most while PostgreSQL finds a consistent point; then it is tried again later. */
 const CONSISTENT_WAIT_MS = 20_000;

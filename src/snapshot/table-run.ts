@@ -3,9 +3,10 @@ import { messageOf, WaltideError } from '../errors.ts';
 import { ChangeEvent, type Transaction } from '../event/change-event.ts';
 import { type CopiedRows, CopyEvent } from '../event/copied-rows.ts';
 import type { Relation } from '../event/relation.ts';
-import { fillUnchanged, type Row } from '../event/row.ts';
+import { encodeTuple, fillUnchanged, Row } from '../event/row.ts';
 import { failpoint } from '../failpoint.ts';
 import { type KeyText, type SnapshotRecord, type SnapshotState, saveSnapshot } from '../postgres/snapshots.ts';
+import { writersGone } from '../postgres/writers.ts';
 import { type Chunk, ChunkReader } from './chunk-reader.ts';
 import { endEvent, inSession, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
 import type { Touch } from './reconcile.ts';
@@ -13,7 +14,6 @@ import { retrying } from './retry.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
 import { checkWhere, describeTable, needsNewStart, type Selection, type TableShape } from './table-shape.ts';
 import { keyOf, TableWatch } from './table-watch.ts';
-import { writersGone } from './writers.ts';
 
 /** The first chunk: how wide rows are is not known yet. */
 const FIRST_ROWS = 500;
@@ -123,7 +123,7 @@ export class TableRun {
       }
       // The next one is read while this one waits for its place in the stream.
       if (!reread && !chunk.whole) next = this.#prefetch(chunk, signal);
-      const outcome = await this.#weave(chunk, reread, signal);
+      const outcome = await this.#weave(chunk, reread ? keys : null, signal);
       if (outcome.void) {
         await next;
         next = null;
@@ -203,8 +203,9 @@ export class TableRun {
   }
 
   #read(selection: Selection, signal: AbortSignal): Promise<Chunk | null> {
+    const where = 'keys' in selection ? null : this.record.where;
     return retrying('snapshot', this.#context.log, signal, () =>
-      this.#reader.read(this.#shape!, selection, this.record.where, this.#context.config.snapshot.chunkBytesMax * 4),
+      this.#reader.read(this.#shape!, selection, where, this.#context.config.snapshot.chunkBytesMax * 4),
     );
   }
 
@@ -219,11 +220,14 @@ export class TableRun {
   }
 
   /** At a watermark of its own. Resolves once what came of it is durable. */
-  async #weave(chunk: Chunk, reread: boolean, signal: AbortSignal): Promise<Outcome> {
+  async #weave(chunk: Chunk, rereads: readonly Reread[] | null, signal: AbortSignal): Promise<Outcome> {
+    const reread = rereads !== null;
+    // Those of a partial snapshot were asked for by whoever wants the sinks to have what the source has.
+    const absent = this.record.kind === 'partial' && rereads ? absentKeys(chunk, rereads, this.#shape!.key) : [];
     await this.#rate.take(chunk.count, signal);
     let outcome: Outcome = { void: true, ended: false };
     const build = (transaction: Transaction): ChangeEvent[] => {
-      const events = this.#events(chunk, transaction);
+      const events = this.#events(chunk, transaction, absent);
       if (!events) return [];
       const ended = !reread && chunk.whole && this.#rereads.size === 0;
       outcome = { void: false, ended };
@@ -237,7 +241,11 @@ export class TableRun {
   }
 
   /** Null where the chunk is void. */
-  #events({ relation, snapshot, blocks }: Chunk, transaction: Transaction): ChangeEvent[] | null {
+  #events(
+    { relation, snapshot, blocks }: Chunk,
+    transaction: Transaction,
+    absent: readonly Row[],
+  ): ChangeEvent[] | null {
     const verdict = this.#watch.verdict(snapshot, relation);
     if (verdict.void) return null;
     this.#watch.forget(snapshot);
@@ -255,6 +263,12 @@ export class TableRun {
     }
     for (const row of images)
       events.push(new ChangeEvent('r', transaction, ++seq, seq, commitLsn, streamed, null, row));
+    for (const row of absent) {
+      // What was streamed of it since is newer.
+      if (verdict.touched.has(keyOf((column) => row.text(column), relation.key) ?? '')) continue;
+      const before = new Row(streamed, row.bytes, row.at);
+      events.push(new ChangeEvent('d', transaction, ++seq, seq, commitLsn, streamed, before, null));
+    }
     return events;
   }
 
@@ -350,6 +364,19 @@ export class TableRun {
 
 function seqAfter(events: readonly ChangeEvent[]): number {
   return (events.at(-1)?.seq ?? 0) + 1;
+}
+
+/** The keys that the chunk was to read and did not find, as rows of nothing but their key. */
+function absentKeys({ relation, blocks }: Chunk, rereads: readonly Reread[], key: TableShape['key']): Row[] {
+  const columns = key.map(({ index }) => index);
+  const found = new Set<string>();
+  for (const block of blocks)
+    for (let i = 0; i < block.count; i++) found.add(keyOf((column) => block.text(i, column), columns) ?? '');
+  const rows = rereads.map((reread) => {
+    const values = relation.columns.map((_, index) => reread.key[columns.indexOf(index)] ?? null);
+    return new Row(relation, encodeTuple(values), 0);
+  });
+  return rows.filter((row) => !found.has(keyOf((column) => row.text(column), columns) ?? ''));
 }
 
 /** Indexes of the rows that no streamed change has touched; `images` gets those whose newer image lacks values. */

@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises';
-import duckdb from '@duckdb/node-bindings';
+import duckdb, { type Connection } from '@duckdb/node-bindings';
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
 import { messageOf, WaltideError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
@@ -8,9 +8,10 @@ import type { Relation } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
 import type { Losses } from '../losses.ts';
 import type { QueryResult, Sink, SinkState } from '../sink.ts';
-import type { DuckdbFile } from './database.ts';
+import { type DuckdbFile, storeError } from './database.ts';
 import type { StopOptions } from './delivery.ts';
-import { runQuery } from './query.ts';
+import { DuckdbDigests, type Held, heldName } from './digest.ts';
+import { readOnly, runQuery } from './query.ts';
 import { Session } from './session.ts';
 
 /** Queries beyond these wait for nothing: they are refused, so that they cannot take all memory from applying. */
@@ -21,8 +22,8 @@ export function createDuckdbSink(config: DuckdbSinkConfig, log: Log): Sink {
   return new DuckdbSink(config, log);
 }
 
-interface RunningQuery {
-  readonly result: Promise<QueryResult>;
+interface RunningQuery<T = unknown> {
+  readonly result: Promise<T>;
   stop(): void;
 }
 
@@ -35,6 +36,10 @@ class DuckdbSink implements Sink {
   #identity: SourceIdentity | null = null;
   #session: Session | null = null;
   readonly #queries = new Set<RunningQuery>();
+  readonly digests = new DuckdbDigests(
+    (relation) => this.#held(relation),
+    (work, signal) => this.#digesting(work, signal),
+  );
   /** The last of what runs on the writing connection: one thing at a time. */
   #tail: Promise<unknown> = Promise.resolve();
 
@@ -95,7 +100,21 @@ class DuckdbSink implements Sink {
         'Try again when one of them has ended.',
       );
     }
-    const query = this.#query(file, sql, limits);
+    return this.#reading(file, (connection, signal) => runQuery(connection, sql, { ...limits, signal }));
+  }
+
+  /** On a connection of its own; `signal` aborts where the file is about to be closed. */
+  async #reading<T>(file: DuckdbFile, work: (connection: Connection, signal: AbortSignal) => Promise<T>): Promise<T> {
+    const abort = new AbortController();
+    const run = async (): Promise<T> => {
+      const connection = await file.connect();
+      try {
+        return await work(connection, abort.signal);
+      } finally {
+        duckdb.disconnect_sync(connection);
+      }
+    };
+    const query: RunningQuery<T> = { result: run(), stop: () => abort.abort() };
     this.#queries.add(query);
     try {
       return await query.result;
@@ -104,17 +123,28 @@ class DuckdbSink implements Sink {
     }
   }
 
-  #query(file: DuckdbFile, sql: string, limits: { rowsMax: number; timeoutMs: number }): RunningQuery {
-    const abort = new AbortController();
-    const run = async (): Promise<QueryResult> => {
-      const connection = await file.connect();
+  async #digesting<T>(work: (connection: Connection) => Promise<T>, signal: AbortSignal): Promise<T> {
+    const { file } = this.#session ?? {};
+    const closed = (cause?: unknown): WaltideError =>
+      new WaltideError('SINK', `sink ${this.name} was closed while it was compared`, 'It is tried again.', { cause });
+    if (!file) throw closed();
+    return this.#reading(file, async (connection, closing) => {
+      const either = AbortSignal.any([closing, signal]);
       try {
-        return await runQuery(connection, sql, { ...limits, signal: abort.signal });
-      } finally {
-        duckdb.disconnect_sync(connection);
+        return await readOnly(connection, either, () => work(connection));
+      } catch (error) {
+        signal.throwIfAborted();
+        if (closing.aborted) throw closed(error);
+        throw storeError('comparing rows', error);
       }
-    };
-    return { result: run(), stop: () => abort.abort() };
+    });
+  }
+
+  #held(relation: Relation): Held | null {
+    const { state, file } = this.#session ?? {};
+    const table = state?.table(relation);
+    if (!table?.live || table.stopped !== null) return null;
+    return { name: heldName(file!.catalog, table), table };
   }
 
   /** A file is closed only when nothing reads it any more: else opening it again would open it twice. */

@@ -21,11 +21,8 @@ export interface QueryLimits {
  */
 export async function runQuery(connection: Connection, sql: string, limits: QueryLimits): Promise<QueryResult> {
   const deadline = AbortSignal.any([limits.signal, AbortSignal.timeout(limits.timeoutMs)]);
-  // Repeated, since a query that has only just begun may miss one interrupt.
-  const timer = setInterval(() => deadline.aborted && duckdb.interrupt(connection), 20);
   try {
-    await duckdb.query(connection, 'BEGIN TRANSACTION READ ONLY');
-    return await read(connection, sql, limits.rowsMax, deadline);
+    return await readOnly(connection, deadline, () => read(connection, sql, limits.rowsMax, deadline));
   } catch (error) {
     if (limits.signal.aborted) throw queryError('the sink was closed while the query ran', 'Try again.', error);
     if (deadline.aborted)
@@ -40,6 +37,16 @@ export async function runQuery(connection: Connection, sql: string, limits: Quer
       'Correct the query; the names of tables are those of the source, with `public` as `main`.',
       error,
     );
+  }
+}
+
+/** Does `work` in a transaction that DuckDB itself keeps read-only, and interrupts it once `signal` aborts. */
+export async function readOnly<T>(connection: Connection, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  // Repeated, since a query that has only just begun may miss one interrupt.
+  const timer = setInterval(() => signal.aborted && duckdb.interrupt(connection), 20);
+  try {
+    await duckdb.query(connection, 'BEGIN TRANSACTION READ ONLY');
+    return await work();
   } finally {
     clearInterval(timer);
     await duckdb.query(connection, 'ROLLBACK').catch(() => undefined);

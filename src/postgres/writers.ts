@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Log } from '../log.ts';
-import { queryError } from '../postgres/connection.ts';
+import { queryError } from './connection.ts';
 
 const POLL_MS = 25;
 const POLL_MAX_MS = 1000;
@@ -10,7 +10,8 @@ const TOLD_EVERY_MS = 10_000;
 const WRITERS = `
 SELECT DISTINCT l.virtualtransaction AS id,
        COALESCE('pid ' || l.pid, (SELECT 'prepared transaction ' || quote_literal(p.gid) FROM pg_catalog.pg_prepared_xacts p
-         WHERE '-1/' || p.transaction = l.virtualtransaction LIMIT 1), l.virtualtransaction) AS who
+         WHERE '-1/' || p.transaction = l.virtualtransaction LIMIT 1), l.virtualtransaction) AS who,
+       EXISTS (SELECT FROM pg_catalog.pg_stat_activity s WHERE s.pid = l.pid AND s.wait_event = 'SyncRep') AS committing
 FROM pg_catalog.pg_locks l
 WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
@@ -49,9 +50,42 @@ export async function writersGone(
   }
 }
 
-async function listWriters(client: pg.Client, oid: number): Promise<{ id: string; who: string }[]> {
+/** A transaction that has written to a table and is not over. */
+interface Writer {
+  readonly id: string;
+  readonly who: string;
+  /** Its commit record is in the WAL, and waits for a standby. */
+  readonly committing: boolean;
+}
+
+/**
+ * Resolves with true once what the stream has brought of the table by now is visible to whoever looks next; with false
+ * where a commit has waited for its standby for longer than `boundMs`. A transaction that is still at work after
+ * `workingMs` has not committed, so the stream has brought nothing of it.
+ */
+export async function commitsVisible(
+  client: pg.Client,
+  oid: number,
+  { workingMs, boundMs }: { readonly workingMs: number; readonly boundMs: number },
+  signal: AbortSignal,
+): Promise<boolean> {
+  const begun = performance.now();
+  let waiting = (await listWriters(client, oid)).map(({ id }) => id);
+  for (let pauseMs = 2; waiting.length > 0; pauseMs = Math.min(pauseMs * 2, POLL_MS)) {
+    const ms = performance.now() - begun;
+    if (ms > boundMs) return false;
+    await sleep(pauseMs, undefined, { signal });
+    const writers = await listWriters(client, oid);
+    waiting = writers
+      .filter(({ id, committing }) => waiting.includes(id) && (committing || ms < workingMs))
+      .map(({ id }) => id);
+  }
+  return true;
+}
+
+async function listWriters(client: pg.Client, oid: number): Promise<Writer[]> {
   try {
-    return (await client.query<{ id: string; who: string }>(WRITERS, [oid])).rows;
+    return (await client.query<Writer>(WRITERS, [oid])).rows;
   } catch (error) {
     throw queryError(error, 'reading pg_locks');
   }

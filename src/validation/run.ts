@@ -1,0 +1,28 @@
+import type pg from 'pg';
+import type { Config } from '../config/schema.ts';
+import type { Lsn } from '../event/lsn.ts';
+import type { Log } from '../log.ts';
+import type { Sink } from '../sink/sink.ts';
+import type { ValidationProgress, ValidationRequest } from './report.ts';
+import type { SourceReader } from './source.ts';
+import type { Digestible } from './validation.ts';
+
+/** A sink that can be compared. */
+export interface ValidatedSink extends Pick<Sink, 'name' | 'query'> {
+  readonly digests: Digestible;
+  /** Resolves once the sink has applied everything that was committed before that LSN. */
+  readonly passed: (lsn: Lsn, signal: AbortSignal) => Promise<void>;
+}
+
+/** One run, and what all its parts share. */
+export interface ValidationRun {
+  readonly id: string;
+  readonly config: Config;
+  readonly request: ValidationRequest;
+  readonly source: SourceReader;
+  /** A session that may write. */
+  readonly control: pg.Client;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  readonly onProgress: (progress: ValidationProgress) => void;
+}

@@ -1,0 +1,253 @@
+import { randomBytes } from 'node:crypto';
+import type pg from 'pg';
+import type { Config } from '../config/schema.ts';
+import { messageOf, WaltideError } from '../errors.ts';
+import { type Relation, relationName } from '../event/relation.ts';
+import type { Log } from '../log.ts';
+import { matchesPattern, type PublishedTable } from '../postgres/publication.ts';
+import { connectSource } from '../postgres/session.ts';
+import type { KeyText } from '../postgres/snapshots.ts';
+import {
+  beginValidation,
+  endValidation,
+  readValidation,
+  saveValidationResult,
+  type ValidationResultRecord,
+  validationResults,
+} from '../postgres/validations.ts';
+import { brokenReferences } from './references.ts';
+import { repair } from './repair.ts';
+import {
+  CHECKS,
+  type TableResult,
+  type ValidationProgress,
+  type ValidationReport,
+  type ValidationRequest,
+} from './report.ts';
+import { checkRules } from './rules.ts';
+import type { ValidatedSink, ValidationRun } from './run.ts';
+import { SourceReader } from './source.ts';
+import { describeSourceTable, listSourceTables, relationOf, type SourceTable } from './source-table.ts';
+import { TableRun } from './table-run.ts';
+
+/** Differences that a report and its record hold; all are counted, and repaired. */
+const SHOWN_MAX = 1000;
+
+export interface ValidatorOptions {
+  readonly config: Config;
+  readonly sinks: readonly ValidatedSink[];
+  readonly log: Log;
+}
+
+export interface ValidationWatch {
+  readonly signal: AbortSignal;
+  readonly onProgress?: (progress: ValidationProgress) => void;
+  /** The id under which it is recorded, known at once. */
+  readonly onBegin?: (id: string) => void;
+}
+
+/** Compares sinks with the source while both go on, and brings what differs into line where that is asked for. */
+export class Validator {
+  readonly #options: ValidatorOptions;
+
+  constructor(options: ValidatorOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Resolves with what was found, which is recorded in schema `waltide` too. Rejects with USAGE for what cannot be
+   * compared, with VALIDATION where it could not be finished, and with the signal's reason.
+   */
+  async run(asked: ValidationRequest, watch: ValidationWatch): Promise<ValidationReport> {
+    const { config, log } = this.#options;
+    const begun = performance.now();
+    const control = await connectSource(config.source, 'validation control');
+    const source = new SourceReader(() => connectSource(config.source, 'validation'));
+    const id = asked.resume ?? randomBytes(6).toString('hex');
+    try {
+      const request = asked.resume === undefined ? asked : { ...(await requestOf(control, config, id)), resume: id };
+      checkRequest(request, config);
+      await beginValidation(control, id, config.source.slot, request);
+      watch.onBegin?.(id);
+      const onProgress = watch.onProgress ?? (() => {});
+      const run = { id, config, request, source, control, log, signal: watch.signal, onProgress };
+      try {
+        const report = await this.#all(run, begun);
+        const { references, rules, leftOut } = report;
+        await endValidation(control, id, { state: 'completed', ...report, report: { references, rules, leftOut } });
+        return report;
+      } catch (error) {
+        const state = watch.signal.aborted ? 'cancelled' : 'failed';
+        await endValidation(control, id, { state, error: messageOf(error) }).catch(() => {});
+        throw error;
+      }
+    } finally {
+      await source.close();
+      await control.end().catch(() => {});
+    }
+  }
+
+  async #all(run: ValidationRun, begun: number): Promise<ValidationReport> {
+    const { request, control, config } = run;
+    const checks = new Set(request.checks ?? CHECKS);
+    const published = await listSourceTables(control, config.source.publication);
+    const chosen = chooseTables(published, request.tables ?? []);
+    const sinks = this.#sinks(request.sinks);
+    const before = request.resume ? await validationResults<TableResult>(control, run.id) : [];
+    const tables: TableResult[] = [];
+    const leftOut: { sink: string; table: string; why: string }[] = [];
+    const rows = checks.has('data_hash') || checks.has('row_count');
+    for (const sink of rows ? sinks : [])
+      for (const table of chosen) {
+        const result = await this.#table(run, sink, table, before);
+        if (result) tables.push(result);
+        else
+          leftOut.push({
+            sink: sink.name,
+            table: relationName(table),
+            why: 'the sink does not hold it, or follows it no more',
+          });
+      }
+    const references = checks.has('referential_integrity') ? await brokenReferences(run, sinks, published, chosen) : [];
+    const rules = checks.has('business_rules') ? await checkRules(run, sinks) : [];
+    const equal = tables.every(
+      ({ missing, extra, different, unsettled }) => missing + extra + different + unsettled === 0,
+    );
+    return {
+      id: run.id,
+      ok: equal && leftOut.length === 0 && references.length === 0 && rules.every(({ holds }) => holds),
+      score: Math.min(100, ...tables.map(({ score }) => score)),
+      tables,
+      references,
+      rules,
+      leftOut,
+      durationMs: Math.round(performance.now() - begun),
+    };
+  }
+
+  #sinks(names: readonly string[] | undefined): ValidatedSink[] {
+    const all = this.#options.sinks;
+    for (const name of names ?? [])
+      if (!all.some((sink) => sink.name === name))
+        throw new WaltideError(
+          'USAGE',
+          `no sink "${name}" that can be compared is open`,
+          `There are: ${all.map((sink) => sink.name).join(', ') || 'none'}.`,
+        );
+    return all.filter(({ name }) => names === undefined || names.length === 0 || names.includes(name));
+  }
+
+  /** Null where the sink does not hold the table. */
+  async #table(
+    run: ValidationRun,
+    sink: ValidatedSink,
+    published: PublishedTable,
+    before: readonly ValidationResultRecord<TableResult>[],
+  ): Promise<TableResult | null> {
+    const done = before.find((one) => one.sink === sink.name && one.table === relationName(published));
+    if (done?.finished) return done.result;
+    const relation = await relationOf(run.control, published);
+    const table = await describe(run, sink, published, relation);
+    if (!table) return null;
+    const begin = (earlier: TableResult | null): TableRun =>
+      new TableRun({
+        source: run.source,
+        sinkName: sink.name,
+        sink: sink.digests,
+        table,
+        passed: (lsn) => sink.passed(lsn, run.signal),
+        signal: run.signal,
+        rowsPerSecondMax: run.request.rowsPerSecondMax ?? run.config.validation.rowsPerSecondMax ?? null,
+        differencesMax: run.config.validation.differencesMax,
+        onProgress: run.onProgress,
+        onCursor: (cursor, result) => saveValidationResult(run.control, run.id, cursor, result),
+        before: earlier,
+      });
+    const first = begin(done?.result ?? null);
+    await compare(run, table, first, done?.cursor ?? null);
+    let result = first.result();
+    if (run.request.repair && result.missing + result.extra + result.different > 0)
+      result = await repair(run, sink, table, result, begin, (again) => compare(run, table, again, null));
+    // A truncated list could not be shown as what differs; the counts tell.
+    result = { ...result, differences: result.differences.slice(0, SHOWN_MAX) };
+    await saveValidationResult(run.control, run.id, null, result);
+    return result;
+  }
+}
+
+async function compare(
+  { request, source }: ValidationRun,
+  table: SourceTable,
+  run: TableRun,
+  cursor: KeyText | null,
+): Promise<void> {
+  if (request.key) await run.compareKeys([await source.printedKey(table, request.key)]);
+  else if (request.sample !== undefined) await run.compareKeys(await source.sample(table, request.sample));
+  else await run.compare(cursor);
+}
+
+async function describe(
+  { config, request, control }: ValidationRun,
+  sink: ValidatedSink,
+  published: PublishedTable,
+  relation: Relation,
+): Promise<SourceTable | null> {
+  const held = await sink.digests.describe(relation);
+  if (!held) return null;
+  const { since, sinceColumn = config.validation.sinceColumn, checks } = request;
+  const table = await describeSourceTable(control, published, held, relation, {
+    // Rows are counted by their keys: a missing one and an extra one make no equal count.
+    only: !checks || checks.includes('data_hash') ? null : [],
+    since: since === undefined ? null : { column: sinceColumn, text: since },
+  });
+  const { key } = request;
+  if ((key || request.sample !== undefined) && (table.key.length === 0 || (key && key.length !== table.key.length)))
+    throw new WaltideError(
+      'USAGE',
+      `${relationName(relation)} has ${table.key.length === 0 ? 'no key' : `a key of ${table.key.length} columns (${table.key.map(({ name }) => name).join(', ')})`}`,
+      'Give one value for each column of the key, in their order, and name the table that it is of.',
+    );
+  return table;
+}
+
+function chooseTables(published: readonly PublishedTable[], patterns: readonly string[]): PublishedTable[] {
+  const matches = (pattern: string, { schema, table }: PublishedTable): boolean =>
+    matchesPattern(pattern.includes('.') ? pattern : `public.${pattern}`, schema, table);
+  for (const pattern of patterns)
+    if (!published.some((table) => matches(pattern, table)))
+      throw new WaltideError(
+        'USAGE',
+        `"${pattern}" matches no table that is captured`,
+        `Captured are: ${published.map(relationName).join(', ') || 'none'}.`,
+      );
+  return published.filter((table) => patterns.length === 0 || patterns.some((pattern) => matches(pattern, table)));
+}
+
+function checkRequest(request: ValidationRequest, config: Config): void {
+  const narrow = [request.key, request.since, request.sample].filter((one) => one !== undefined);
+  if (narrow.length > 1)
+    throw new WaltideError(
+      'USAGE',
+      'a key, a time and a sample exclude each other',
+      'Choose one of --key, --since and --sample.',
+    );
+  if (request.key && request.tables?.length !== 1)
+    throw new WaltideError('USAGE', 'a key is of one table', 'Name the table: waltide validate orders --key 42.');
+  const names = config.validation.rules.map(({ name }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice)
+    throw new WaltideError(
+      'CONFIG_INVALID',
+      `validation.rules: "${twice}" is there twice`,
+      'Give each rule a name of its own.',
+    );
+}
+
+async function requestOf(control: pg.Client, { source }: Config, id: string): Promise<ValidationRequest> {
+  const record = await readValidation(control, source.slot, id);
+  if (!record)
+    throw new WaltideError('USAGE', `there is no validation ${id}`, 'Ids are in waltide.validations of the source.');
+  if (record.state === 'completed')
+    throw new WaltideError('USAGE', `validation ${id} is completed`, 'Begin a new one: leave out --resume.');
+  return record.request as ValidationRequest;
+}
