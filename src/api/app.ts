@@ -4,44 +4,44 @@ import { Readable } from 'node:stream';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
+import { ACCESS_ROLES, type AccessRole } from '../postgres/api-keys.ts';
+import type { AuditCall } from '../postgres/audit-log.ts';
+import type { Audit } from './audit.ts';
+import type { Authenticate } from './auth/authenticate.ts';
 import { toJson } from './json.ts';
 import { PROBLEM_TYPE, problemOf } from './problem.ts';
-import {
-  ACCESS_ROLES,
-  Accepted,
-  type AccessRole,
-  type Deps,
-  type Principal,
-  type Route,
-  type ServerEvent,
-} from './route.ts';
-
-/** Tells who asks. Rejects with UNAUTHENTICATED or FORBIDDEN. */
-export type Authenticate = (request: FastifyRequest) => Promise<Principal> | Principal;
+import { RateLimitedError } from './rate-limiter.ts';
+import { Accepted, type Deps, type Principal, type Route, type ServerEvent } from './route.ts';
 
 export interface AppOptions {
   readonly routes: readonly Route[];
   readonly deps: Deps;
   readonly authenticate: Authenticate;
-  readonly log: Log;
+  readonly audit: Audit;
   readonly bodyBytesMax: number;
+  readonly trustedProxies?: readonly string[];
   readonly tls?: Pick<ServerOptions, 'cert' | 'key' | 'minVersion'>;
+  /** Registers what has to come before the routes. */
+  readonly before?: (app: FastifyInstance) => Promise<void>;
 }
 
 const HEADERS_TIMEOUT_MS = 5000;
 const REQUEST_TIMEOUT_MS = 10_000;
+const ANYONE: Principal = { name: 'anyone', role: 'viewer' };
 /** A request id that a proxy has given is kept, so that its log and ours can be read together. */
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
 
 /** All routes as one HTTP server that does not listen yet: `listen`, or `inject` in tests. */
-export function createApp(options: AppOptions): FastifyInstance {
-  const { routes, log, bodyBytesMax, tls } = options;
+export async function createApp(options: AppOptions): Promise<FastifyInstance> {
+  const { routes, deps, bodyBytesMax, trustedProxies = [], tls } = options;
+  const { log } = deps;
   const app = Fastify({
     logger: false,
     bodyLimit: bodyBytesMax,
     requestTimeout: REQUEST_TIMEOUT_MS,
     forceCloseConnections: true,
     exposeHeadRoutes: false,
+    trustProxy: trustedProxies.length > 0 ? [...trustedProxies] : false,
     genReqId: ({ headers }) => {
       const given = headers['x-request-id'];
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
@@ -63,6 +63,7 @@ export function createApp(options: AppOptions): FastifyInstance {
     const error = new WaltideError('METHOD', `${request.method} is not for this path`, `Use ${allowed.join(' or ')}.`);
     return sendProblem(error, request, reply, log);
   });
+  await options.before?.(app);
   for (const route of routes) addRoute(app, route, options);
   return app;
 }
@@ -76,43 +77,59 @@ function readJsonOnly(app: FastifyInstance): void {
   );
 }
 
-function addRoute(app: FastifyInstance, route: Route, { deps, authenticate }: AppOptions): void {
+function addRoute(app: FastifyInstance, route: Route, { deps, authenticate, audit }: AppOptions): void {
   const principals = new WeakMap<FastifyRequest, Principal>();
+  const callOf = (request: FastifyRequest, { name, role }: Principal): AuditCall => ({
+    requestId: request.id,
+    principal: name,
+    role,
+    address: request.ip,
+    method: route.method,
+    route: route.path,
+    target: { ...(request.params as object), ...(request.query as object) },
+  });
   app.route({
     method: route.method,
     url: route.path,
     // Before the body is read: a stranger's is not.
     onRequest: async (request) => {
       if (route.role === null) return;
+      const least = route.role;
       const principal = await authenticate(request);
-      checkRole(principal, route.role);
       principals.set(request, principal);
+      if (mayDo(principal, least)) return;
+      const refuse = async (): Promise<never> => {
+        throw forbidden(principal, least);
+      };
+      await (route.changes ? audit.record(callOf(request, principal), refuse) : refuse());
     },
     handler: async (request, reply) => {
       const hungUp = new AbortController();
       reply.raw.once('close', () => hungUp.abort());
-      const answer = await route.run(
-        {
-          params: request.params,
-          query: { ...(request.query as object) },
-          body: request.body ?? undefined,
-          principal: principals.get(request) ?? { name: 'anyone', role: 'viewer' },
-          signal: hungUp.signal,
-        },
-        deps,
-      );
-      return send(reply, route, answer);
+      const principal = principals.get(request) ?? ANYONE;
+      const run = (): Promise<unknown> =>
+        route.run(
+          {
+            params: { ...(request.params as object) },
+            query: { ...(request.query as object) },
+            body: request.body ?? undefined,
+            principal,
+            signal: hungUp.signal,
+          },
+          deps,
+        );
+      return send(reply, route, await (route.changes ? audit.record(callOf(request, principal), run) : run()));
     },
   });
 }
 
-function checkRole({ name, role }: Principal, least: AccessRole): void {
-  if (ACCESS_ROLES.indexOf(role) >= ACCESS_ROLES.indexOf(least)) return;
-  throw new WaltideError(
-    'FORBIDDEN',
-    `${name} has role ${role}, and this needs ${least}`,
-    `Use a key or token of role ${least}.`,
-  );
+function mayDo({ role }: Principal, least: AccessRole): boolean {
+  return ACCESS_ROLES.indexOf(role) >= ACCESS_ROLES.indexOf(least);
+}
+
+function forbidden({ name, role }: Principal, least: AccessRole): WaltideError {
+  const message = `${name} has role ${role}, and this needs ${least}`;
+  return new WaltideError('FORBIDDEN', message, `Use a key or token of role ${least}.`);
 }
 
 function send(reply: FastifyReply, route: Route, answer: unknown): FastifyReply {
@@ -134,6 +151,7 @@ function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyRepl
   const problem = problemOf(error, request.id);
   if (problem.status === 500)
     log.error({ err: error, requestId: request.id, url: request.routeOptions.url }, 'the API failed');
+  if (error instanceof RateLimitedError) reply.header('retry-after', error.retryAfterSeconds);
   if (problem.status === 401) reply.header('www-authenticate', 'Bearer realm="waltide"');
   return reply.code(problem.status).type(PROBLEM_TYPE).send(JSON.stringify(problem));
 }

@@ -3,14 +3,13 @@ import type { Config } from '../config/schema.ts';
 import type { Log } from '../log.ts';
 import type { ReplayPlan, ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus } from '../pipeline/status.ts';
+import type { AccessRole } from '../postgres/api-keys.ts';
+import type { Sessions } from '../postgres/sessions.ts';
+import type { Tracker } from '../postgres/tracked.ts';
 import type { QueryResult } from '../sink/sink.ts';
 
 /** Where every route is, unless it says `root`. */
 export const API_BASE = '/api/v1/data-sync';
-
-/** Each may do what those before it may. viewer: sees states, no row; operator: sees rows, starts work; admin: all. */
-export const ACCESS_ROLES = ['viewer', 'operator', 'admin'] as const;
-export type AccessRole = (typeof ACCESS_ROLES)[number];
 
 /** Who asks. */
 export interface Principal {
@@ -31,6 +30,10 @@ export interface Deps {
   readonly config: Config;
   readonly log: Log;
   readonly pipeline: Controlled;
+  /** PostgreSQL, for what is asked now and then. */
+  readonly sessions: Sessions;
+  /** Long work is a run, and answered with its id. */
+  readonly tracker: Tracker;
 }
 
 /** An answer with status 202: the work goes on, and `body` says where to ask for it. */

@@ -11,6 +11,14 @@ export function durationMs(text: string): number {
   return Math.round(ms);
 }
 
+/** `12h` or `90d`. In milliseconds. */
+export function lifetimeMs(text: string): number {
+  const match = /^(\d{1,5})\s*(h|d)$/.exec(text.trim());
+  const ms = match ? Number(match[1]) * (match[2] === 'd' ? 24 : 1) * UNITS_MS.h! : 0;
+  if (ms === 0) throw new InvalidArgumentError('It must be a time such as 12h or 90d.');
+  return ms;
+}
+
 /** A whole number from 1. */
 export function positiveInteger(text: string): number {
   const value = Number(text);

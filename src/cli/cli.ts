@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { toJson } from '../api/json.ts';
 import { VERSION } from '../version.ts';
+import { apiKeyCommand } from './commands/api-key.ts';
 import { configCommand } from './commands/config.ts';
 import { demoCommand } from './commands/demo.ts';
 import { doctorCommand } from './commands/doctor.ts';
@@ -66,6 +67,7 @@ export function createProgram(context: CliContext): Command {
     snapshotCommand(context),
     publicationCommand(context),
     schemaCommand(context),
+    apiKeyCommand(context),
     configCommand(),
     demoCommand(context),
   ])

@@ -1,13 +1,15 @@
+import { AuditLog } from '../api/audit.ts';
 import { ControlServer } from '../api/control-server.ts';
-import type { Config } from '../config/schema.ts';
+import type { Deps } from '../api/route.ts';
+import type { ApiServer } from '../api/server.ts';
 import { type Companion, instanceOf } from '../control/companion.ts';
 import { WaltideError } from '../errors.ts';
-import type { Log } from '../log.ts';
 import { type MetricsServer, startMetricsServer } from '../metrics/server.ts';
 import { Pipeline, type RunEnd, type RunGoal } from '../pipeline/pipeline.ts';
 import type { ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus, Role } from '../pipeline/status.ts';
 import type { UntilBound } from '../pipeline/until.ts';
+import { Sessions } from '../postgres/sessions.ts';
 import { Tracker } from '../postgres/tracked.ts';
 import { VERSION } from '../version.ts';
 import { watchConfig } from './config-watch.ts';
@@ -24,8 +26,8 @@ export interface RunOptions {
   /** Done before anything else; with `stopAt`, the run ends there. */
   readonly replay?: ReplayRequest;
   readonly stopAt?: UntilBound;
-  /** Not for a run of seconds, which nobody scrapes. */
-  readonly metrics: boolean;
+  /** With metrics and API: not for a run of seconds, which nobody asks. */
+  readonly serves: boolean;
 }
 
 export interface RunResult extends RunEnd {
@@ -62,9 +64,15 @@ export async function runPipeline(
   });
   const status = (): PipelineStatus => pipeline.status();
   // Before anything connects: a port that the user chose and cannot have is an error at once.
-  const metrics: MetricsServer | null = options.metrics ? await startMetricsServer(config.metrics, status, log) : null;
+  const metrics: MetricsServer | null = options.serves ? await startMetricsServer(config.metrics, status, log) : null;
+  const sessions = new Sessions(config.source, 'api');
+  // The pipeline makes schema "waltide" what it must be, and tells better what is in its way.
+  const { source, tracking } = config;
+  const tracker = new Tracker({ source, tracking, log, version: VERSION, role, setsUp: false });
+  const deps: Deps = { config, log, pipeline, sessions, tracker };
+  const audit = new AuditLog(sessions, log);
   let control: ControlServer | null = null;
-  const companions = companionsOf(config, role, log);
+  const companions = companionsOf(deps, audit, options);
   const overdue = drainBound(context.signal, config.shutdownTimeoutMs + CLOSE_GRACE_MS);
   context.signal.addEventListener(
     'abort',
@@ -76,7 +84,7 @@ export async function runPipeline(
     { once: true },
   );
   try {
-    control = await ControlServer.start({ role, deps: { config, log, pipeline } });
+    control = await ControlServer.start({ role, deps, audit });
     for (const companion of companions) await companion.start();
     const end = await Promise.race([run(pipeline, until, context.signal), overdue.promise]);
     return { ...end, status: pipeline.status(), interrupted: context.signal.aborted };
@@ -85,17 +93,27 @@ export async function runPipeline(
     unwatch();
     progress.end();
     for (const companion of [...companions].reverse()) await companion.stop();
-    await control?.close();
-    await metrics?.close();
+    await Promise.all([control?.close(), metrics?.close()]);
+    await sessions.close();
   }
 }
 
 /** What runs beside the pipeline, in the order in which it starts. */
-function companionsOf(config: Config, role: Role, log: Log): readonly Companion[] {
-  // The pipeline makes schema "waltide" what it must be, and tells better what is in its way.
-  const { source, tracking } = config;
-  const tracker = new Tracker({ source, tracking, log, version: VERSION, role, setsUp: false });
-  return [instanceOf(tracker)];
+function companionsOf(deps: Deps, audit: AuditLog, { serves }: RunOptions): readonly Companion[] {
+  const instance = instanceOf(deps.tracker);
+  return serves && deps.config.api.enabled ? [apiOf(deps, audit), instance] : [instance];
+}
+
+/** Loaded late: most pipelines open no address to others. */
+function apiOf(deps: Deps, audit: AuditLog): Companion {
+  let server: ApiServer | null = null;
+  return {
+    start: async () => {
+      const { startApiServer } = await import('../api/server.ts');
+      server = await startApiServer(deps, audit);
+    },
+    stop: async () => server?.close(),
+  };
 }
 
 /** As Pipeline.run; a wait that the signal cut short is no failure. */

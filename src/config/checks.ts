@@ -1,11 +1,17 @@
 import { resolve } from 'node:path';
+import { apiFaults } from './api-checks.ts';
 import type { Document } from './document.ts';
 import { type Fault, faultAt } from './faults.ts';
 import { originOf } from './issues.ts';
 
 /** What one key alone cannot tell. Reads the values as written, so that it speaks together with the schema. */
 export function crossFaults(document: Document, baseDir: string): Fault[] {
-  return [...sinkFaults(document, baseDir), ...retentionFaults(document), ...strategyFaults(document)];
+  return [
+    ...sinkFaults(document, baseDir),
+    ...retentionFaults(document),
+    ...strategyFaults(document),
+    ...apiFaults(document),
+  ];
 }
 
 function retentionFaults(document: Document): Fault[] {

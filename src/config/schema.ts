@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { api } from './schema/api.ts';
 import { about, ms, path } from './schema/common.ts';
 import { endpoint, log } from './schema/process.ts';
 import { sink } from './schema/sinks.ts';
@@ -34,6 +35,7 @@ export const configSchema = z.strictObject({
   tracking: tracking.prefault({}).meta(about('How runs of sync work are recorded, tried again and kept.')),
   validation: validation.prefault({}).meta(about('How sinks are compared with the source.')),
   stateDir: z.string().min(1).default('.waltide').meta(path('Where a running process leaves its control address.')),
+  api: api.prefault({}).meta(about('The REST API.')),
   metrics: endpoint.prefault({}).meta(about('Prometheus metrics and health checks.')),
   log: log.prefault({}).meta(about('What is logged to stderr.')),
   /** Draining in-flight batches on SIGTERM; Kubernetes kills after 30 s. */
@@ -48,6 +50,7 @@ export type SourceConfig = Config['source'];
 export type KafkaConfig = Extract<Config['transport'], { type: 'kafka' }>;
 export type InProcessConfig = Extract<Config['transport'], { type: 'in-process' }>;
 export type DuckdbSinkConfig = Extract<Config['sinks'][number], { type: 'duckdb' }>;
+export type ApiConfig = Config['api'];
 export type TrackingConfig = Config['tracking'];
 /** Bounds of what a sink applies in one transaction. */
 export type BatchConfig = { readonly [K in keyof DuckdbSinkConfig['batch']]-?: number };

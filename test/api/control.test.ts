@@ -12,7 +12,9 @@ import { API_BASE, type Controlled } from '../../src/api/route.ts';
 import { resolveConfig } from '../../src/config/load.ts';
 import { WaltideError } from '../../src/errors.ts';
 import type { Log } from '../../src/log.ts';
+import { Sessions } from '../../src/postgres/sessions.ts';
 import { pipelineStatus, quiet } from './fixtures.ts';
+import { depsOf } from './support.ts';
 
 /** More than any pid_max. */
 const DEAD_PID = 2 ** 30;
@@ -37,7 +39,12 @@ const target: Controlled = {
 
 function startServer(log: Log): Promise<ControlServer> {
   const config = resolveConfig({ source: { url: 'postgres://localhost/db', tables: ['*.*'] }, stateDir });
-  return ControlServer.start({ role: 'all', deps: { config, log, pipeline: target } });
+  const deps = { ...depsOf(config, target, new Sessions(config.source, 'test')), log };
+  return ControlServer.start({
+    role: 'all',
+    deps,
+    audit: { record: (_call, work) => work() },
+  });
 }
 
 async function start(): Promise<ControlFile> {

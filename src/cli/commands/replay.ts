@@ -149,7 +149,7 @@ async function byItself(context: CliContext, loaded: Loaded, request: ReplayRequ
     role: config.transport.type === 'kafka' ? 'apply' : 'all',
     until: runs ? 'caught-up' : 'rewound',
     recopy: false,
-    metrics: false,
+    serves: false,
     replay: request,
     ...(stopAt && { stopAt }),
   });

@@ -49,7 +49,7 @@ Examples:
         role: options.role,
         until,
         recopy: options.recopy ?? false,
-        metrics: true,
+        serves: true,
       });
       report(context, result, until, loaded.json);
     });

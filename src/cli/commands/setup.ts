@@ -58,7 +58,7 @@ Examples:
         role: 'all',
         until: 'copied',
         recopy: options.recopy ?? false,
-        metrics: false,
+        serves: false,
       });
       report(context, result, 'copied', loaded.json);
     });
