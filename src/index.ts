@@ -17,6 +17,7 @@ export type { Arrival, WaitOptions } from './pipeline/arrivals.ts';
 export { Pipeline, type PipelineOptions, type StoppedTableOf } from './pipeline/pipeline.ts';
 export type { CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './pipeline/status.ts';
 export { classify } from './postgres/error-class.ts';
+export type { RunStatistics } from './postgres/run-statistics.ts';
 export type { LastSync, RunFilter, RunRecord, RunStatus, SyncStatus } from './postgres/runs.ts';
 export {
   type Run,

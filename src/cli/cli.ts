@@ -5,6 +5,8 @@ import { apiKeyCommand } from './commands/api-key.ts';
 import { configCommand } from './commands/config.ts';
 import { demoCommand } from './commands/demo.ts';
 import { doctorCommand } from './commands/doctor.ts';
+import { historyCommand } from './commands/history.ts';
+import { instancesCommand } from './commands/instances.ts';
 import { publicationCommand } from './commands/publication.ts';
 import { queryCommand } from './commands/query.ts';
 import { replayCommand } from './commands/replay.ts';
@@ -13,6 +15,7 @@ import { schemaCommand } from './commands/schema.ts';
 import { setupCommand } from './commands/setup.ts';
 import { slotCommand } from './commands/slot.ts';
 import { snapshotCommand } from './commands/snapshot.ts';
+import { statsCommand } from './commands/stats.ts';
 import { statusCommand } from './commands/status.ts';
 import { tailCommand } from './commands/tail.ts';
 import type { CliContext } from './context.ts';
@@ -65,6 +68,9 @@ export function createProgram(context: CliContext): Command {
     replayCommand(context),
     slotCommand(context),
     snapshotCommand(context),
+    historyCommand(context),
+    statsCommand(context),
+    instancesCommand(context),
     publicationCommand(context),
     schemaCommand(context),
     apiKeyCommand(context),

@@ -6,6 +6,7 @@ import { messageOf, WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { classify, passes } from './error-class.ts';
 import { OpenRun } from './open-run.ts';
+import { type RunStatistics, runStatistics } from './run-statistics.ts';
 import {
   beginRun,
   closeAbandoned,
@@ -159,6 +160,11 @@ export class Tracker {
   /** How every sync type stands. */
   status(): Promise<SyncStatus[]> {
     return this.#session.use((client) => listSyncStatus(client));
+  }
+
+  /** By sync type, of the runs that began since. */
+  statistics(since: Date): Promise<RunStatistics[]> {
+    return this.#session.use((client) => runStatistics(client, since));
   }
 
   /** Asks for the end of a run, in whichever process. False where it is not in progress. */

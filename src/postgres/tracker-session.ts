@@ -5,6 +5,7 @@ import { messageOf, WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { migrate } from './control.ts';
 import { heartbeat, type InstanceInfo, lockInstance, registerInstance, stopInstance } from './instances.ts';
+import { cleanUp } from './run-cleanup.ts';
 import { closeAbandoned, RUN_CHANNEL } from './runs.ts';
 import { connectSource, type Endpoint } from './session.ts';
 import { trackingQuery } from './tracking-query.ts';
@@ -43,6 +44,7 @@ export class TrackerSession {
   /** Server process of the last session, which may not have noticed that it is lost. */
   #lastPid: number | null = null;
   #closed = false;
+  #cleanedAt = Number.NEGATIVE_INFINITY;
   #said = '';
 
   constructor(options: TrackerSessionOptions) {
@@ -154,6 +156,7 @@ export class TrackerSession {
     try {
       await this.use((client) => this.#sayAlive(client));
       await onBeat();
+      await this.#cleanUp();
       for (const syncType of await this.use((client) => closeAbandoned(client, info.id, null)))
         log.warn({ syncType }, 'a run whose instance died is closed as abandoned');
       this.#schedule(tracking.heartbeatIntervalMs);
@@ -166,6 +169,15 @@ export class TrackerSession {
       this.#said = message;
       this.#schedule(Math.min(RECONNECT_MS, tracking.heartbeatIntervalMs));
     }
+  }
+
+  /** Any instance does it: it is harmless to do it twice. */
+  async #cleanUp(): Promise<void> {
+    const { historyDays, cleanupIntervalMs } = this.#options.tracking;
+    if (performance.now() < this.#cleanedAt + cleanupIntervalMs) return;
+    this.#cleanedAt = performance.now();
+    const removed = await this.use((client) => cleanUp(client, historyDays));
+    this.#options.log.debug(removed, 'what is old in the control schema is removed');
   }
 
   async #sayAlive(client: pg.Client): Promise<void> {

@@ -3,19 +3,11 @@ import { Command } from 'commander';
 import type pg from 'pg';
 import { toJson } from '../../api/json.ts';
 import type { Config } from '../../config/schema.ts';
+import { namesTable, requestSnapshots } from '../../control/snapshot-requests.ts';
 import { WaltideError } from '../../errors.ts';
-import type { CapturedTable } from '../../postgres/captured.ts';
-import { migrate, readSlotRecord } from '../../postgres/control.ts';
-import { matchesPattern } from '../../postgres/publication.ts';
+import { migrate } from '../../postgres/control.ts';
 import { withSession } from '../../postgres/session.ts';
-import {
-  listSnapshots,
-  requestSnapshot,
-  type SnapshotRecord,
-  type SnapshotWish,
-  wishSnapshot,
-} from '../../postgres/snapshots.ts';
-import { checkWhere, describeTable } from '../../snapshot/table-shape.ts';
+import { listSnapshots, type SnapshotRecord, type SnapshotWish, wishSnapshot } from '../../postgres/snapshots.ts';
 import { positiveInteger } from '../arguments.ts';
 import { type CliContext, EXIT } from '../context.ts';
 import { formatBytes, formatCount, formatDuration, formatTable, printable } from '../output.ts';
@@ -71,17 +63,16 @@ function startCommand(context: CliContext): Command {
     )
     .action(async (patterns: string[], options: StartOptions, command: Command) => {
       const { config, json } = await context.load(command);
-      checkSinks(config, options.sink);
       await withSession(config.source, 'snapshot', async (client) => {
         await migrate(client);
-        const tables = await choose(client, config, patterns);
-        for (const table of tables) await check(client, config, table, options.where);
-        const ids = await ask(client, config, tables, options);
+        const { sink: sinks = null, where = null, rowsPerSecondMax = null } = options;
+        const asked = { patterns, sinks, where, rowsPerSecondMax, reason: 'asked for by hand' };
+        const ids = await requestSnapshots(client, config, asked);
         if (options.wait) return await wait(context, client, config, ids, json);
         if (json) context.print(toJson({ ok: true, snapshots: await recordsOf(client, config, ids) }, 2));
         else
-          for (const [i, table] of tables.entries())
-            context.print(`snapshot ${ids[i]} of ${nameOf(table)} is asked for`);
+          for (const record of await recordsOf(client, config, ids))
+            context.print(`snapshot ${record.id} of ${nameOf(record)} is asked for`);
         await noteIdle(context, client, config);
       });
     });
@@ -98,7 +89,7 @@ function wishCommand(context: CliContext, wish: SnapshotWish, description: strin
         const records = await listSnapshots(client, config.source.slot, true);
         const changed: SnapshotRecord[] = [];
         for (const pattern of patterns) {
-          const found = records.filter((record) => matches(pattern, record));
+          const found = records.filter((record) => namesTable(pattern, record));
           if (found.length === 0) throw nothingTo(wish, pattern, records);
           for (const record of found) {
             if (!(await wishSnapshot(client, record.id, wish)))
@@ -172,113 +163,6 @@ function cells(record: SnapshotRecord): string[] {
 
 const nameOf = (table: { readonly schema: string; readonly table: string }): string =>
   printable(`${table.schema}.${table.table}`);
-
-function matches(pattern: string, { schema, table }: { readonly schema: string; readonly table: string }): boolean {
-  return matchesPattern(pattern.includes('.') ? pattern : `public.${pattern}`, schema, table);
-}
-
-function checkSinks(config: Config, sinks: readonly string[] = []): void {
-  const known = config.sinks.map(({ name }) => name);
-  const unknown = sinks.find((sink) => !known.includes(sink));
-  if (unknown !== undefined)
-    throw new WaltideError(
-      'USAGE',
-      `there is no sink "${unknown}"`,
-      `Sinks of the configuration: ${known.join(', ') || 'none'}.`,
-    );
-}
-
-/** Tables that are captured, and so can be read again. */
-async function choose(client: pg.Client, config: Config, patterns: readonly string[]): Promise<CapturedTable[]> {
-  const record = await readSlotRecord(client, config.source.slot);
-  if (!record)
-    throw new WaltideError(
-      'SLOT_MISSING',
-      `slot "${config.source.slot}" has not been made yet, so nothing is captured`,
-      'Run `waltide run` or `waltide setup`: the first copy reads every table.',
-    );
-  const captured = record.tables.filter(({ leftLsn }) => leftLsn === null);
-  const chosen = new Map<number, CapturedTable>();
-  for (const pattern of patterns) {
-    const found = captured.filter((table) => matches(pattern, table));
-    if (found.length === 0) throw await notCaptured(client, pattern, captured);
-    for (const table of found) chosen.set(table.oid, table);
-  }
-  return [...chosen.values()];
-}
-
-async function notCaptured(
-  client: pg.Client,
-  pattern: string,
-  captured: readonly CapturedTable[],
-): Promise<WaltideError> {
-  const full = pattern.includes('.') ? pattern : `public.${pattern}`;
-  const { rows } = await client.query<{ schema: string; table: string }>(
-    `SELECT nspname AS schema, relname AS table FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'p')`,
-  );
-  const exists = rows.some(({ schema, table }) => matchesPattern(full, schema, table));
-  return new WaltideError(
-    'TABLES',
-    exists ? `table ${full} is not captured` : `table ${full} does not exist`,
-    exists
-      ? 'Let source.tables name it, and see with `waltide publication show` why it may be left out; a running process takes it in by itself.'
-      : `Captured are: ${captured.map(nameOf).slice(0, 20).join(', ') || 'none'}.`,
-  );
-}
-
-/** What would make it fail later is said now. */
-async function check(
-  client: pg.Client,
-  config: Config,
-  table: CapturedTable,
-  where: string | undefined,
-): Promise<void> {
-  const { publication } = config.source;
-  const shape = await describeTable(client, [publication, `${publication}_inserts`], table);
-  if (where === undefined) return;
-  if (shape.key.length === 0)
-    throw new WaltideError(
-      'USAGE',
-      `table ${nameOf(table)} has no key, so a part of its rows cannot be refreshed`,
-      'Start it without --where: the whole table is read.',
-    );
-  await checkWhere(client, shape, where);
-}
-
-async function ask(
-  client: pg.Client,
-  config: Config,
-  tables: readonly CapturedTable[],
-  options: StartOptions,
-): Promise<string[]> {
-  const { slot } = config.source;
-  const active = await listSnapshots(client, slot, true);
-  const busy = tables.find((table) => active.some(({ tableOid }) => tableOid === table.oid));
-  const already = (table: CapturedTable): WaltideError =>
-    new WaltideError(
-      'USAGE',
-      `a snapshot of ${nameOf(table)} is under way already`,
-      'See `waltide snapshot list`; `waltide snapshot cancel` ends it.',
-    );
-  if (busy) throw already(busy);
-  const ids: string[] = [];
-  for (const table of tables) {
-    const { where = null, sink: sinks = null, rowsPerSecondMax = null } = options;
-    const kind = where === null ? 'incremental' : 'partial';
-    const id = await requestSnapshot(client, {
-      slot,
-      table,
-      kind,
-      sinks,
-      where,
-      rowsPerSecondMax,
-      reason: 'asked for by hand',
-    });
-    if (id === null) throw already(table);
-    ids.push(id);
-  }
-  return ids;
-}
 
 async function recordsOf(client: pg.Client, config: Config, ids: readonly string[]): Promise<SnapshotRecord[]> {
   return (await listSnapshots(client, config.source.slot, false)).filter(({ id }) => ids.includes(id));
