@@ -138,6 +138,26 @@ export class RejectedError extends WaltideError {
   }
 }
 
+/**
+ * Some events of a batch cannot be held. Each is put aside as a dead letter, and the others go on. Where the sink cannot tell
+ * which (`culprits` is empty), they are looked for by applying the batch in parts.
+ */
+export class RejectedBatchError extends WaltideError {
+  /** Events of the batch, each with its reason. */
+  readonly culprits: ReadonlyMap<object, string>;
+
+  constructor(message: string, options?: { cause?: unknown; culprits?: ReadonlyMap<object, string> }) {
+    super(
+      'SINK_REJECTED',
+      message,
+      'See `waltide dead-letter list`; `waltide dead-letter retry` applies it again.',
+      options,
+    );
+    this.name = 'RejectedBatchError';
+    this.culprits = options?.culprits ?? new Map();
+  }
+}
+
 /** The message of anything thrown. */
 export function messageOf(error: unknown): string {
   if (error instanceof AggregateError && !error.message) return error.errors.map(messageOf).join('; ');

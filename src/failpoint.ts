@@ -21,6 +21,7 @@ export const FAILPOINTS = [
   'during-ddl',
   'during-spill',
   'during-streamed-delivery',
+  'after-letter',
   'before-acknowledge',
 ] as const;
 

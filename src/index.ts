@@ -4,7 +4,7 @@
  */
 export { defineConfig, resolveConfig } from './config/load.ts';
 export type { Config, ConfigInput } from './config/schema.ts';
-export { type ErrorClass, type ErrorCode, RejectedError, WaltideError } from './errors.ts';
+export { type ErrorClass, type ErrorCode, RejectedBatchError, RejectedError, WaltideError } from './errors.ts';
 export type { Batch, Delivery } from './event/batch.ts';
 export { ChangeEvent, type LogicalMessage, type Op, type Transaction } from './event/change-event.ts';
 export { formatLsn, type Lsn, parseLsn } from './event/lsn.ts';
@@ -13,8 +13,9 @@ export { comparePosition, formatPosition, type Position } from './event/position
 export { type Column, type ColumnType, type Relation, type ReplicaIdentity, relationName } from './event/relation.ts';
 export { Row } from './event/row.ts';
 export { createLog, type Log, type LogOptions } from './log.ts';
+export type { StoppedTableOf } from './pipeline/applier.ts';
 export type { Arrival, WaitOptions } from './pipeline/arrivals.ts';
-export { Pipeline, type PipelineOptions, type StoppedTableOf } from './pipeline/pipeline.ts';
+export { Pipeline, type PipelineOptions } from './pipeline/pipeline.ts';
 export type { CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './pipeline/status.ts';
 export { classify } from './postgres/error-class.ts';
 export type { RunStatistics } from './postgres/run-statistics.ts';

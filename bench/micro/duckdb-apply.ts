@@ -90,6 +90,7 @@ const sink = createDuckdbSink(
     rowBytesMax: 134_217_728,
     consistency: 'table',
     transactionBytesMax: 2 ** 32,
+    breaker: { failuresMax: 8, openMs: 30_000 },
     batch: { rowsMax: perDelivery, bytesMax: 24 << 20, lingerMs: 10 },
   },
   pino({ level: 'warn' }),

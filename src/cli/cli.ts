@@ -3,6 +3,7 @@ import { toJson } from '../api/json.ts';
 import { VERSION } from '../version.ts';
 import { apiKeyCommand } from './commands/api-key.ts';
 import { configCommand } from './commands/config.ts';
+import { deadLetterCommand } from './commands/dead-letter.ts';
 import { demoCommand } from './commands/demo.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { historyCommand } from './commands/history.ts';
@@ -68,6 +69,7 @@ export function createProgram(context: CliContext): Command {
     replayCommand(context),
     slotCommand(context),
     snapshotCommand(context),
+    deadLetterCommand(context),
     historyCommand(context),
     statsCommand(context),
     instancesCommand(context),

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { api } from './schema/api.ts';
 import { about, ms, path } from './schema/common.ts';
+import { deadLetters } from './schema/dead-letters.ts';
 import { endpoint, log } from './schema/process.ts';
 import { sink } from './schema/sinks.ts';
 import { snapshot } from './schema/snapshot.ts';
@@ -21,6 +22,7 @@ export const configSchema = z.strictObject({
   snapshot: snapshot.prefault({}).meta(about('How existing rows are read, at first and later.')),
   transport: transport.prefault({ type: 'in-process' }).meta(about('What carries events to the sinks.')),
   sinks: z.array(sink).default([]).meta(about('Where changes end up.')),
+  deadLetters: deadLetters.prefault({}).meta(about('Changes that a sink refused: kept, retried or discarded.')),
   /** What people expect of a copy that follows, at little cost to the sink. */
   strategy: strategy
     .default('near_real_time')
@@ -54,3 +56,4 @@ export type ApiConfig = Config['api'];
 export type TrackingConfig = Config['tracking'];
 /** Bounds of what a sink applies in one transaction. */
 export type BatchConfig = { readonly [K in keyof DuckdbSinkConfig['batch']]-?: number };
+export type BreakerConfig = DuckdbSinkConfig['breaker'];

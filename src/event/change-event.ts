@@ -122,3 +122,12 @@ export function isAfter(event: ChangeEvent, position: Position): boolean {
   const { commitLsn } = event.transaction;
   return commitLsn === position.commitLsn ? event.seq > position.seq : commitLsn > position.commitLsn;
 }
+
+/** True where the new row lacks values that the old one, whole under REPLICA IDENTITY FULL, does not bring. */
+export function lacksValues({ relation, before, after }: ChangeEvent): boolean {
+  return relation!.columns.some(
+    (_, column) =>
+      after!.isUnchanged(column) &&
+      (before === null || relation!.replicaIdentity !== 'f' || before.isUnchanged(column)),
+  );
+}

@@ -153,6 +153,32 @@ const FAMILIES: readonly Family[] = [
     'Rows that are absent, since a column could not hold a value.',
     (sink) => sink.losses?.deadLetters ?? null,
   ),
+  {
+    name: 'waltide_dead_letters',
+    help: 'Changes that the sink refused, and nobody has retried or discarded, by table.',
+    type: 'gauge',
+    labels: ['sink', 'table'],
+    sample: ({ sinks }, add) => {
+      for (const { name, deadLetters } of sinks)
+        for (const { name: table, open } of deadLetters.tables) add(open, { sink: name, table });
+    },
+  },
+  sinkFamily(
+    'waltide_dead_letters_oldest_timestamp_seconds',
+    'gauge',
+    'When the oldest open dead letter was written, Unix time; absent where there is none.',
+    ({ deadLetters: { oldestAt } }) => (oldestAt === null ? null : Date.parse(oldestAt) / 1000),
+  ),
+  {
+    name: 'waltide_sink_breaker_state',
+    help: '1 for the state of the circuit breaker.',
+    type: 'gauge',
+    labels: ['sink', 'state'],
+    sample: ({ sinks }, add) => {
+      for (const { name, breaker } of sinks)
+        for (const state of ['closed', 'open', 'half-open']) add(breaker === state ? 1 : 0, { sink: name, state });
+    },
+  },
   sinkFamily(
     'waltide_sink_nulled_values_total',
     'counter',

@@ -21,6 +21,8 @@ export interface ApplierOptions {
   readonly config: Config;
   readonly transport: Transport;
   readonly log: Log;
+  /** See `ApplyingOptions`. */
+  readonly letters: ApplyLoopOptions['letters'];
   readonly onLacking: (oid: number) => void;
   readonly beginAgain: ApplyLoopOptions['beginAgain'];
   /** What the sink is to read instead of all that comes. */
@@ -29,15 +31,30 @@ export interface ApplierOptions {
 
 /** Takes up a sink where it is. `lacks`: what it does not have yet never comes by itself, it needs snapshots. */
 export async function openApplier(
-  { sink, type, pace, consistency, state }: OpenedSink,
-  { config, transport, log, onLacking, beginAgain, bounded }: ApplierOptions,
+  { sink, type, pace, breaker, consistency, state }: OpenedSink,
+  { config, transport, log, letters, onLacking, beginAgain, bounded }: ApplierOptions,
 ): Promise<{ readonly applier: Applier; readonly lacks: boolean }> {
   const { offsets, instance = null } = state;
   const subscription = bounded(await transport.subscribe(sink.name, offsets, { consistency, instance }));
-  const loop = new ApplyLoop({ sink, subscription, state, pace: new Pace(pace), log, onLacking, beginAgain });
+  const loop = new ApplyLoop({
+    ...{ sink, subscription, state, breaker, letters, log, onLacking, beginAgain },
+    pace: new Pace(pace),
+  });
   for (const table of state.stopped)
     log.warn({ sink: sink.name, table: `${table.schema}.${table.table}` }, `table is stopped: ${table.reason}`);
   // On Kafka what a sink lacks may still lie ahead of it in the log.
   const lacks = config.transport.type === 'in-process' || subscription.startsEmpty;
   return { applier: { sink, type, subscription, offsets, loop }, lacks };
+}
+
+export interface StoppedTableOf {
+  readonly sink: string;
+  readonly table: string;
+  readonly reason: string;
+}
+
+export function stoppedTables(appliers: readonly Applier[]): StoppedTableOf[] {
+  return appliers.flatMap(({ sink, loop }) =>
+    loop.status.stopped.map(({ schema, table, reason }) => ({ sink: sink.name, table: `${schema}.${table}`, reason })),
+  );
 }

@@ -9,7 +9,7 @@ import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import type { Subscription, Transport } from '../transport/transport.ts';
 import type { ValidationReport, ValidationRequest } from '../validation/report.ts';
 import type { ValidationWatch } from '../validation/validator.ts';
-import { type Applier, openApplier } from './applier.ts';
+import { type Applier, openApplier, type StoppedTableOf, stoppedTables } from './applier.ts';
 import { applyTarget } from './apply-target.ts';
 import { type Arrival, Arrivals, type WaitOptions } from './arrivals.ts';
 import { type BeginAgain, Patience } from './begin-again.ts';
@@ -19,6 +19,7 @@ import type { WantedTables } from './captured-tables.ts';
 import { beginsAgain, checkRole, checkSinks } from './checks.ts';
 import { createTransport } from './create-transport.ts';
 import { fillSinks } from './fill-sinks.ts';
+import { PipelineLetters } from './letters.ts';
 import { openSinks } from './open-sinks.ts';
 import { queryable } from './queryable.ts';
 import { Refills } from './refills.ts';
@@ -47,12 +48,6 @@ export interface PipelineOptions {
 
 export type RunGoal = 'copied' | 'rewound' | 'caught-up' | null;
 
-export interface StoppedTableOf {
-  readonly sink: string;
-  readonly table: string;
-  readonly reason: string;
-}
-
 export interface RunEnd {
   readonly stopped: readonly StoppedTableOf[];
   /** What `PipelineOptions.replay` came to; null where there was none, or it was not reached. */
@@ -69,6 +64,7 @@ export class Pipeline {
   readonly #opened: Sink[] = [];
   #wanted: WantedTables | null = null;
   #refills: Refills | null = null;
+  #letters: PipelineLetters | null = null;
   readonly #reporter: StatusReporter;
   readonly #arrivals: Arrivals;
   #transport: Transport | null = null;
@@ -114,7 +110,7 @@ export class Pipeline {
           await this.#patience.outwait(error, signal);
           return this.#again;
         });
-        if (again === null || signal.aborted) return { stopped: this.#stopped(), replayed };
+        if (again === null || signal.aborted) return { stopped: stoppedTables(this.#appliers), replayed };
         if (again !== this.#again) this.#options.log.info({ reason: again.reason }, 'beginning again');
         this.#again = again;
       }
@@ -253,6 +249,7 @@ export class Pipeline {
       this.#capture,
       this.#watch?.status ?? null,
       this.#appliers,
+      this.#letters,
     );
   }
 
@@ -303,11 +300,21 @@ export class Pipeline {
     this.#state = 'starting';
     const transport = await this.#build();
     const capture = this.#capture;
+    const letters = new PipelineLetters(config, log);
+    this.#letters = letters;
     const identity = capture ? await capture.prepare(signal) : await transport.identity(signal);
     const sinks =
       role === 'capture'
         ? []
-        : await openSinks(config, this.#options.sinks ?? [], identity, this.#opened, this.#again.onOpen, log);
+        : await openSinks(
+            config,
+            this.#options.sinks ?? [],
+            identity,
+            letters.store,
+            this.#opened,
+            this.#again.onOpen,
+            log,
+          );
     if (capture && config.transport.type === 'in-process') checkSinks(capture, sinks, log);
     const lacking: { name: string; state: SinkState }[] = [];
     if (capture) {
@@ -320,6 +327,7 @@ export class Pipeline {
         config,
         transport,
         log,
+        letters: await letters.ofLoop(sink, state),
         onLacking: (oid) => this.#refills?.setAside(sink.name, oid),
         beginAgain: (reason) => this.beginAgain({ reason }),
         bounded: (subscription) => this.#bounded(sink, subscription, state.offsets),
@@ -331,6 +339,7 @@ export class Pipeline {
     await fillSinks(config, capture, lacking);
     const parts = { config, keeper: capture?.tables ?? null, appliers: this.#appliers, log };
     this.#refills = Refills.start(parts, lacking);
+    if (this.#appliers.length > 0) await letters.start(this.#appliers);
     if (until !== 'caught-up') return 0n;
     return capture ? capture.wal.inserted : await applyTarget(config.source, this.#appliers, log);
   }
@@ -380,19 +389,10 @@ export class Pipeline {
     for (const { subscription, sink } of this.#appliers)
       await quietly(`subscription of ${sink.name}`, subscription.close());
     this.#refills?.stop();
+    await quietly('dead letters', this.#letters?.close());
     await quietly('watch', this.#watch?.stop());
     await quietly('source', this.#capture?.close());
     await quietly('transport', this.#transport?.close());
     for (const sink of this.#opened) await quietly(`sink ${sink.name}`, sink.close());
-  }
-
-  #stopped(): StoppedTableOf[] {
-    return this.#appliers.flatMap(({ sink, loop }) =>
-      loop.status.stopped.map((table) => ({
-        sink: sink.name,
-        table: `${table.schema}.${table.table}`,
-        reason: table.reason,
-      })),
-    );
   }
 }

@@ -1,4 +1,5 @@
 import type { Config } from '../config/schema.ts';
+import type { OpenLetters } from '../dead-letter/store.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import type { Transport } from '../transport/transport.ts';
@@ -12,6 +13,11 @@ import type { BudgetStatus, CaptureStatus, PipelineState, PipelineStatus, Role, 
 const STUCK_AFTER_MS = 120_000;
 /** A server sends keepalives at half of wal_sender_timeout, which is a minute by default. */
 const SILENT_AFTER_MS = 90_000;
+
+/** What is open of dead letters, by sink. */
+export interface LetterSummaries {
+  summary(sink: string): OpenLetters;
+}
 
 /** Makes one picture of a pipeline out of its parts. */
 export class StatusReporter {
@@ -36,14 +42,20 @@ export class StatusReporter {
     capture: Capture | null,
     budget: BudgetStatus | null,
     appliers: readonly Applier[],
+    letters: LetterSummaries | null,
   ): PipelineStatus {
     const now = Date.now();
     const source = capture ? this.#source(capture, budget, now) : null;
     const serverLsn = capture?.source?.status.serverLsn ?? 0n;
-    const sinks = appliers.map((applier) => this.#sink(applier, capture, serverLsn, now));
+    const sinks = appliers.map((applier) => ({
+      ...this.#sink(applier, capture, serverLsn, now),
+      deadLetters: lettersOf(applier, letters),
+    }));
     const stuck = this.#stuck(capture, appliers, now);
     const memory = process.memoryUsage();
-    const failing = appliers.some(({ loop }) => loop.status.lastError !== null && loop.status.busySince !== null);
+    const failing = appliers.some(
+      ({ loop: { status } }) => status.breaker !== 'closed' || (status.lastError !== null && status.busySince !== null),
+    );
     return {
       version: VERSION,
       pid: process.pid,
@@ -87,8 +99,14 @@ export class StatusReporter {
     };
   }
 
-  #sink({ sink, type, loop, subscription }: Applier, capture: Capture | null, serverLsn: Lsn, now: number): SinkStatus {
-    const { events, batches, retries, splits, pendingEvents, pendingBytes, lastError, tables, stopped } = loop.status;
+  #sink(
+    { sink, type, loop, subscription }: Applier,
+    capture: Capture | null,
+    serverLsn: Lsn,
+    now: number,
+  ): Omit<SinkStatus, 'deadLetters'> {
+    const { events, batches, retries, splits, pendingEvents, pendingBytes, lastError, tables, stopped, breaker } =
+      loop.status;
     const applied = subscription.appliedLsn();
     return {
       name: sink.name,
@@ -108,6 +126,7 @@ export class StatusReporter {
       tables: [...tables].map(([name, count]) => ({ name, events: count })),
       stopped: stopped.map((table) => ({ name: `${table.schema}.${table.table}`, reason: table.reason })),
       losses: sink.losses?.() ?? null,
+      breaker,
     };
   }
 
@@ -142,6 +161,15 @@ export class StatusReporter {
     }
     return Math.round(rate.measure(count, now));
   }
+}
+
+function lettersOf({ sink }: Applier, letters: LetterSummaries | null): SinkStatus['deadLetters'] {
+  const { count: open = 0, oldestAt = null, tables = [] } = letters?.summary(sink.name) ?? {};
+  return {
+    open,
+    oldestAt: oldestAt?.toISOString() ?? null,
+    tables: tables.map(({ name, count }) => ({ name, open: count })),
+  };
 }
 
 function distance(to: Lsn, from: Lsn): number {

@@ -94,4 +94,12 @@ export interface SinkStatus {
   readonly stopped: readonly { readonly name: string; readonly reason: string }[];
   /** Null for a sink that keeps no count of them. */
   readonly losses: Losses | null;
+  /** closed = it is used. open = it failed again and again, and is left alone for a while. half-open = it is tried. */
+  readonly breaker: 'closed' | 'open' | 'half-open';
+  /** Changes that it refused, and nobody has retried or discarded. */
+  readonly deadLetters: {
+    readonly open: number;
+    readonly oldestAt: string | null;
+    readonly tables: readonly { readonly name: string; readonly open: number }[];
+  };
 }

@@ -1,39 +1,20 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { BatchConfig } from '../config/schema.ts';
-import { messageOf, RejectedError, WaltideError } from '../errors.ts';
 import type { Delivery } from '../event/batch.ts';
-import type { ChangeEvent } from '../event/change-event.ts';
-import { CopyEvent, countRows, eachRow } from '../event/copied-rows.ts';
-import { formatLsn } from '../event/lsn.ts';
-import type { Offset } from '../event/offset.ts';
-import { relationName } from '../event/relation.ts';
-import type { Log } from '../log.ts';
+import { countRows } from '../event/copied-rows.ts';
+import type { Relation } from '../event/relation.ts';
 import type { Subscription } from '../transport/transport.ts';
-import { Following } from './following.ts';
+import type { ApplyStatus } from './apply-status.ts';
+import { Applying, type ApplyingOptions } from './applying.ts';
+import { merge } from './deliveries.ts';
 import { type Pace, smaller } from './pace.ts';
-import type { FollowedTable, Sink, SinkState, StoppedTable } from './sink.ts';
+import type { Refused } from './refused.ts';
 
-const BACKOFF_FIRST_MS = 100;
-const BACKOFF_MAX_MS = 30_000;
-/** Before a lost transaction is read once more, where its sink may need time to heal. */
-const BACKOFF_LOST_MS = 1_000;
 /** An idle stream's keepalives and heartbeats need not cost the sink a transaction each. */
 const IDLE_SAVE_MS = 200;
 
-export interface ApplyLoopOptions {
-  readonly sink: Sink;
+export interface ApplyLoopOptions extends ApplyingOptions {
   readonly subscription: Subscription;
-  /** What `open` of the sink returned. */
-  readonly state: Pick<SinkState, 'stopped' | 'tables'>;
   readonly pace: Pace;
-  readonly log: Log;
-  /** The sink has just set the table with this OID aside: only a snapshot that begins from now on can bring it up to date. */
-  readonly onLacking?: (oid: number) => void;
-  /**
-   * Called where an open transaction of the sink was lost, parts of which cannot be handed to it again: everything is to
-   * be opened again, from what the sinks have durably. The loop then waits to be aborted.
-   */
-  readonly beginAgain: (reason: string) => void;
 }
 
 /** What somebody waits for: idle = where the stream is, though nothing changes; now = what has come, before it has lingered. */
@@ -47,32 +28,12 @@ interface Pending {
   readonly batching: BatchConfig | null;
 }
 
-export interface ApplyStatus {
-  readonly events: number;
-  readonly batches: number;
-  readonly retries: number;
-  /** How often a source transaction was too large for one of the sink, and was made durable in the middle. */
-  readonly splits: number;
-  readonly pendingEvents: number;
-  readonly pendingBytes: number;
-  readonly stopped: readonly StoppedTable[];
-  /** What the sink holds; null where it does not remember. */
-  readonly followed: readonly FollowedTable[] | null;
-  /** Events applied per table since the start. */
-  readonly tables: ReadonlyMap<string, number>;
-  /** Since when the present batch has been under way, in Unix milliseconds; null when idle. Liveness watches it. */
-  readonly busySince: number | null;
-  readonly lastError: string | null;
-}
-
 /**
- * Drives one sink: takes deliveries, puts them together into batches that are worth a transaction, leaves out what the
- * sink does not follow, retries what may heal and sets aside the one table that cannot be held.
+ * Drives one sink: takes deliveries, puts them together into batches that are worth a transaction, and has them applied.
  */
 export class ApplyLoop {
   readonly #options: ApplyLoopOptions;
-  readonly #following: Following;
-  readonly #tables = new Map<string, number>();
+  readonly #applying: Applying;
   readonly #pending: Pending[] = [];
   #pendingBytes = 0;
   #pendingEvents = 0;
@@ -80,36 +41,38 @@ export class ApplyLoop {
   #savedAt = Number.NEGATIVE_INFINITY;
   /** When the last batch was done, by `performance.now`. */
   #doneAt = performance.now();
-  #events = 0;
-  #batches = 0;
-  #retries = 0;
-  #splits = 0;
   /** What waits in the sink's open transaction, without its events. */
   readonly #waiting: Delivery[] = [];
-  #busySince: number | null = null;
-  #lastError: string | null = null;
   #wake: (() => void) | null = null;
   #room: (() => void) | null = null;
+  /** What waits until nothing is being applied. */
+  readonly #between: (() => Promise<void>)[] = [];
 
   constructor(options: ApplyLoopOptions) {
     this.#options = options;
-    this.#following = new Following(options.sink.name, options.state);
+    this.#applying = new Applying(options);
   }
 
   get status(): ApplyStatus {
-    return {
-      events: this.#events,
-      batches: this.#batches,
-      retries: this.#retries,
-      splits: this.#splits,
-      pendingEvents: this.#pendingEvents,
-      pendingBytes: this.#pendingBytes,
-      stopped: this.#following.stopped,
-      followed: this.#following.tables,
-      tables: this.#tables,
-      busySince: this.#busySince,
-      lastError: this.#lastError,
-    };
+    return { ...this.#applying.status, pendingEvents: this.#pendingEvents, pendingBytes: this.#pendingBytes };
+  }
+
+  /** The table as the sink has it, or as the last change of it that came by; null where neither is known. */
+  relationOf(oid: number): Relation | null {
+    return this.#applying.relationOf(oid);
+  }
+
+  /** Rows that were set aside for the sink; null where it sees to them itself. */
+  get refused(): Refused | null {
+    return this.#applying.refused;
+  }
+
+  /** Does `work` when nothing is being applied and no transaction of the sink is open, before anything that comes later. */
+  between<T>(work: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#between.push(() => work().then(resolve, reject));
+      this.#wake?.();
+    });
   }
 
   /** Until it is called again. */
@@ -164,7 +127,9 @@ export class ApplyLoop {
   }
 
   async #applyAll(signal: AbortSignal): Promise<void> {
+    await this.#applying.load();
     while (!signal.aborted) {
+      while (this.#waiting.length === 0 && this.#between.length > 0) await this.#between.shift()!();
       const count = this.#ready();
       if (count === 0) {
         await this.#pause();
@@ -175,10 +140,8 @@ export class ApplyLoop {
       this.#pendingBytes -= merged.bytes;
       this.#pendingEvents -= countRows(merged.events);
       this.#room?.();
-      this.#busySince = Date.now();
       const began = performance.now();
-      const durable = await this.#apply(merged, signal);
-      this.#busySince = null;
+      const durable = await this.#applying.apply(merged, this.#waiting.length > 0, signal);
       const done = performance.now();
       this.#options.pace.spent((done - began) / Math.max(done - this.#doneAt, 1));
       this.#doneAt = done;
@@ -197,7 +160,10 @@ export class ApplyLoop {
     }
     if (!durable) return;
     this.#savedAt = performance.now();
-    for (const delivery of this.#waiting.splice(0)) subscription.applied(delivery);
+    for (const delivery of this.#waiting.splice(0)) {
+      this.#applying.saved(delivery.offsets);
+      subscription.applied(delivery);
+    }
   }
 
   /**
@@ -244,108 +210,4 @@ export class ApplyLoop {
     });
     this.#wake = null;
   }
-
-  /** True = durable, false = in an open transaction of the sink, null = given up, since the loop is to end. */
-  async #apply(delivery: Delivery, signal: AbortSignal): Promise<boolean | null> {
-    const { sink, log } = this.#options;
-    for (let backoffMs = BACKOFF_FIRST_MS; ; ) {
-      try {
-        const selected = this.#following.select(delivery.events);
-        const events = sink.takesCopies ? selected : eachRow(selected);
-        const durable = await sink.apply({ ...delivery, events });
-        this.#following.applied();
-        this.#lastError = null;
-        this.#batches++;
-        this.#count(events);
-        if (durable && !delivery.complete && this.#waiting.length > 0) this.#noteSplit(delivery);
-        return durable;
-      } catch (error) {
-        this.#lastError = messageOf(error);
-        const rejected = error instanceof RejectedError;
-        if (rejected) await this.#stop(error, delivery.events);
-        else if (!(error instanceof WaltideError) || !error.retry) throw error;
-        if (this.#waiting.length > 0) return this.#lose(error, signal);
-        if (rejected) continue;
-        this.#retries++;
-        log.warn({ sink: sink.name, retryInMs: backoffMs }, `${error.message}; trying again. ${error.help}`);
-        await sleep(backoffMs, undefined, { signal }).catch(() => {});
-        if (signal.aborted) return null;
-        backoffMs = Math.min(backoffMs * 2, BACKOFF_MAX_MS);
-      }
-    }
-  }
-
-  /** Parts of the transaction are gone with it, and nobody here has them any more. */
-  async #lose(error: WaltideError, signal: AbortSignal): Promise<null> {
-    const { sink, log, beginAgain } = this.#options;
-    this.#retries++;
-    log.warn({ sink: sink.name }, `${error.message}; the whole transaction is applied again. ${error.help}`);
-    if (!(error instanceof RejectedError)) await sleep(BACKOFF_LOST_MS, undefined, { signal }).catch(() => {});
-    if (signal.aborted) return null;
-    beginAgain(`sink "${sink.name}" lost an open transaction: ${error.message}`);
-    await new Promise<void>((resolve) => {
-      if (signal.aborted) resolve();
-      else signal.addEventListener('abort', () => resolve(), { once: true });
-    });
-    return null;
-  }
-
-  #noteSplit(delivery: Delivery): void {
-    this.#splits++;
-    const { sink, log } = this.#options;
-    const { commitLsn } = delivery.events.at(-1)!.transaction;
-    log.warn(
-      { sink: sink.name, commitLsn: formatLsn(commitLsn) },
-      'a source transaction is larger than transactionBytesMax: readers see parts of it until all of it is applied',
-    );
-  }
-
-  async #stop(error: RejectedError, events: readonly ChangeEvent[]): Promise<void> {
-    const { sink, log } = this.#options;
-    const event = this.#following
-      .select(events)
-      .find(({ relation }) => relation?.schema === error.schema && relation.table === error.table);
-    if (!event?.relation) throw error;
-    const { schema, table, message: reason, snapshotGoesOn, refill } = error;
-    const where = { sink: sink.name, table: relationName(error) };
-    if (refill) log.warn(where, `table is copied again: ${reason}. ${error.help}`);
-    else log.error(where, `table is stopped: ${reason}. ${error.help}`);
-    await sink.stopTable(event.relation, reason, { snapshotGoesOn, refill });
-    const { oid } = event.relation;
-    this.#following.stop({ schema, table, oid, reason: refill ? null : reason }, events, snapshotGoesOn);
-    if (refill && !snapshotGoesOn) this.#options.onLacking?.(oid);
-  }
-
-  #count(events: readonly ChangeEvent[]): void {
-    this.#events += countRows(events);
-    let name = '';
-    let relation: ChangeEvent['relation'] = null;
-    let run = 0;
-    const flush = (): void => {
-      if (run > 0) this.#tables.set(name, (this.#tables.get(name) ?? 0) + run);
-    };
-    for (const event of events) {
-      if (event.relation !== relation) {
-        flush();
-        run = 0;
-        relation = event.relation;
-        name = relation ? relationName(relation) : '(messages)';
-      }
-      run += event instanceof CopyEvent ? event.copied.count : 1;
-    }
-    flush();
-  }
-}
-
-function merge(deliveries: readonly Delivery[]): Delivery {
-  if (deliveries.length === 1) return deliveries[0]!;
-  const events: ChangeEvent[] = [];
-  const offsets = new Map<string, Offset>();
-  let bytes = 0;
-  for (const delivery of deliveries) {
-    for (const event of delivery.events) events.push(event);
-    for (const offset of delivery.offsets) offsets.set(offset.partition, offset);
-    bytes += delivery.bytes;
-  }
-  return { events, bytes, offsets: [...offsets.values()], complete: deliveries.at(-1)!.complete };
 }

@@ -1,3 +1,4 @@
+import type { Letters } from '../dead-letter/dead-letter.ts';
 import type { Delivery } from '../event/batch.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Relation } from '../event/relation.ts';
@@ -13,7 +14,7 @@ export interface StoppedTable {
 
 /** What a sink holds of a table. It may be live and being filled again at once. */
 export interface FollowedTable extends Omit<StoppedTable, 'reason'> {
-  readonly oid?: number; // Which a renamed table keeps; 0 or absent where it is not known.
+  readonly oid?: number; // Kept by a renamed table; 0 or absent where it is not known.
   readonly live: boolean; // A snapshot of it was completed: it holds every row of the source as of the sink's offset.
   readonly filling: string | null; // Id of the snapshot being gathered beside what is live.
 }
@@ -24,8 +25,7 @@ export interface SinkState {
   readonly timeline?: number;
   readonly instance?: string; // The store itself: see SubscribeOptions.
   readonly stopped: readonly StoppedTable[];
-  /** Null for a sink that does not remember tables: it is given every event, apart from snapshots for others. */
-  readonly tables: readonly FollowedTable[] | null;
+  readonly tables: readonly FollowedTable[] | null; // Null = it does not remember tables: it gets all but snapshots for others.
 }
 
 export interface QueryResult {
@@ -37,16 +37,14 @@ export interface QueryResult {
 /** Where changes end up. A new kind of sink is one folder and one line in `registry.ts`. */
 export interface Sink {
   readonly name: string;
-  /** transactional: rows and offset in one transaction. idempotent: rows, then offset; applying again changes nothing. */
-  readonly delivery: 'transactional' | 'idempotent';
+  readonly delivery: 'transactional' | 'idempotent'; // Rows and offset at once; or rows first, and applying again changes nothing.
   readonly takesCopies?: true; // Rows as COPY sent them (CopyEvent); any other sink gets an event for each.
-  open(identity: SourceIdentity): Promise<SinkState>; // Rejects where its offsets belong to another cluster or slot.
-  /**
-   * Resolves with true = events and offsets are durable, and those of all deliveries before. With false = the delivery ended inside a
+  readonly setsAside?: true; // It tells `letters` itself which rows it lacks; for any other sink the apply loop does.
+  open(identity: SourceIdentity, letters?: Letters): Promise<SinkState>; // Rejects where offsets belong to another cluster or slot.
+  /** Resolves with true = events and offsets are durable, and those of all deliveries before. With false = the delivery ended inside a
    * source transaction, and waits in an open transaction of the sink until the rest of it has come. Events already seen, those of stopped
-   * tables and of tables that the sink does not follow have been removed. Rejects with a RejectedError where one table's data cannot be
-   * held (nothing of the delivery is applied then), with a WaltideError of retryable code where trying again may help.
-   */
+   * tables and of tables that the sink does not follow have been removed. Rejects, with nothing of the delivery applied, with a
+   * RejectedBatchError where it cannot hold some events, a RejectedError where it cannot hold a table, a retryable WaltideError. */
   apply(delivery: Delivery): Promise<boolean>;
   /** Resolves = durably not followed any more. With `refill` it is not stopped, but not live until a new snapshot. */
   stopTable(relation: Relation, reason: string, how: { snapshotGoesOn: boolean; refill: boolean }): Promise<void>;
@@ -54,6 +52,7 @@ export interface Sink {
   rewind?(to: readonly Offset[], tables: readonly { schema: string; table: string }[] | null): Promise<void>;
   query?(sql: string, limits: { rowsMax: number; timeoutMs: number }): Promise<QueryResult>; // Read-only; rejects after `timeoutMs`.
   readonly digests?: Digestible; // What `waltide validate` compares with the source.
+  relationOf?(oid: number): Relation | null; // The table as the sink holds it by now.
   losses?(): Losses | null; // Null where the sink is not open.
   close(): Promise<void>;
 }

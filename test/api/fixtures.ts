@@ -21,6 +21,8 @@ export function sinkStatus(changes: Partial<SinkStatus> = {}): SinkStatus {
     tables: [{ name: 'public.a "b"', events: 42 }],
     stopped: [],
     losses: { textColumns: [], deadLetters: 0, nulled: 0 },
+    breaker: 'closed',
+    deadLetters: { open: 0, oldestAt: null, tables: [] },
     ...changes,
   };
 }

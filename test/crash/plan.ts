@@ -38,6 +38,8 @@ export const WAYS: Readonly<Record<Failpoint, Way | null>> = {
   'during-ddl': { role: 'capture', provoke: 'ddl', timesMax: 3 },
   'during-spill': { role: 'capture', provoke: 'large-transaction', timesMax: 3 },
   'during-streamed-delivery': { role: 'capture', provoke: 'large-transaction', timesMax: 3 },
+  // By test/route/dead-letters.pg.test.ts: nothing is refused here.
+  'after-letter': null,
   'before-acknowledge': { role: 'capture', timesMax: 20 },
 };
 

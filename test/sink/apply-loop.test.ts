@@ -43,6 +43,8 @@ const options = (sink: MemorySink, subscription: Subscription): ApplyLoopOptions
   subscription,
   state: { stopped: [], tables: null },
   pace: new Pace({ base: { rowsMax: 1, bytesMax: 1000, lingerMs: 1, adaptive: false }, tables: [] }),
+  breaker: { failuresMax: 8, openMs: 30_000 },
+  letters: null,
   log: createLog({ level: 'fatal', format: 'json' }),
   beginAgain: () => {},
 });

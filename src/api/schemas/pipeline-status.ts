@@ -65,6 +65,12 @@ const sink = z.object({
   tables: z.array(z.object({ name: z.string(), events: count })),
   stopped: z.array(z.object({ name: z.string(), reason: z.string() })),
   losses: z.object({ textColumns: z.array(z.string()), deadLetters: count, nulled: count }).nullable(),
+  breaker: z.enum(['closed', 'open', 'half-open']),
+  deadLetters: z.object({
+    open: count,
+    oldestAt: z.string().nullable(),
+    tables: z.array(z.object({ name: z.string(), open: count })),
+  }),
 });
 
 const copy = z.object({

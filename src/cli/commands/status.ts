@@ -157,7 +157,7 @@ function describeProcess(status: PipelineStatus, paint: Paint): string {
       lines.push(`${paint('red', 'last error')} of ${sink.name}: ${printable(sink.lastError)}`);
     for (const table of sink.stopped)
       lines.push(`${paint('red', 'stopped')} in ${sink.name}: ${printable(table.name)}: ${printable(table.reason)}`);
-    lines.push(...lossLines(sink, paint));
+    lines.push(...lossLines(sink, paint), ...letterLines(sink, paint));
   }
   const tables = sinks.flatMap((sink) =>
     sink.tables.map((table) => [sink.name, table.name, formatCount(table.events)]),
@@ -167,12 +167,21 @@ function describeProcess(status: PipelineStatus, paint: Paint): string {
   return lines.join('\n');
 }
 
+function letterLines({ name, breaker, deadLetters: { open, oldestAt } }: SinkStatus, paint: Paint): string[] {
+  const lines: string[] = [];
+  if (breaker !== 'closed') lines.push(`${paint('red', 'circuit breaker')} of ${name}: ${breaker}`);
+  if (open > 0)
+    lines.push(
+      `${paint('red', 'dead letters')} of ${name}: ${formatCount(open)}, the oldest of ${oldestAt}: see \`waltide dead-letter list\``,
+    );
+  return lines;
+}
+
 function lossLines({ name, losses }: SinkStatus, paint: Paint): string[] {
   const lines: string[] = [];
   const { textColumns = [], deadLetters = 0, nulled = 0 } = losses ?? {};
   if (textColumns.length > 0) lines.push(`as text in ${name}: ${textColumns.map(printable).join(', ')}`);
-  if (deadLetters > 0)
-    lines.push(`${paint('red', 'set aside')} in ${name}: ${formatCount(deadLetters)} rows, see _waltide.dead_letters`);
+  if (deadLetters > 0) lines.push(`${paint('red', 'set aside')} in ${name}: ${formatCount(deadLetters)} rows`);
   if (nulled > 0) lines.push(`${paint('yellow', 'stored as NULL')} in ${name}: ${formatCount(nulled)} values`);
   return lines;
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { about, bytes, name, path } from './common.ts';
+import { about, bytes, ms, name, path } from './common.ts';
 import { strategy } from './strategy.ts';
 
 /** Each defaults to what the strategy stands for: config/strategy.ts. */
@@ -12,6 +12,17 @@ const batch = z.strictObject({
     .nonnegative()
     .optional()
     .meta(about('How long to wait for more before a small batch is applied.')),
+});
+
+const breaker = z.strictObject({
+  /** With the pauses between them, eight attempts take some 25 s: longer than a failover, or a restart. */
+  failuresMax: z
+    .number()
+    .int()
+    .min(1)
+    .default(8)
+    .meta(about('Failures in a row after which the sink is left alone for a while.')),
+  openMs: ms.default(30_000).meta(about('How long it is left alone before one attempt tells whether it is back.')),
 });
 
 const duckdb = z.strictObject({
@@ -75,6 +86,7 @@ const duckdb = z.strictObject({
     .optional()
     .meta(about('How changes are gathered before they are applied; default: as `strategy` of all.')),
   batch: batch.prefault({}).meta(about('Parts of it by number, where the strategy does not suit.')),
+  breaker: breaker.prefault({}).meta(about('When a sink that fails again and again is left alone.')),
 });
 
 export const sink = z.discriminatedUnion('type', [duckdb]);

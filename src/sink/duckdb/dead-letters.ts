@@ -1,10 +1,10 @@
-import { isUtf8 } from 'node:buffer';
 import duckdb, { type Connection } from '@duckdb/node-bindings';
+import { type Letters, letterOf, type NewLetter, type Settled } from '../../dead-letter/dead-letter.ts';
 import { RejectedError } from '../../errors.ts';
 import type { ChangeEvent } from '../../event/change-event.ts';
 import { formatLsn } from '../../event/lsn.ts';
+import type { Position } from '../../event/position.ts';
 import { type Relation, relationName } from '../../event/relation.ts';
-import type { Row } from '../../event/row.ts';
 import { BOOKKEEPING, quoteText } from './names.ts';
 import { readRows } from './state.ts';
 
@@ -19,18 +19,12 @@ CREATE TABLE IF NOT EXISTS ${TABLE} (schema_name VARCHAR NOT NULL, table_name VA
   commit_lsn VARCHAR NOT NULL, seq BIGINT NOT NULL, op VARCHAR NOT NULL, "before" JSON, "after" JSON, reason VARCHAR NOT NULL,
   "at" TIMESTAMPTZ NOT NULL, resolved_at TIMESTAMPTZ)`;
 
-/** Past this many open letters the table is set aside as a whole: then it is not single rows that do not fit. */
+/** Where nobody has said how many rows of a table may be open: past this many it is set aside as a whole. */
 const OPEN_MAX = 10_000;
+/** Letters that wait for the end of the transaction, in bytes of their rows: with more they are saved at once. */
+const UNSAVED_BYTES_MAX = 8 << 20;
 
-/** What names a row of the table: the texts of its key, or of all columns where there is none. */
-export function rowName(relation: Relation, row: Row): string {
-  const columns = relation.key.length > 0 ? relation.key : relation.columns.map((_, index) => index);
-  return JSON.stringify(columns.map((column) => row.text(column) ?? null));
-}
-
-interface Letter {
-  readonly event: ChangeEvent;
-  readonly reason: string;
+interface Letter extends NewLetter {
   resolved: boolean;
 }
 
@@ -47,20 +41,27 @@ interface Box {
 const STATEMENT_MAX = 500;
 
 /**
- * Changes that were set aside, in the sink's own file and in the transaction that passes them. What is read back at
- * `begin` is what was committed, so that a failed transaction needs no undoing here.
+ * Changes that were set aside. Which rows the tables lack is in the sink's own file, in the transaction that passes the
+ * changes: what is read back at `begin` is what was committed, so that a failed transaction needs no undoing here. The same
+ * letters are in `store` before that transaction is committed, for people to look at and to retry.
  */
 export class DeadLetters {
   readonly #connection: Connection;
+  readonly #store: Letters | null;
   #boxes = new Map<string, Box>();
   #changed = true;
+  #unsaved: NewLetter[] = [];
+  #settled: Settled[] = [];
+  #unsavedBytes = 0;
 
-  constructor(connection: Connection) {
+  constructor(connection: Connection, store: Letters | null) {
     this.#connection = connection;
+    this.#store = store;
   }
 
   /** Before anything else of a transaction. */
   async begin(): Promise<void> {
+    this.#forgetUnsaved();
     if (!this.#changed) return;
     await duckdb.query(this.#connection, CREATE);
     this.#boxes = new Map();
@@ -86,19 +87,28 @@ export class DeadLetters {
   add(event: ChangeEvent, name: string, reason: string): void {
     const { schema, table } = event.relation!;
     const box = this.#box(event.relation!);
-    if (box.open.size >= OPEN_MAX) {
-      const message = `${schema}.${table}: ${OPEN_MAX} rows are set aside already, and one more does not fit: ${reason}`;
+    const max = this.#store?.perTableMax ?? OPEN_MAX;
+    if (box.open.size >= max) {
+      const message = `${schema}.${table}: ${max} rows are set aside already, and one more does not fit: ${reason}`;
       throw new RejectedError(schema, table, message);
     }
     this.#changed = true;
     box.open.add(name);
-    box.added.set(name, [...(box.added.get(name) ?? []), { event, reason, resolved: false }]);
+    const letter = letterOf(event, name, reason);
+    box.added.set(name, [...(box.added.get(name) ?? []), { ...letter, resolved: false }]);
+    if (!this.#store) return;
+    this.#unsaved.push(letter);
+    this.#unsavedBytes += (letter.before?.length ?? 0) + (letter.after?.length ?? 0);
   }
 
-  /** The row is whole again or gone; without a name, all rows of the table. */
-  resolve(relation: Relation, name?: string): void {
+  /**
+   * The row is whole again or gone by what is at `position` (null: whoever retries its letter tells the store); without a
+   * name, all rows of the table.
+   */
+  resolve(relation: Relation, position: Position | null, name?: string): void {
     if (!this.isOpen(relation, name)) return;
     this.#changed = true;
+    if (position) this.#settled.push({ table: relation.oid, row: name ?? null, position });
     const box = this.#box(relation);
     for (const each of name === undefined ? [...box.open] : [name]) {
       box.open.delete(each);
@@ -120,11 +130,24 @@ export class DeadLetters {
            AND table_name = ${quoteText(table)} AND "key" IN (${names.map(quoteText).join(', ')})`,
       );
     }
-    const letters = [...added].flatMap(([name, list]) => list.map((letter) => letterSql(name, letter)));
+    const letters = [...added.values()].flatMap((list) => list.map(letterSql));
     for (const some of parts(letters))
       await duckdb.query(this.#connection, `INSERT INTO ${TABLE} VALUES ${some.join(', ')}`);
     added.clear();
     resolved.clear();
+    if (this.#unsavedBytes > UNSAVED_BYTES_MAX) await this.save();
+  }
+
+  /** Before the transaction is committed. Letters of one that then fails come again with its changes. */
+  async save(): Promise<void> {
+    await this.#store?.save(this.#unsaved, this.#settled);
+    this.#forgetUnsaved();
+  }
+
+  #forgetUnsaved(): void {
+    this.#unsaved = [];
+    this.#settled = [];
+    this.#unsavedBytes = 0;
   }
 
   #box(table: { readonly schema: string; readonly table: string }): Box {
@@ -139,25 +162,10 @@ function* parts<T>(all: readonly T[]): Iterable<readonly T[]> {
   for (let i = 0; i < all.length; i += STATEMENT_MAX) yield all.slice(i, i + STATEMENT_MAX);
 }
 
-function letterSql(name: string, { event, reason, resolved }: Letter): string {
-  const { schema, table } = event.relation!;
-  const texts = [schema, table, name, formatLsn(event.transaction.commitLsn)].map(quoteText);
-  const values = [event.seq, quoteText(event.op), json(event.before), json(event.after), quoteText(reason)];
+function letterSql({ relation, row, position, op, before, after, reason, resolved }: Letter): string {
+  const { schema, table } = relation;
+  const texts = [schema, table, row, formatLsn(position.commitLsn)].map(quoteText);
+  const json = (text: string | null): string => (text === null ? 'NULL' : quoteText(text));
+  const values = [position.seq, quoteText(op), json(before), json(after), quoteText(reason)];
   return `(${[...texts, ...values].join(', ')}, now(), ${resolved ? 'now()' : 'NULL'})`;
-}
-
-/** A longer value is named by its length: as a JavaScript string it might not exist. */
-const TEXT_BYTES_MAX = 64 << 20;
-
-/** The texts of a row by column; unchanged values are left out, and bytes that are no text are in hex. */
-function json(row: Row | null): string {
-  if (!row) return 'NULL';
-  const entries = row.relation.columns.flatMap(({ name }, column): [string, unknown][] => {
-    if (row.isUnchanged(column)) return [];
-    if (row.isNull(column)) return [[name, null]];
-    const bytes = row.bytes.subarray(row.starts()[column]! + 5, row.starts()[column + 1]!);
-    if (bytes.length > TEXT_BYTES_MAX) return [[name, { bytes: bytes.length }]];
-    return [[name, isUtf8(bytes) ? bytes.toString() : { hex: bytes.toString('hex') }]];
-  });
-  return quoteText(JSON.stringify(Object.fromEntries(entries)));
 }

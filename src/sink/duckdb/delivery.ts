@@ -1,4 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
+import type { Letters } from '../../dead-letter/dead-letter.ts';
 import { RejectedError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import { type ChangeEvent, SCHEMA_MESSAGE } from '../../event/change-event.ts';
@@ -33,6 +34,7 @@ export interface Learnt {
 
 export interface WriterOptions extends SchemaPolicy, SetAsidePolicy {
   readonly learnt: Learnt;
+  readonly letters: Letters | null;
   readonly log: Log;
 }
 
@@ -68,10 +70,10 @@ export class DeliveryWriter {
     this.#state = state;
     this.#layout = new Layout(file.connection);
     this.#tables = new TableWriter(file.connection, loader, this.#layout);
-    const { log, onUnrepresentable, rowBytesMax, learnt, ...policy } = options;
+    const { log, onUnrepresentable, rowBytesMax, learnt, letters, ...policy } = options;
     this.#log = log;
     this.#adaptions = learnt.adaptions;
-    this.#letters = new DeadLetters(file.connection);
+    this.#letters = new DeadLetters(file.connection, letters);
     this.#aside = new SetAside({ onUnrepresentable, rowBytesMax }, this.#letters, learnt.watched, log);
     this.#pauses = policy.schemaChanges === 'pause-table';
     const { catalog } = file;
@@ -91,6 +93,11 @@ export class DeliveryWriter {
   async begin(): Promise<void> {
     this.#layout.begin();
     await this.#letters.begin();
+  }
+
+  /** Before the transaction is committed. */
+  end(): Promise<void> {
+    return this.#letters.save();
   }
 
   /** What became of values that no column could hold. */
@@ -239,6 +246,7 @@ export class DeliveryWriter {
     else {
       await this.#checkName(before, name);
       await this.#layout.create(shadowName, evolved.shape.columns);
+      if (shadow.begin && !isSecond) await this.#aside.forget(evolved.shape.relation, shadow.begin);
     }
     await this.#writeRuns(evolved, sqlName(shadowName), isSecond);
     return evolved.shape;

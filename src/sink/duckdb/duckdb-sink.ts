@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import duckdb, { type Connection } from '@duckdb/node-bindings';
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
+import type { Letters } from '../../dead-letter/dead-letter.ts';
 import { messageOf, WaltideError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import type { Offset, SourceIdentity } from '../../event/offset.ts';
@@ -31,9 +32,11 @@ class DuckdbSink implements Sink {
   readonly name: string;
   readonly delivery = 'transactional';
   readonly takesCopies = true;
+  readonly setsAside = true;
   readonly #config: DuckdbSinkConfig;
   readonly #log: Log;
   #identity: SourceIdentity | null = null;
+  #letters: Letters | null = null;
   #session: Session | null = null;
   readonly #queries = new Set<RunningQuery>();
   readonly digests = new DuckdbDigests(
@@ -49,9 +52,12 @@ class DuckdbSink implements Sink {
     this.#log = log;
   }
 
-  open(identity: SourceIdentity): Promise<SinkState> {
+  open(identity: SourceIdentity, letters?: Letters): Promise<SinkState> {
     this.#identity = identity;
-    return this.#withSession(async ({ state, file }) => {
+    this.#letters = letters ?? null;
+    return this.#withSession(async ({ state, file, rewinds }) => {
+      // While some tables alone are replayed, those of others do not come again.
+      if (!rewinds) await this.#letters?.takeBack(state.offsets());
       const tables = state.tables();
       return {
         instance: await instanceOf(state.storeId, file.path),
@@ -154,6 +160,10 @@ class DuckdbSink implements Sink {
     file.close();
   }
 
+  relationOf(oid: number): Relation | null {
+    return this.#session?.state.tables().find(({ live }) => live?.relation.oid === oid)?.live?.relation ?? null;
+  }
+
   losses(): Losses | null {
     return this.#session?.losses ?? null;
   }
@@ -190,7 +200,8 @@ class DuckdbSink implements Sink {
           `sink ${this.name} is used before open() or after close()`,
           'Please report this.',
         );
-      const session = this.#session ?? (await Session.open(this.#config, identity, this.#log));
+      const options = { config: this.#config, letters: this.#letters, log: this.#log };
+      const session = this.#session ?? (await Session.open(options, identity));
       this.#session = session;
       try {
         return await work(session);

@@ -1,5 +1,6 @@
 import { type ChangeEvent, SCHEMA_MESSAGE, snapshotPhase, type Transaction } from '../../event/change-event.ts';
 import { CopyEvent } from '../../event/copied-rows.ts';
+import type { Position } from '../../event/position.ts';
 import type { Relation } from '../../event/relation.ts';
 import type { Stored } from '../compact.ts';
 import { sameShape } from './schema.ts';
@@ -23,6 +24,8 @@ export class Building {
   readonly snapshot: string | null;
   readonly runs: Run[] = [];
   stored: Stored;
+  /** Where its snapshot begins, if it does so here. */
+  begin: Position | null = null;
 
   constructor(from: TableShape | null, at: 'live' | 'shadow' | null, snapshot: string | null, stored: Stored) {
     this.from = from;
@@ -89,6 +92,7 @@ export class TablePlan {
     else if (snapshot === null || snapshot.kind === 'partial') this.#change(event);
     else if (event.op === 't') {
       this.shadow = new Building(null, null, snapshot.id, 'partial');
+      this.shadow.begin = event.position;
       this.shadow.shape(event.relation!);
       if (isAnother(this.live?.from ?? null, event.relation!)) this.live = null;
     } else if (this.shadow?.snapshot === snapshot.id) this.shadow.add(event);

@@ -1,4 +1,5 @@
 import duckdb, { type Connection } from '@duckdb/node-bindings';
+import { retryOf } from '../../dead-letter/dead-letter.ts';
 import { RejectedError, WaltideError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import { type ChangeEvent, SCHEMA_MESSAGE } from '../../event/change-event.ts';
@@ -36,6 +37,10 @@ export class Rewinding {
     const [row] = await readRows(connection, `SELECT until_lsn, tables FROM ${BOOKKEEPING}.rewinds`);
     if (row) rewinding.#set(row[0] as bigint, row[1] as string | null);
     return rewinding;
+  }
+
+  get active(): boolean {
+    return this.#until !== null;
   }
 
   #set(until: Lsn, tables: string | null): void {
@@ -95,8 +100,9 @@ export class Rewinding {
     };
   }
 
-  #takes({ transaction, op, message, relation }: ChangeEvent, until: Lsn): boolean {
-    if (relation === null || transaction.commitLsn > until) return true;
+  #takes(event: ChangeEvent, until: Lsn): boolean {
+    const { transaction, op, message, relation } = event;
+    if (relation === null || transaction.commitLsn > until || retryOf(event)) return true;
     if (this.#tables !== null && !this.#tables.has(relationName(relation))) return false;
     if (op === 'm' && message!.prefix === SCHEMA_MESSAGE) return false;
     const live = this.#state.table(relation)?.live;

@@ -1,5 +1,6 @@
 import duckdb from '@duckdb/node-bindings';
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
+import type { Letters } from '../../dead-letter/dead-letter.ts';
 import { messageOf, RejectedError, WaltideError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
 import type { Lsn } from '../../event/lsn.ts';
@@ -47,6 +48,12 @@ interface Parts {
   bytes: number;
 }
 
+export interface SessionOptions {
+  readonly config: DuckdbSinkConfig;
+  readonly letters: Letters | null;
+  readonly log: Log;
+}
+
 /** One open file and its one writing transaction, which a source transaction in several deliveries keeps open. */
 export class Session {
   readonly file: DuckdbFile;
@@ -60,7 +67,7 @@ export class Session {
   /** DuckDB refuses everything until the file is opened again. */
   broken = false;
 
-  private constructor(file: DuckdbFile, state: State, rewinding: Rewinding, config: DuckdbSinkConfig, log: Log) {
+  private constructor(file: DuckdbFile, state: State, rewinding: Rewinding, { config, letters, log }: SessionOptions) {
     this.#rewinding = rewinding;
     this.file = file;
     this.state = state;
@@ -73,20 +80,27 @@ export class Session {
       schemaChanges: config.schemaChanges,
       droppedTables: config.droppedTables,
       learnt: this.#learnt,
+      letters,
       log: log.child({ sink: config.name }),
     });
   }
 
-  static async open(config: DuckdbSinkConfig, identity: SourceIdentity, log: Log): Promise<Session> {
+  static async open(options: SessionOptions, identity: SourceIdentity): Promise<Session> {
+    const { config } = options;
     const file = await DuckdbFile.open(config);
     try {
       const state = new State(file.connection);
       await state.load(identity, file.path, VERSION);
-      return new Session(file, state, await Rewinding.load(file.connection, state), config, log);
+      return new Session(file, state, await Rewinding.load(file.connection, state), options);
     } catch (error) {
       file.close();
       throw storeError(`reading the state in ${file.path}`, error);
     }
+  }
+
+  /** Changes that are in the file already come once more. */
+  get rewinds(): boolean {
+    return this.#rewinding.active;
   }
 
   get losses(): Losses {
@@ -213,6 +227,7 @@ export class Session {
   async #commit(offsets: readonly Offset[]): Promise<void> {
     await this.state.saveOffsets(offsets);
     const replayed = await this.#rewinding.passed(offsets);
+    await this.#writer.end();
     failpoint('before-sink-commit');
     await duckdb.query(this.file.connection, 'COMMIT').catch((error: unknown) => {
       if (!isCommitted(error)) throw error;

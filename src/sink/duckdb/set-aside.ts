@@ -1,10 +1,13 @@
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
-import { ChangeEvent, type Op } from '../../event/change-event.ts';
+import { retryOf } from '../../dead-letter/dead-letter.ts';
+import { ChangeEvent, lacksValues, type Op } from '../../event/change-event.ts';
 import { eachRow } from '../../event/copied-rows.ts';
+import type { Position } from '../../event/position.ts';
 import { type Relation, relationName } from '../../event/relation.ts';
 import type { Row } from '../../event/row.ts';
+import { rowName } from '../../event/row-text.ts';
 import type { Log } from '../../log.ts';
-import { type DeadLetters, rowName } from './dead-letters.ts';
+import type { DeadLetters } from './dead-letters.ts';
 import { type Misfit, RowCheck, withNulls } from './row-check.ts';
 import { targetOfColumn } from './schema.ts';
 import type { RunTarget } from './table.ts';
@@ -36,6 +39,8 @@ export class SetAside {
   readonly #log: Log;
   /** Tables whose rows are looked at one by one, since one of them did not fit. */
   readonly #watched: Set<string>;
+  /** Retried letters whose rows were absent when they came. */
+  readonly #retried = new WeakSet<ChangeEvent>();
   #nulled = 0;
 
   constructor(policy: SetAsidePolicy, letters: DeadLetters, watched: Set<string>, log: Log) {
@@ -64,7 +69,9 @@ export class SetAside {
    */
   async sift(target: RunTarget, events: readonly ChangeEvent[], isSecond: boolean): Promise<readonly ChangeEvent[]> {
     const { relation } = target;
-    if (!this.#watched.has(relationName(relation)) && !this.#letters.isOpen(relation)) return events;
+    const first = events[0];
+    const watched = this.#watched.has(relationName(relation)) || (first !== undefined && retryOf(first) !== null);
+    if (!watched && !this.#letters.isOpen(relation)) return events;
     const targets = target.columns.map((column) => column && targetOfColumn(column));
     const check = new RowCheck(targets, this.#rowBytesMax);
     const before = { open: this.#letters.open, nulled: this.#nulled };
@@ -77,10 +84,16 @@ export class SetAside {
     await this.#letters.flush(relation);
     const where = { table: relationName(relation) };
     const aside = this.#letters.open - before.open;
-    if (aside > 0) this.#log.error({ ...where, rows: aside }, 'rows are set aside in _waltide.dead_letters');
+    if (aside > 0) this.#log.error({ ...where, rows: aside }, 'rows are set aside: see `waltide dead-letter list`');
     const nulled = this.#nulled - before.nulled;
     if (nulled > 0) this.#log.warn({ ...where, values: nulled }, 'values are stored as NULL that do not fit');
     return rest;
+  }
+
+  /** A table that was not followed is filled from `begin` on: what it lacked before no longer matters. */
+  async forget(relation: Relation, begin: Position): Promise<void> {
+    this.#letters.resolve(relation, begin);
+    await this.#letters.flush(relation);
   }
 
   #look(event: ChangeEvent, check: RowCheck, relation: Relation): Looked {
@@ -127,27 +140,40 @@ export class SetAside {
     const { op, before, after } = event;
     const relation = event.relation!;
     if (op === 't') {
-      if (records) this.#letters.resolve(relation);
+      if (records) this.#letters.resolve(relation, event.position);
       return event;
     }
     if (op === 'm') return event;
     const old = before ?? after!;
     const wasAside = this.#letters.isOpen(relation, rowName(relation, old));
+    if (!this.#takesRetry(event, wasAside)) return null;
     if (op === 'd') {
-      if (records) this.#letters.resolve(relation, rowName(relation, old));
+      if (records) this.#letters.resolve(relation, event.position, rowName(relation, old));
       return beforeFits ? event : null;
     }
-    const lacks = op === 'u' && (wasAside || !beforeFits) && isIncomplete(event);
+    const lacks = op === 'u' && (wasAside || !beforeFits) && lacksValues(event);
     const why = reason ?? (lacks ? 'it leaves out unchanged values of a row that is set aside' : null);
     if (records && (wasAside || why !== null)) {
-      this.#letters.resolve(relation, rowName(relation, old));
-      if (why !== null) this.#letters.add(event, rowName(relation, after!), why);
-      else this.#letters.resolve(relation, rowName(relation, after!));
+      const position = retryOf(event) ? null : event.position;
+      const name = rowName(relation, after!);
+      const oldName = rowName(relation, old);
+      // A row that is refused again has one letter that is open: the store sees to it.
+      this.#letters.resolve(relation, why !== null && oldName === name ? null : position, oldName);
+      if (why !== null) this.#letters.add(event, name, why);
+      else this.#letters.resolve(relation, position, name);
     }
     if (why === null) return beforeFits ? event : replaced(event, 'c', null, after);
     // What is stored of it goes.
     if (before) return beforeFits ? replaced(event, 'd', before, null) : null;
     return afterFits ? replaced(event, 'd', name, null) : null;
+  }
+
+  /** A letter that is retried once more after a crash, or after its row came whole, changes nothing. */
+  #takesRetry(event: ChangeEvent, wasAside: boolean): boolean {
+    const retry = retryOf(event);
+    if (!retry || retry.forced || this.#retried.has(event)) return true;
+    if (wasAside) this.#retried.add(event);
+    return wasAside;
   }
 }
 
@@ -167,13 +193,4 @@ function replaced(event: ChangeEvent, op: Op, before: Row | null, after: Row | n
   if (op === event.op && before === event.before && after === event.after) return event;
   const { transaction, seq, tableSeq, lsn, relation, message } = event;
   return new ChangeEvent(op, transaction, seq, tableSeq, lsn, relation, before, after, message);
-}
-
-/** True where the new row lacks values that the old one, whole under REPLICA IDENTITY FULL, does not bring. */
-function isIncomplete({ relation, before, after }: ChangeEvent): boolean {
-  return relation!.columns.some(
-    (_, column) =>
-      after!.isUnchanged(column) &&
-      (before === null || relation!.replicaIdentity !== 'f' || before.isUnchanged(column)),
-  );
 }

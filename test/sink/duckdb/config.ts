@@ -10,6 +10,7 @@ export function sinkConfig(path: string, more: Partial<DuckdbSinkConfig> = {}): 
     threads: 2,
     consistency: 'table',
     batch,
+    breaker: { failuresMax: 8, openMs: 30_000 },
     onUnrepresentable: 'text',
     schemaChanges: 'evolve',
     droppedTables: 'keep',
