@@ -25,7 +25,16 @@ await migrate(client);
 const identity = await identify(client, slot);
 await client.end();
 const stateDir = join(process.cwd(), `state-${slot}`);
-const options = { config, identity, publications: [publication], captured: null, from: 0n, stateDir, log };
+const options = {
+  config,
+  identity,
+  publications: [publication],
+  captured: null,
+  hides: () => false,
+  from: 0n,
+  stateDir,
+  log,
+};
 const source = new WalSource(options);
 const stop = new AbortController();
 let inserts = 0;

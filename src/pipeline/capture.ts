@@ -25,7 +25,7 @@ import {
   waitUntilReleased,
   walPosition,
 } from '../postgres/slot.ts';
-import { loadProtection, type Protection } from '../protect/protection.ts';
+import { loadProtection, Protection } from '../protect/protection.ts';
 import { ControlSession } from '../snapshot/control-session.ts';
 import { SnapshotManager } from '../snapshot/manager.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
@@ -69,7 +69,7 @@ export class Capture {
   #beganAt: Lsn | null = null;
   readonly #control: ControlSession;
   readonly #tables: TableKeeper;
-  #protection: Protection | null = null;
+  #protection = new Protection([]);
   #snapshots: SnapshotManager | null = null;
   #source: WalSource | null = null;
   /** Sinks want everything that committed from here on; 0 = from where the slot is. */
@@ -93,6 +93,7 @@ export class Capture {
       log,
       control: (work) => this.#control.run(work),
       passed: () => this.#passed,
+      protection: () => this.#protection,
     });
     this.#heartbeat = new Heartbeat(config.source, log);
   }
@@ -189,7 +190,7 @@ export class Capture {
 
   /** What cannot be protected as configured is told before anything is read of it. */
   async #checkProtection(client: pg.Client, { tables }: EnsuredPublication): Promise<void> {
-    if (!this.#protection) return;
+    if (this.#protection.idle) return;
     const types = new TypeCatalog(client);
     for (const table of tables)
       this.#protection.relation(
@@ -199,7 +200,7 @@ export class Capture {
 
   /** The last thing that the source does to what leaves it, by whichever road it came. */
   #publish(batch: Batch, hold: Promise<unknown> | null, durable: (() => void) | null): void {
-    this.#publisher.publish(this.#protection?.batch(batch) ?? batch, hold, durable);
+    this.#publisher.publish(this.#protection.batch(batch), hold, durable);
   }
 
   async #readRetained(client: pg.Client, slot: SlotInfo): Promise<void> {
@@ -291,6 +292,7 @@ export class Capture {
       identity: this.#identity!,
       publications: this.#publication!.names,
       captured: this.#tables.captured,
+      hides: (relation, column) => this.#protection.hides(relation, column),
       from: this.#from(),
       stateDir: config.stateDir,
       log,

@@ -9,6 +9,7 @@ import { saveTables } from '../postgres/control.ts';
 import { type EnsuredPublication, ensurePublication, type PublicationOptions } from '../postgres/publication.ts';
 import { walPosition } from '../postgres/slot.ts';
 import { listSnapshots, requestSnapshot, wishSnapshot } from '../postgres/snapshots.ts';
+import type { Protection } from '../protect/protection.ts';
 
 /** Rows that someone lacks, and a snapshot that could not be asked for yet: another one of the table is under way. */
 interface Lack {
@@ -27,6 +28,8 @@ export interface TableKeeperOptions {
   readonly config: Config;
   readonly log: Log;
   readonly control: <T>(work: (client: pg.Client) => Promise<T>) => Promise<T>;
+  /** What rows go through on their way out. */
+  readonly protection: () => Protection;
   /** Everything before this LSN has been published and is durable downstream. */
   readonly passed: () => Lsn;
 }
@@ -38,17 +41,19 @@ export class TableKeeper {
   readonly #log: Log;
   readonly #control: TableKeeperOptions['control'];
   readonly #passed: () => Lsn;
+  readonly #protection: () => Protection;
   #wanted: PublicationOptions;
   #lacks: Lack[] = [];
   readonly #told = new Set<string>();
   /** Version of `captured` that is recorded. */
   #saved = 0;
 
-  constructor({ config, log, control, passed }: TableKeeperOptions) {
+  constructor({ config, log, control, passed, protection }: TableKeeperOptions) {
     this.#config = config;
     this.#log = log;
     this.#control = control;
     this.#passed = passed;
+    this.#protection = protection;
     this.#wanted = config.source;
   }
 
@@ -75,7 +80,9 @@ export class TableKeeper {
     );
     for (const table of recorded ?? []) this.captured.put(table);
     await this.#leave(client, publication);
+    const known = new Set(this.captured.values().map(({ oid }) => oid));
     this.#follow(publication);
+    await this.#protect(client, publication, known);
     for (const { schema, table } of publication.missing)
       this.#tell(
         { table: `${schema}.${table}` },
@@ -189,6 +196,31 @@ export class TableKeeper {
         this.captured.put({ oid, schema, table, membership, leftLsn: null, filled: false });
         this.ask(oid, null, 'a new table');
       }
+    }
+  }
+
+  /** How tables leave the source is recorded: rows that have left otherwise are void. `known`: tables of before. */
+  async #protect(client: pg.Client, { tables }: EnsuredPublication, known: ReadonlySet<number>): Promise<void> {
+    const protection = this.#protection();
+    const published = tables.filter(({ oid }) => {
+      const captured = this.captured.get(oid);
+      return captured && (!protection.idle || captured.leaving);
+    });
+    if (published.length === 0) return;
+    const columns = await protection.learn(client, published, (oid) => this.captured.get(oid));
+    for (const { oid } of published) {
+      const { leaving: before, ...rest } = this.captured.get(oid)!;
+      const now = columns.get(oid)!;
+      const leaving = protection.idle ? undefined : now.leaving;
+      if (JSON.stringify(leaving) === JSON.stringify(before)) continue;
+      const changed = known.has(oid) && now.changedSince(before);
+      this.captured.put({ ...rest, ...(leaving ? { leaving } : {}), ...(changed ? { filled: false } : {}) });
+      if (!changed) continue;
+      this.#log.warn(
+        { table: `${rest.schema}.${rest.table}` },
+        'source.protect means another mask for the table: it is filled again',
+      );
+      this.ask(oid, null, 'source.protect was changed', true);
     }
   }
 

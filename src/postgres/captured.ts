@@ -1,5 +1,21 @@
 import type { Relation } from '../event/relation.ts';
 
+/** A column that is masked on its way out of the source. */
+export interface MaskedColumn {
+  readonly attnum: number;
+  /** The name by which a rule meant it first: a rename does not take it out of that rule. */
+  readonly name: string;
+  /** Tells apart how it is masked, key and form of the text included. */
+  readonly mask: string;
+}
+
+/** How rows of a table leave the source. Rows of another time were made in another way where this is another. */
+export interface Leaving {
+  readonly masked: readonly MaskedColumn[];
+  /** The highest number of a column so far: a higher one is of a column that came later. */
+  readonly attnumMax: number;
+}
+
 /** A table whose changes are captured. */
 export interface CapturedTable {
   readonly oid: number;
@@ -15,6 +31,8 @@ export interface CapturedTable {
    * back, or published otherwise, and that changes between may be missing. Null where that was not recorded.
    */
   readonly membership: string | null;
+  /** Absent where it leaves as it is. */
+  readonly leaving?: Leaving;
   /**
    * It is not published any more, and was not at this LSN: what was committed before still comes. Null for all others.
    */

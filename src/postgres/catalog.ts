@@ -228,6 +228,33 @@ FROM pg_catalog.pg_attribute
 WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attname = ANY($2)
 ORDER BY attnum`;
 
+/** A column as the catalog has it now. */
+export interface CatalogColumn {
+  readonly attnum: number;
+  readonly name: string;
+  readonly typeOid: number;
+  readonly modifier: number;
+}
+
+/** Columns of tables by OID, in the order of their numbers. */
+export async function catalogColumns(
+  client: pg.Client,
+  oids: readonly number[],
+): Promise<Map<number, readonly CatalogColumn[]>> {
+  const found = new Map<number, CatalogColumn[]>(oids.map((oid) => [oid, []]));
+  try {
+    const { rows } = await client.query<CatalogColumn & { oid: number }>(
+      `SELECT attrelid::int8::float8 AS oid, attnum, attname AS name, atttypid::int8::float8 AS "typeOid", atttypmod AS modifier
+       FROM pg_catalog.pg_attribute WHERE attrelid = ANY($1::oid[]) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum`,
+      [oids],
+    );
+    for (const { oid, ...column } of rows) found.get(oid)!.push(column);
+    return found;
+  } catch (error) {
+    throw queryError(error, 'reading the columns of tables');
+  }
+}
+
 /** The relation as pgoutput will describe it, for a snapshot that comes before its first Relation message. */
 export async function describeRelation(
   client: pg.Client,

@@ -1,3 +1,4 @@
+import type pg from 'pg';
 import type { SourceConfig } from '../config/schema.ts';
 import type { Batch } from '../event/batch.ts';
 import { ByteWriter } from '../event/byte-writer.ts';
@@ -5,10 +6,14 @@ import { ChangeEvent, type LogicalMessage, SCHEMA_MESSAGE } from '../event/chang
 import { CopyEvent } from '../event/copied-rows.ts';
 import type { Column, ColumnType, Relation } from '../event/relation.ts';
 import { readSchemaChange } from '../event/schema-change.ts';
+import type { CapturedTable } from '../postgres/captured.ts';
+import { catalogColumns } from '../postgres/catalog.ts';
+import type { PublishedTable } from '../postgres/publication.ts';
 import { loadKeys } from './keys.ts';
+import { KnownColumns } from './known-columns.ts';
 import type { Mask } from './mask.ts';
 import { type ColumnPlan, rewriteCopied, rewriteRow } from './rewrite.ts';
-import { checkRules, compileRules, type Rule, ruleFor, type TableName } from './rules.ts';
+import { checkKey, checkNames, compileRules, type Rule, ruleFor, type TableName } from './rules.ts';
 
 /** Masked values are text, whatever they were. */
 const TEXT_TYPE: ColumnType = {
@@ -38,6 +43,7 @@ interface Plan {
  */
 export class Protection {
   readonly #rules: readonly Rule[];
+  readonly #known = new Map<number, KnownColumns>();
   /** By identity: who comes later remembers what it worked out by the relation's object. Null: nothing of it is touched. */
   readonly #plans = new WeakMap<Relation, Plan | null>();
 
@@ -45,9 +51,42 @@ export class Protection {
     this.#rules = rules;
   }
 
+  /** True where nothing is in the way of the rows. */
+  get idle(): boolean {
+    return this.#rules.length === 0;
+  }
+
+  /**
+   * Takes in which columns the published tables have now, by numbers that a rename keeps; `captured`: what is recorded of
+   * them. Throws PROTECTION where a rule names a column that is not there.
+   */
+  async learn(
+    client: pg.Client,
+    tables: readonly PublishedTable[],
+    captured: (oid: number) => CapturedTable | undefined,
+  ): Promise<ReadonlyMap<number, KnownColumns>> {
+    const oids = tables.map(({ oid }) => oid);
+    for (const [oid, all] of await catalogColumns(client, oids)) {
+      const table = tables.find((one) => one.oid === oid)!;
+      const known = captured(oid);
+      const named = known ?? table;
+      const columns = all.filter(({ name }) => table.columns.includes(name));
+      const before = known?.leaving?.masked.map(({ name }) => name) ?? [];
+      checkNames(this.#rules, named, [...columns.map(({ name }) => name), ...before]);
+      this.#known.set(oid, new KnownColumns(named, columns, this.#rules, known?.leaving));
+    }
+    return this.#known;
+  }
+
   /** The table as it leaves the source; the same object for the same object. Throws PROTECTION where rules cannot be kept for it. */
   relation(relation: Relation): Relation {
     return this.#planOf(relation)?.relation ?? relation;
+  }
+
+  /** True where values of the relation's column are masked. */
+  hides(relation: Relation, column: number): boolean {
+    const plan = this.#planOf(relation);
+    return plan?.columns.some(({ from, mask }) => from === column && mask !== null) ?? false;
   }
 
   /** A value of a column of the source as it leaves it, for whoever compares both ends; null for NULL. */
@@ -59,6 +98,7 @@ export class Protection {
   /** The batch as it leaves the source; the same object where nothing in it is touched. */
   batch(batch: Batch): Batch {
     const { events } = batch;
+    if (this.idle) return batch;
     let i = 0;
     while (i < events.length && !this.#touches(events[i]!)) i++;
     if (i === events.length) return batch;
@@ -87,8 +127,10 @@ export class Protection {
   #plan(relation: Relation): Plan | null {
     // Nobody has described it: it is told of as a whole, as in the message that it was dropped.
     if (relation.columns.length === 0) return null;
-    const chosen = relation.columns.map(({ name }) => ruleFor(this.#rules, relation, name));
-    checkRules(this.#rules, relation, chosen);
+    const chosen =
+      this.#known.get(relation.oid)?.rulesOf(relation, this.#rules) ??
+      relation.columns.map(({ name }) => ruleFor(this.#rules, relation, name));
+    checkKey(relation, chosen);
     const columns = chosen.map((rule, from): ColumnPlan => ({ from, mask: rule?.mask ?? null }));
     if (columns.every(({ mask }) => mask === null)) return null;
     const described = columns.map(({ from, mask }) => describe(relation.columns[from]!, mask));
@@ -96,10 +138,9 @@ export class Protection {
   }
 }
 
-/** Null where nothing is configured: then nothing is in the way of the bytes. Throws PROTECTION where it cannot be kept. */
-export function loadProtection({ protect }: Pick<SourceConfig, 'protect'>): Protection | null {
-  if (!protect || protect.rules.length === 0) return null;
-  return new Protection(compileRules(protect.rules, loadKeys(protect)));
+/** Throws PROTECTION where what is configured cannot be kept. */
+export function loadProtection({ protect }: Pick<SourceConfig, 'protect'>): Protection {
+  return new Protection(protect ? compileRules(protect.rules, loadKeys(protect)) : []);
 }
 
 function describe(column: Column, mask: Mask | null): Column {

@@ -4,11 +4,8 @@ import { type Relation, relationName } from '../event/relation.ts';
 import type { MaskKeys } from './keys.ts';
 import { INJECTIVE, type Mask, type MaskRule, makeMask } from './mask.ts';
 
-/** A name of a table, or one that it had. */
-export interface TableName {
-  readonly schema: string;
-  readonly table: string;
-}
+/** The names of a table, by which rules may mean it. */
+export type TableName = Pick<Relation, 'schema' | 'table' | 'home'>;
 
 interface Pattern {
   readonly text: string;
@@ -21,6 +18,8 @@ interface Pattern {
 /** A rule of `source.protect.rules` that is ready for use. */
 export interface Rule {
   readonly config: MaskRule;
+  /** Tells its results apart from those of another rule or key; may be recorded. */
+  readonly name: string;
   readonly patterns: readonly Pattern[];
   readonly mask: Mask | null;
 }
@@ -28,9 +27,15 @@ export interface Rule {
 export function compileRules(rules: NonNullable<SourceConfig['protect']>['rules'], keys: MaskKeys | null): Rule[] {
   return rules.map((config) => ({
     config,
+    name: nameOf(config, keys),
     patterns: config.columns.map(compilePattern),
     mask: makeMask(config, keys),
   }));
+}
+
+function nameOf({ mask, keepFirst, keepLast }: MaskRule, keys: MaskKeys | null): string {
+  if (mask === 'partial') return `partial ${keepFirst} ${keepLast}`;
+  return INJECTIVE.has(mask) ? `${mask} ${keys?.check}` : mask;
 }
 
 function compilePattern(text: string): Pattern {
@@ -52,9 +57,9 @@ function regexp(pattern: string): RegExp {
 }
 
 /** Every name by which a rule may mean the table: a rename does not take it out of a rule. */
-function namesOf(relation: Pick<Relation, 'schema' | 'table' | 'home'>): string[] {
-  const { home } = relation;
-  return home ? [relationName(relation), relationName(home)] : [relationName(relation)];
+function namesOf(table: TableName): string[] {
+  const { home } = table;
+  return home ? [relationName(table), relationName(home)] : [relationName(table)];
 }
 
 const meansTable = ({ table }: Pattern, names: readonly string[]): boolean => names.some((name) => table.test(name));
@@ -66,28 +71,28 @@ export function ruleFor(rules: readonly Rule[], table: TableName, column: string
   return rules.find(({ patterns }) => patterns.some(matches)) ?? null;
 }
 
-/**
- * Throws PROTECTION where rules cannot be kept for the table: a column that one names is not there, though it may be under
- * another name; or different rows would get the same key.
- */
-export function checkRules(rules: readonly Rule[], relation: Relation, chosen: readonly (Rule | null)[]): void {
-  const names = namesOf(relation);
-  const table = relationName(relation);
+/** Throws PROTECTION where a rule names a column of the table that is neither there nor among `known`, names of before. */
+export function checkNames(rules: readonly Rule[], table: TableName, known: readonly string[]): void {
+  const names = namesOf(table);
   for (const { patterns } of rules) {
     const named = patterns.filter((pattern) => pattern.exact && meansTable(pattern, names));
-    if (named.length > 0 && !named.some(({ column }) => relation.columns.some(({ name }) => column.test(name))))
+    if (named.length > 0 && !named.some(({ column }) => known.some((name) => column.test(name))))
       throw new WaltideError(
         'PROTECTION',
-        `source.protect: ${named.map(({ text }) => text).join(', ')} is no column of table ${table}`,
-        'Correct the rule. Where the column was renamed, add its new name beside the old one: what was captured before still has that.',
+        `source.protect: ${named.map(({ text }) => text).join(', ')} is no published column of table ${relationName(table)}`,
+        'Correct the rule. Where the column was renamed while Waltide did not run, name it by both names in one rule.',
       );
   }
+}
+
+/** Throws PROTECTION where different rows would get the same key. */
+export function checkKey(relation: Relation, chosen: readonly (Rule | null)[]): void {
   for (const index of relation.key) {
     const mask = chosen[index]?.config.mask ?? 'none';
     if (mask !== 'none' && !INJECTIVE.has(mask))
       throw new WaltideError(
         'PROTECTION',
-        `source.protect: ${table}.${relation.columns[index]!.name} belongs to the key of its table, and ${mask} would make different rows the same`,
+        `source.protect: ${relationName(relation)}.${relation.columns[index]!.name} belongs to the key of its table, and ${mask} would make different rows the same`,
         'Mask columns of a key by hash or encrypt.',
       );
   }

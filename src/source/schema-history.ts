@@ -19,6 +19,16 @@ export interface Moment {
   readonly commitTimeUs: bigint;
 }
 
+/** True for a column whose values are masked when they leave the source: its default is one of them. */
+export type Hides = (relation: Relation, column: number) => boolean;
+
+export interface SchemaHistoryOptions {
+  readonly client: pg.Client;
+  readonly slot: string;
+  readonly log: Log;
+  readonly hides: Hides;
+}
+
 /**
  * Records each change of a followed table once, however often the stream comes by it. A change counts as seen only when it
  * is recorded, so it is awaited before anything after it is delivered: changes are rare.
@@ -27,17 +37,19 @@ export class SchemaHistory {
   readonly #client: pg.Client;
   readonly #slot: string;
   readonly #log: Log;
+  readonly #hides: Hides;
   readonly #last: Map<number, RecordedChange>;
 
-  private constructor(client: pg.Client, slot: string, log: Log, last: readonly RecordedChange[]) {
+  private constructor({ client, slot, log, hides }: SchemaHistoryOptions, last: readonly RecordedChange[]) {
     this.#client = client;
     this.#slot = slot;
     this.#log = log;
+    this.#hides = hides;
     this.#last = new Map(last.map((change) => [change.oid, change]));
   }
 
-  static async load(client: pg.Client, slot: string, log: Log): Promise<SchemaHistory> {
-    return new SchemaHistory(client, slot, log, await readLastChanges(client, slot));
+  static async load(options: SchemaHistoryOptions): Promise<SchemaHistory> {
+    return new SchemaHistory(options, await readLastChanges(options.client, options.slot));
   }
 
   /** The partitions of every table that has some, as last told. */
@@ -55,7 +67,7 @@ export class SchemaHistory {
   /** pgoutput described a table: recorded where it is not what was recorded last. True where that is a change. */
   async described(relation: Relation, partitions: readonly number[] | undefined, at: Moment): Promise<boolean> {
     const last = this.#last.get(relation.oid);
-    const now = recordOf(relation, null, partitions ?? last?.new?.partitions);
+    const now = recordOf(relation, null, partitions ?? last?.new?.partitions, this.#hides);
     // pgoutput knows neither numbers nor defaults: what the capture trigger told stays true where the rest is the same.
     if (last?.new && plain(last.new) === plain(now)) return false;
     await this.#record(relation, at, { command: null, new: now, rewritten: 'no' });
@@ -65,7 +77,7 @@ export class SchemaHistory {
   /** The capture trigger told of a change. `partitions`: of the table, as it told. */
   async changed(relation: Relation, change: SchemaChange, partitions: readonly number[], at: Moment): Promise<void> {
     const { command, rewritten, kind } = change;
-    const now = kind === 'dropped' ? null : recordOf(relation, change, partitions);
+    const now = kind === 'dropped' ? null : recordOf(relation, change, partitions, this.#hides);
     const last = this.#last.get(relation.oid)?.new;
     if (last && now && rewritten === 'no' && JSON.stringify(last) === JSON.stringify(now)) return;
     await this.#record(relation, at, { command, new: now, rewritten });
@@ -100,6 +112,7 @@ function recordOf(
   relation: Relation,
   change: SchemaChange | null,
   partitions: readonly number[] | undefined,
+  hides: Hides,
 ): RecordedTable {
   const { schema, table, replicaIdentity, key } = relation;
   const columns = relation.columns.map((column, i): RecordedColumn => {
@@ -109,7 +122,7 @@ function recordOf(
       ...(column.attnum === undefined ? {} : { attnum: column.attnum }),
       name: column.name,
       type: typeName(column.type, column.modifier),
-      ...(told ? { notNull: told.notNull, default: told.default } : {}),
+      ...(told ? { notNull: told.notNull, default: told.default && hides(relation, i) ? '***' : told.default } : {}),
       ...(labels.length > 0 ? { labels, ...(labelOids ? { labelOids } : {}) } : {}),
     };
   });

@@ -21,7 +21,7 @@ import { negotiate, type Protocol, readProtocolServer } from './protocol.ts';
 import { serverRefusal } from './refusals.ts';
 import { RelationCache } from './relations.ts';
 import { ReplicationStream, type ReplicationStreamOptions } from './replication-stream.ts';
-import { SchemaHistory } from './schema-history.ts';
+import { type Hides, SchemaHistory } from './schema-history.ts';
 import type { ProtocolStatus, Source, SourceStatus } from './source.ts';
 
 const BACKOFF_FIRST_MS = 200;
@@ -42,6 +42,7 @@ export interface WalSourceOptions {
   readonly publications: readonly string[];
   /** The tables to let through; null for every published one. */
   readonly captured: CapturedTables | null;
+  readonly hides: Hides;
   /** Where transactions in progress may be spilled to. Several slots may share it. */
   readonly stateDir: string;
   /** Everything before it is durable downstream, though the slot may retain more; 0 for the slot's own position. */
@@ -98,7 +99,8 @@ export class WalSource implements Source {
       try {
         catalog = await this.#connect(false);
         recorder = this.#options.config.primaryUrl ? await connectSource(this.#options.config, '') : catalog;
-        const history = await SchemaHistory.load(recorder, this.#options.config.slot, this.#options.log);
+        const { config, log, hides } = this.#options;
+        const history = await SchemaHistory.load({ client: recorder, slot: config.slot, log, hides });
         const relations = this.#relations(catalog, history);
         const next: Assembler = new Assembler(relations, assembler?.handedOut ?? { commitLsn: this.#durable, seq: 0 });
         assembler = next;

@@ -43,7 +43,7 @@ export async function readSlot(
   const identity = await identify(client, slot);
   await client.end();
   const source = new WalSource({
-    ...{ config, identity, publications: ['everything'], captured: null, from: 0n, stateDir, log },
+    ...{ config, identity, publications: ['everything'], captured: null, hides: () => false, from: 0n, stateDir, log },
   });
   const stop = AbortSignal.timeout(60_000);
   const events: string[] = [];

@@ -3,6 +3,7 @@ import type { Config } from '../../config/schema.ts';
 import { WaltideError } from '../../errors.ts';
 import type { ChangeEvent } from '../../event/change-event.ts';
 import { queryError } from '../../postgres/connection.ts';
+import { readSlotRecord } from '../../postgres/control.ts';
 import { matchesPattern, publishedTables } from '../../postgres/publication.ts';
 import { checkServer, readServer } from '../../postgres/server.ts';
 import { connectSource } from '../../postgres/session.ts';
@@ -51,8 +52,8 @@ Examples:
     .action(async (options: Options, command: Command) => {
       const { config, log } = await context.load(command);
       context.drains = true;
-      const { names, database } = await findPublications(config, options.tables);
       const protection = loadProtection(config.source);
+      const { names, database } = await findPublications(config, options.tables, protection);
       const slot = await TemporarySlot.open({ config: config.source, publications: names, log });
       log.info({ publication: config.source.publication }, 'showing changes from now on');
       const prefix = config.transport.type === 'kafka' ? config.transport.topicPrefix : config.source.slot;
@@ -75,7 +76,7 @@ Examples:
 async function printEvents(
   context: CliContext,
   slot: TemporarySlot,
-  protection: Protection | null,
+  protection: Protection,
   { tables, limit }: Options,
   format: EventFormatter,
 ): Promise<void> {
@@ -84,7 +85,7 @@ async function printEvents(
     !tables || (event.relation !== null && matchesAny(tables, event.relation));
   for await (const batch of slot.stream(context.signal)) {
     let text = '';
-    for (const event of protection?.batch(batch).events ?? batch.events) {
+    for (const event of protection.batch(batch).events) {
       if (!shown(event)) continue;
       text += `${format(event)}\n`;
       if (--left === 0) break;
@@ -114,6 +115,7 @@ function matchesAny(patterns: readonly string[], { schema, table }: { schema: st
 async function findPublications(
   { source }: Config,
   tables: readonly string[] | undefined,
+  protection: Protection,
 ): Promise<{ names: string[]; database: string }> {
   const client = await connectSource(source, 'tail');
   try {
@@ -138,6 +140,10 @@ async function findPublications(
           `--tables "${pattern}" matches no table of publication "${source.publication}"`,
           '`waltide publication show` lists what it carries.',
         );
+    if (!protection.idle) {
+      const captured = (await readSlotRecord(client, source.slot))?.tables ?? [];
+      await protection.learn(client, published, (oid) => captured.find((table) => table.oid === oid));
+    }
     return { names, database: rows[0]!.database };
   } catch (error) {
     throw queryError(error, 'reading the publication');

@@ -1,0 +1,6 @@
+import { leaksNothing } from '../support/leaks.ts';
+
+leaksNothing(
+  async () => ({ type: 'in-process' }),
+  async () => '',
+);
