@@ -23,6 +23,8 @@ export const FAILPOINTS = [
   'during-streamed-delivery',
   'after-letter',
   'before-acknowledge',
+  'before-operations-commit',
+  'after-operations-commit',
 ] as const;
 
 export type Failpoint = (typeof FAILPOINTS)[number];

@@ -31,3 +31,16 @@ export {
 export { unmask } from './protect/mask.ts';
 export type { QueryResult, Sink, SinkState, StoppedTable } from './sink/sink.ts';
 export type { SnapshotProgress } from './snapshot/snapshot.ts';
+export type {
+  ConsistencyLevel,
+  JsonRow,
+  JsonValue,
+  Operation,
+  OperationState,
+  OperationType,
+  SinkReached,
+  SinkSide,
+  WriteRequest,
+} from './write/operation.ts';
+export { WriteWorker, type WriteWorkerOptions } from './write/worker.ts';
+export { Writer, type WriterOptions } from './write/writer.ts';

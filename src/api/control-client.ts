@@ -1,7 +1,8 @@
 import { request } from 'node:http';
 import { hostname } from 'node:os';
 import { type ErrorCode, messageOf, POLICIES, WaltideError } from '../errors.ts';
-import { formatLsn } from '../event/lsn.ts';
+import { formatLsn, type Lsn } from '../event/lsn.ts';
+import type { QueryOptions } from '../pipeline/query.ts';
 import type { ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus } from '../pipeline/status.ts';
 import type { QueryResult } from '../sink/sink.ts';
@@ -50,10 +51,17 @@ export async function findProcesses(stateDir: string, slot: string): Promise<Fou
 export function queryProcess(
   file: ControlFile,
   sql: string,
-  { sink, rowsMax, timeoutMs }: { sink: string; rowsMax: number; timeoutMs: number },
+  { sink, rowsMax, timeoutMs, minLsn }: QueryOptions & { readonly sink: string },
 ): Promise<QueryResult> {
-  const body = { sql, rows_max: rowsMax, timeout_ms: timeoutMs };
+  const min_lsn = minLsn === undefined ? undefined : formatLsn(minLsn);
+  const body = { sql, rows_max: rowsMax, timeout_ms: timeoutMs, min_lsn };
   return call(file, 'POST', `/sinks/${encodeURIComponent(sink)}/query`, body, timeoutMs + QUERY_GRACE_MS);
+}
+
+/** Resolves once a sink that the process holds has applied what was committed before `lsn`. Rejects with NOT_REACHED. */
+export async function waitInProcess(file: ControlFile, sink: string, lsn: Lsn, timeoutMs: number): Promise<void> {
+  const query = new URLSearchParams({ lsn: formatLsn(lsn), sink, timeout: `${timeoutMs}ms` });
+  await call(file, 'GET', `/sync/wait?${query}`, null, timeoutMs + QUERY_GRACE_MS);
 }
 
 /** What a running process answers once its sink has gone back; LSNs as text. */

@@ -28,6 +28,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   BODY_TOO_LARGE: 413,
   RATE_LIMITED: 429,
   TABLES: 404,
+  NOT_REACHED: 504,
   NOT_RUNNING: 503,
   INTERNAL: 500,
 };
@@ -48,6 +49,7 @@ const TITLES: Record<number, string> = {
   429: 'Too many requests',
   500: 'Waltide failed',
   503: 'Not possible at the moment',
+  504: 'Not in time',
 };
 
 /** What anything thrown means to the client. What is not meant for it (a fault of ours) stays in the log. */

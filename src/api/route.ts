@@ -1,12 +1,16 @@
 import { z } from 'zod';
 import type { Config } from '../config/schema.ts';
+import type { Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
+import type { Arrival, WaitOptions } from '../pipeline/arrivals.ts';
+import type { QueryOptions } from '../pipeline/query.ts';
 import type { ReplayPlan, ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus } from '../pipeline/status.ts';
 import type { AccessRole } from '../postgres/api-keys.ts';
 import type { Sessions } from '../postgres/sessions.ts';
 import type { Tracker } from '../postgres/tracked.ts';
 import type { QueryResult } from '../sink/sink.ts';
+import type { Writer } from '../write/writer.ts';
 
 /** Where every route is, unless it says `root`. */
 export const API_BASE = '/api/v1/data-sync';
@@ -21,7 +25,8 @@ export interface Principal {
 /** What routes need of a running pipeline. */
 export interface Controlled {
   status(): PipelineStatus;
-  query(sql: string, options: { sink?: string; rowsMax: number; timeoutMs: number }): Promise<QueryResult>;
+  query(sql: string, options: QueryOptions): Promise<QueryResult>;
+  waitFor(lsn: Lsn, options: WaitOptions): Promise<Arrival>;
   replay(request: ReplayRequest): Promise<ReplayPlan>;
 }
 
@@ -34,6 +39,8 @@ export interface Deps {
   readonly sessions: Sessions;
   /** Long work is a run, and answered with its id. */
   readonly tracker: Tracker;
+  /** Left out, or null, unless writes are enabled. */
+  readonly writer?: Writer | null;
 }
 
 /** An answer with status 202: the work goes on, and `body` says where to ask for it. */

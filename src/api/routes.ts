@@ -1,10 +1,12 @@
 import type { Route } from './route.ts';
 import { cdcRoutes } from './routes/cdc.ts';
 import { documentRoutes } from './routes/documents.ts';
+import { operationRoutes } from './routes/operations.ts';
 import { sinkRoutes } from './routes/sinks.ts';
+import { waitRoutes } from './routes/wait.ts';
 
 /* Every route there is: a new noun is one file in `routes/` and one line here. */
 
-const nouns: readonly Route[] = [...cdcRoutes, ...sinkRoutes];
+const nouns: readonly Route[] = [...cdcRoutes, ...sinkRoutes, ...operationRoutes, ...waitRoutes];
 
 export const ROUTES: readonly Route[] = [...nouns, ...documentRoutes(nouns)];

@@ -19,6 +19,7 @@ import { snapshotCommand } from './commands/snapshot.ts';
 import { statsCommand } from './commands/stats.ts';
 import { statusCommand } from './commands/status.ts';
 import { tailCommand } from './commands/tail.ts';
+import { waitCommand } from './commands/wait.ts';
 import type { CliContext } from './context.ts';
 import { describeFailure } from './failure.ts';
 
@@ -66,6 +67,7 @@ export function createProgram(context: CliContext): Command {
     statusCommand(context),
     tailCommand(context),
     queryCommand(context),
+    waitCommand(context),
     replayCommand(context),
     slotCommand(context),
     snapshotCommand(context),

@@ -12,6 +12,8 @@ import type { UntilBound } from '../pipeline/until.ts';
 import { Sessions } from '../postgres/sessions.ts';
 import { Tracker } from '../postgres/tracked.ts';
 import { VERSION } from '../version.ts';
+import { WriteWorker } from '../write/worker.ts';
+import { Writer } from '../write/writer.ts';
 import { watchConfig } from './config-watch.ts';
 import type { CliContext, Loaded } from './context.ts';
 import { CopyReporter } from './progress.ts';
@@ -69,7 +71,8 @@ export async function runPipeline(
   // The pipeline makes schema "waltide" what it must be, and tells better what is in its way.
   const { source, tracking } = config;
   const tracker = new Tracker({ source, tracking, log, version: VERSION, role, setsUp: false });
-  const deps: Deps = { config, log, pipeline, sessions, tracker };
+  const writer = config.writes.enabled ? new Writer({ config, log, sinks: pipeline }) : null;
+  const deps: Deps = { config, log, pipeline, sessions, tracker, writer };
   const audit = new AuditLog(sessions, log);
   let control: ControlServer | null = null;
   const companions = companionsOf(deps, audit, options);
@@ -94,14 +97,18 @@ export async function runPipeline(
     progress.end();
     for (const companion of [...companions].reverse()) await companion.stop();
     await Promise.all([control?.close(), metrics?.close()]);
-    await sessions.close();
+    await Promise.all([sessions.close(), deps.writer?.close()]);
   }
 }
 
 /** What runs beside the pipeline, in the order in which it starts. */
 function companionsOf(deps: Deps, audit: AuditLog, { serves }: RunOptions): readonly Companion[] {
-  const instance = instanceOf(deps.tracker);
-  return serves && deps.config.api.enabled ? [apiOf(deps, audit), instance] : [instance];
+  const { config, tracker } = deps;
+  return [
+    ...(serves && config.api.enabled ? [apiOf(deps, audit)] : []),
+    instanceOf(tracker),
+    ...(config.writes.enabled ? [new WriteWorker(deps)] : []),
+  ];
 }
 
 /** Loaded late: most pipelines open no address to others. */

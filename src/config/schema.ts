@@ -10,6 +10,7 @@ import { strategy, tableStrategies } from './schema/strategy.ts';
 import { tracking } from './schema/tracking.ts';
 import { transport } from './schema/transport.ts';
 import { validation } from './schema/validation.ts';
+import { writes } from './schema/writes.ts';
 
 /*
  * Every key, its default, and why that default. The same schema checks files and the environment, names the
@@ -36,6 +37,7 @@ export const configSchema = z.strictObject({
     .meta(about('Tables that are gathered otherwise; of the tables of one transaction the shortest wait wins.')),
   tracking: tracking.prefault({}).meta(about('How runs of sync work are recorded, tried again and kept.')),
   validation: validation.prefault({}).meta(about('How sinks are compared with the source.')),
+  writes: writes.prefault({}).meta(about('Writing to the source with a consistency level.')),
   stateDir: z.string().min(1).default('.waltide').meta(path('Where a running process leaves its control address.')),
   api: api.prefault({}).meta(about('The REST API.')),
   metrics: endpoint.prefault({}).meta(about('Prometheus metrics and health checks.')),

@@ -1,6 +1,6 @@
 import { nearest } from '../config/faults.ts';
 import { WaltideError } from '../errors.ts';
-import type { Lsn } from '../event/lsn.ts';
+import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { Applier } from './applier.ts';
 import { busy } from './wait.ts';
 
@@ -24,6 +24,18 @@ export interface Arrival {
   /** Every one of `sinks` has applied it. */
   readonly reached: boolean;
   readonly sinks: readonly { readonly name: string; readonly appliedLsn: Lsn; readonly reached: boolean }[];
+}
+
+/** Throws NOT_REACHED where a wait for `lsn` ended before every sink had it. */
+export function requireReached({ sinks }: Arrival, lsn: Lsn, timeoutMs: number): void {
+  const late = sinks.filter(({ reached }) => !reached);
+  if (late.length === 0) return;
+  const where = late.map(({ name, appliedLsn }) => `sink "${name}" stands at ${formatLsn(appliedLsn)}`).join(', ');
+  throw new WaltideError(
+    'NOT_REACHED',
+    `${where}, and not at ${formatLsn(lsn)} within ${timeoutMs} ms`,
+    'Ask again, or allow more time; `waltide status` shows how far each sink is.',
+  );
 }
 
 interface Wait {

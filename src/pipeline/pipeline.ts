@@ -21,7 +21,7 @@ import { createTransport } from './create-transport.ts';
 import { fillSinks } from './fill-sinks.ts';
 import { PipelineLetters } from './letters.ts';
 import { openSinks } from './open-sinks.ts';
-import { queryable } from './queryable.ts';
+import { type QueryOptions, querySink } from './query.ts';
 import { Refills } from './refills.ts';
 import { planReplay, type ReplayPlan, type ReplayRequest, type Rewound, rewindSink } from './replay.ts';
 import { StatusReporter } from './reporter.ts';
@@ -253,10 +253,10 @@ export class Pipeline {
     );
   }
 
-  /** Read-only SQL on a sink that speaks it; the only such sink when `sink` is left out. */
-  async query(sql: string, options: { sink?: string; rowsMax: number; timeoutMs: number }): Promise<QueryResult> {
+  /** Read-only SQL on a sink that speaks it. */
+  query(sql: string, options: QueryOptions): Promise<QueryResult> {
     const sinks = this.#appliers.map(({ sink }) => sink);
-    return queryable(sinks, options.sink).query(sql, options);
+    return querySink(sinks, sql, options, this.#arrivals);
   }
 
   /** Compares the open sinks with the source while everything goes on; see Validator.run. */

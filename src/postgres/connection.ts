@@ -31,6 +31,8 @@ export interface ConnectOptions {
   readonly applicationName: string;
   /** True opens a walsender session, which understands replication commands and simple queries only. */
   readonly replication?: boolean;
+  /** For what the user's own triggers are part of. Whatever of ours runs there names schemas. */
+  readonly ownSearchPath?: boolean;
   readonly timeoutMs: number;
 }
 
@@ -151,7 +153,9 @@ async function open(
   url: string,
   options: ConnectOptions,
 ): Promise<pg.Client> {
-  const pinned = Object.entries(PINNED).map(([key, value]) => `-c ${key}=${value}`);
+  const pinned = Object.entries(PINNED)
+    .filter(([key]) => key !== 'search_path' || !options.ownSearchPath)
+    .map(([key, value]) => `-c ${key}=${value}`);
   const client = new pg.Client({
     ...toClientConfig(parsed),
     ssl,

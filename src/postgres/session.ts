@@ -22,7 +22,7 @@ export function slotSide<S extends Endpoint>(source: S): S {
 export function connectSource(
   { url, primaryUrl, slot, connectTimeoutMs }: Endpoint,
   purpose: string,
-  options: { readonly replication?: boolean } = {},
+  options: { readonly replication?: boolean; readonly ownSearchPath?: boolean } = {},
 ): Promise<pg.Client> {
   return connect(primaryUrl ?? url, {
     applicationName: `waltide ${slot} ${purpose}`.trim(),

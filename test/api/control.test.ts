@@ -31,6 +31,7 @@ const target: Controlled = {
     if (sql === 'break') throw new TypeError('oops');
     return { columns: ['big', 'n'], rows: [[2n ** 60n, 5n]], truncated: true };
   },
+  waitFor: async () => ({ reached: true, sinks: [] }),
   replay: async (request) => {
     asked.push(request);
     return { sink: request.sink, tables: null, from: 16n, stoodAt: 2n ** 33n, offsets: [] };

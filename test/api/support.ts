@@ -19,6 +19,7 @@ import { pipelineStatus } from './fixtures.ts';
 export const idle: Controlled = {
   status: () => pipelineStatus(),
   query: async () => ({ columns: ['n'], rows: [[1]], truncated: false }),
+  waitFor: async () => ({ reached: true, sinks: [] }),
   replay: async ({ sink }) => ({ sink, tables: null, from: 16n, stoodAt: 32n, offsets: [] }),
 };
 

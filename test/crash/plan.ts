@@ -41,6 +41,9 @@ export const WAYS: Readonly<Record<Failpoint, Way | null>> = {
   // By test/route/dead-letters.pg.test.ts: nothing is refused here.
   'after-letter': null,
   'before-acknowledge': { role: 'capture', timesMax: 20 },
+  // Of the write queue: test/write/weak.pg.test.ts dies there.
+  'before-operations-commit': null,
+  'after-operations-commit': null,
 };
 
 export type Fault =

@@ -1,19 +1,10 @@
 import { z } from 'zod';
-import { messageOf } from '../../errors.ts';
-import { formatLsn, parseLsn } from '../../event/lsn.ts';
+import { formatLsn } from '../../event/lsn.ts';
 import { QUERY_ROWS_MAX, QUERY_TIMEOUT_MS_MAX } from '../limits.ts';
 import { defineRoute } from '../route.ts';
+import { lsn } from '../schemas/common.ts';
 
 const name = z.string().min(1).max(200).describe('name of the sink');
-
-const lsn = z.string().transform((text, context) => {
-  try {
-    return parseLsn(text);
-  } catch (error) {
-    context.addIssue(messageOf(error));
-    return z.NEVER;
-  }
-});
 
 const query = defineRoute({
   method: 'POST',
@@ -26,6 +17,7 @@ const query = defineRoute({
     sql: z.string().min(1),
     rows_max: z.number().int().min(1).max(QUERY_ROWS_MAX).default(1000),
     timeout_ms: z.number().int().min(1).max(QUERY_TIMEOUT_MS_MAX).default(30_000),
+    min_lsn: lsn.optional().describe('only once the sink has applied what was committed before; else 504, NOT_REACHED'),
   }),
   reply: z.object({ columns: z.array(z.string()), rows: z.array(z.array(z.unknown())), truncated: z.boolean() }),
   run: async ({ params, body }, { pipeline }) => {
@@ -33,6 +25,7 @@ const query = defineRoute({
       sink: params.name,
       rowsMax: body.rows_max,
       timeoutMs: body.timeout_ms,
+      ...(body.min_lsn !== undefined && { minLsn: body.min_lsn }),
     });
     return { columns: [...columns], rows: rows as unknown[][], truncated };
   },

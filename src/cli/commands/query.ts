@@ -4,15 +4,18 @@ import { toJson } from '../../api/json.ts';
 import { QUERY_ROWS_MAX } from '../../api/limits.ts';
 import type { Config } from '../../config/schema.ts';
 import { WaltideError } from '../../errors.ts';
+import type { QueryOptions } from '../../pipeline/query.ts';
 import { querySinkAtRest } from '../../sink/registry.ts';
 import type { QueryResult } from '../../sink/sink.ts';
 import { durationMs, positiveInteger } from '../arguments.ts';
 import { chooseSink } from '../choose-sink.ts';
 import type { CliContext } from '../context.ts';
+import { parseLsnOption } from '../moment.ts';
 import { formatCell, formatCount, formatTable } from '../output.ts';
 
 interface Options {
   readonly sink?: string;
+  readonly minLsn?: string;
   readonly limit: number;
   readonly timeout: number;
   readonly format: 'table' | 'json' | 'ndjson';
@@ -26,6 +29,7 @@ export function queryCommand(context: CliContext): Command {
     )
     .argument('<sql>', 'one statement that only reads')
     .option('--sink <name>', 'which sink; needed where there are several')
+    .option('--min-lsn <lsn>', 'only once the sink holds what was committed before it; see `waltide wait`')
     .option('--limit <rows>', `most rows to print, up to ${QUERY_ROWS_MAX}`, positiveInteger, 1000)
     .option('--timeout <time>', 'how long it may take: 500ms, 30s, 2m (default: 30s)', durationMs, 30_000)
     .addOption(
@@ -45,7 +49,9 @@ Examples:
       const { config, json } = await context.load(command);
       if (options.limit > QUERY_ROWS_MAX) command.error(`error: --limit is at most ${QUERY_ROWS_MAX}`);
       const sink = chooseSink(config, options.sink);
-      const result = await runQuery(config, sql, { sink, rowsMax: options.limit, timeoutMs: options.timeout });
+      const minLsn = options.minLsn === undefined ? undefined : parseLsnOption(options.minLsn, '--min-lsn');
+      const limits = { sink, rowsMax: options.limit, timeoutMs: options.timeout };
+      const result = await runQuery(config, sql, { ...limits, ...(minLsn !== undefined && { minLsn }) });
       printResult(context, result, json ? 'json' : options.format);
     });
 }
@@ -53,7 +59,7 @@ Examples:
 async function runQuery(
   config: Config,
   sql: string,
-  options: { sink: string; rowsMax: number; timeoutMs: number },
+  options: QueryOptions & { readonly sink: string },
 ): Promise<QueryResult> {
   const { running, silent } = await findProcesses(config.stateDir, config.source.slot);
   const holder = running.find(({ status }) => status.sinks.some((sink) => sink.name === options.sink));
@@ -61,7 +67,9 @@ async function runQuery(
   if (running.some(({ status }) => status.role !== 'capture' && status.state === 'starting'))
     throw new WaltideError('NOT_RUNNING', 'the process is still starting', 'Try again in a moment.');
   const asked = config.sinks.find((sink) => sink.name === options.sink)!;
-  const atRest = running.length === 0 && silent.length === 0 ? await querySinkAtRest(asked, sql, options) : null;
+  // What a file holds that nobody applies to, nobody can wait for.
+  const mayRest = running.length === 0 && silent.length === 0 && options.minLsn === undefined;
+  const atRest = mayRest ? await querySinkAtRest(asked, sql, options) : null;
   if (atRest) return atRest;
   const why = silent.length > 0 ? `; ${silent.join('; ')}` : '';
   const message = `no running process holds sink "${options.sink}" (looked in ${config.stateDir})${why}`;
