@@ -18,15 +18,16 @@ export interface NewLetter {
   readonly reason: string;
 }
 
-/** Rows that a sink has whole again, or that are gone: their letters up to `position` are closed. */
+/** What is at `position` closes the letters of these rows: it brings them whole, takes them away, or is `refused` itself. */
 export interface Settled {
   readonly table: number; // OID.
   readonly row: string | null; // Null for every row of the table.
   readonly position: Position;
+  readonly refused: boolean;
 }
 
 /** A row that a sink lacks, or holds as it was before. */
-export type OpenLetter = Settled & { readonly row: string };
+export type OpenLetter = Pick<Settled, 'table'> & { readonly row: string };
 
 /** The letters of one sink: what it must make durable before its offset passes a change that it could not take. */
 export interface Letters {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
-import { formatLsn, parseLsn } from '../event/lsn.ts';
+import { formatLsn } from '../event/lsn.ts';
 import type { Offset } from '../event/offset.ts';
 import { comparePosition, START } from '../event/position.ts';
 import type { Relation } from '../event/relation.ts';
@@ -37,6 +37,8 @@ export class DeadLetterStore {
   readonly #config: Config;
   readonly #log: Log;
   readonly #ids = new WeakMap<Relation, string>();
+  /** Ids of descriptions that are in the table. */
+  readonly #described = new Set<string>();
   #client: pg.Client | null = null;
   #last: Promise<unknown> = Promise.resolve();
   #open = new Map<string, OpenLetters>();
@@ -165,27 +167,32 @@ export class DeadLetterStore {
   /** The letters and what they settle, all or nothing. */
   async #save(sink: string, aside: readonly NewLetter[], settled: readonly Settled[]): Promise<void> {
     if (aside.length + settled.length === 0) return;
+    const work = [...chunks(aside)].map((some) => (client: pg.Client) => this.#insert(client, sink, some));
+    if (settled.length > 0) work.push((client) => this.#settle(client, sink, settled));
+    const described = new Map(aside.map(({ relation }) => [this.#idOf(relation), relation]));
     await this.run(async (client) => {
-      await client.query('BEGIN');
-      for (const some of chunks(aside)) await this.#insert(client, sink, some);
-      // A row that is refused again has one open letter: the newest.
-      const again = aside.map(({ relation, row, position }): Settled => ({ table: relation.oid, row, position }));
-      await this.#settle(client, sink, again, '<');
-      await this.#settle(client, sink, settled, '<=');
-      await client.query('COMMIT');
+      await this.#describe(client, described);
+      // A single statement is a transaction by itself.
+      if (work.length > 1) await client.query('BEGIN');
+      for (const one of work) await one(client);
+      if (work.length > 1) await client.query('COMMIT');
     });
     failpoint('after-letter');
     // One look serves all that is saved until its turn.
     if (!this.#looking) void this.#look();
   }
 
-  async #insert(client: pg.Client, sink: string, letters: readonly NewLetter[]): Promise<void> {
-    const relations = new Map(letters.map(({ relation }) => [this.#idOf(relation), relation]));
+  async #describe(client: pg.Client, relations: ReadonlyMap<string, Relation>): Promise<void> {
+    const fresh = [...relations].filter(([id]) => !this.#described.has(id));
+    if (fresh.length === 0) return;
     await client.query(
-      `INSERT INTO waltide.dead_letter_relations SELECT * FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::json[])) r
-       ON CONFLICT (id) DO UPDATE SET id = excluded.id`,
-      [[...relations.keys()], [...relations.values()].map((relation) => JSON.stringify(relation))],
+      `INSERT INTO waltide.dead_letter_relations SELECT * FROM unnest($1::text[], $2::json[]) r ON CONFLICT DO NOTHING`,
+      [fresh.map(([id]) => id), fresh.map(([, relation]) => JSON.stringify(relation))],
     );
+    for (const [id] of fresh) this.#described.add(id);
+  }
+
+  async #insert(client: pg.Client, sink: string, letters: readonly NewLetter[]): Promise<void> {
     const of = <T>(value: (letter: NewLetter) => T): T[] => letters.map(value);
     // What a person has decided about this very change stays so.
     await client.query(
@@ -221,15 +228,14 @@ export class DeadLetterStore {
     );
   }
 
-  async #settle(client: pg.Client, sink: string, settled: readonly Settled[], before: '<' | '<='): Promise<void> {
-    if (settled.length === 0) return;
+  async #settle(client: pg.Client, sink: string, settled: readonly Settled[]): Promise<void> {
     await client.query(
       `UPDATE waltide.dead_letters d SET closed_lsn = s.lsn, closed_seq = s.seq, closed_at = now(), updated_at = now(), superseded_by = n.id,
          state = CASE WHEN n.id IS NULL THEN 'resolved' ELSE 'superseded' END
-       FROM unnest($3::bigint[], $4::text[], $5::pg_lsn[], $6::bigint[]) AS s(oid, row, lsn, seq)
-       LEFT JOIN waltide.dead_letters n ON n.slot_name = $1 AND n.sink = $2 AND n.commit_lsn = s.lsn AND n.seq = s.seq
+       FROM unnest($3::bigint[], $4::text[], $5::pg_lsn[], $6::bigint[], $7::boolean[]) AS s(oid, row, lsn, seq, refused)
+       LEFT JOIN waltide.dead_letters n ON s.refused AND n.slot_name = $1 AND n.sink = $2 AND n.commit_lsn = s.lsn AND n.seq = s.seq
        WHERE d.slot_name = $1 AND d.sink = $2 AND d.table_oid = s.oid AND (s.row IS NULL OR d.row_name = s.row)
-         AND (d.commit_lsn, d.seq) ${before} (s.lsn, s.seq) AND d.state IN ('open', 'retrying')`,
+         AND (d.commit_lsn, d.seq) <= (s.lsn, s.seq) AND NOT (s.refused AND d.commit_lsn = s.lsn AND d.seq = s.seq) AND d.state IN ('open', 'retrying')`,
       [
         this.#slot,
         sink,
@@ -237,6 +243,7 @@ export class DeadLetterStore {
         settled.map(({ row }) => row),
         settled.map(({ position }) => formatLsn(position.commitLsn)),
         settled.map(({ position }) => position.seq),
+        settled.map(({ refused }) => refused),
       ],
     );
   }
@@ -252,16 +259,12 @@ export class DeadLetterStore {
 
   #openOf(sink: string): Promise<OpenLetter[]> {
     return this.run(async (client) => {
-      const { rows } = await client.query<{ oid: number; row: string; lsn: string; seq: number }>(
-        `SELECT table_oid::float8 AS oid, row_name AS row, commit_lsn::text AS lsn, seq::float8 AS seq FROM waltide.dead_letters
-         WHERE slot_name = $1 AND sink = $2 AND state IN ('open', 'retrying') ORDER BY commit_lsn, seq`,
+      const { rows } = await client.query<OpenLetter>(
+        `SELECT table_oid::float8 AS "table", row_name AS row FROM waltide.dead_letters
+         WHERE slot_name = $1 AND sink = $2 AND state IN ('open', 'retrying')`,
         [this.#slot, sink],
       );
-      return rows.map(({ oid, row, lsn, seq }) => ({
-        table: oid,
-        row,
-        position: { commitLsn: parseLsn(lsn), seq },
-      }));
+      return rows;
     });
   }
 

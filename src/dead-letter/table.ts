@@ -155,7 +155,7 @@ export async function supersededLetters(client: pg.Client, id: number): Promise<
 
 /**
  * Asks the processes that hold the sinks to apply these letters. Only open ones are taken, since a later change of the row
- * has closed the others; with `force` any that is not being retried. Resolves with the ids that were taken.
+ * has closed the others; with `force` any but one that is being retried, or that a newer letter of its row has superseded. Resolves with the ids that were taken.
  */
 export async function requestRetry(
   client: pg.Client,
@@ -166,7 +166,7 @@ export async function requestRetry(
   const rows = await run<{ id: number }>(
     client,
     `UPDATE waltide.dead_letters d SET state = 'retrying', forced = $8, updated_at = now(), closed_at = NULL
-     WHERE ${WHERE} AND d.sink <> '*' AND (d.state = 'open' OR $8 AND d.state <> 'retrying') RETURNING d.id::float8 AS id`,
+     WHERE ${WHERE} AND d.sink <> '*' AND (d.state = 'open' OR $8 AND d.state NOT IN ('retrying', 'superseded')) RETURNING d.id::float8 AS id`,
     [...values(slot, filter), force],
   );
   if (rows.length > 0) await run(client, 'SELECT pg_catalog.pg_notify($1, $2)', [LETTER_CHANNEL, slot]);
@@ -205,17 +205,8 @@ export async function endRetries(
   );
 }
 
-/** Forgets closed letters of before `before`, and descriptions that no letter needs. Resolves with how many letters. */
+/** Forgets closed letters of before `before`. Resolves with how many. */
 export async function pruneLetters(client: pg.Client, slot: string, before: Date): Promise<number> {
-  const gone = await run(
-    client,
-    'DELETE FROM waltide.dead_letters WHERE slot_name = $1 AND closed_at < $2 RETURNING 1',
-    [slot, before],
-  );
-  await run(
-    client,
-    'DELETE FROM waltide.dead_letter_relations r WHERE NOT EXISTS (SELECT FROM waltide.dead_letters d WHERE d.relation_id = r.id)',
-    [],
-  );
-  return gone.length;
+  const sql = 'DELETE FROM waltide.dead_letters WHERE slot_name = $1 AND closed_at < $2 RETURNING 1';
+  return (await run(client, sql, [slot, before])).length;
 }

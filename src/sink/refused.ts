@@ -84,13 +84,13 @@ export class Refused {
     if (op === 't') {
       if (transaction.snapshot?.kind === 'partial') return false;
       open.clear();
-      settled.push({ table, row: null, position });
+      settled.push({ table, row: null, position, refused: false });
       return false;
     }
     const old = rowName(relation!, (before ?? after)!);
     if (op === 'u' && open.has(old) && lacksValues(event)) return true;
     for (const row of after ? [old, rowName(relation!, after)] : [old])
-      if (open.delete(row)) settled.push({ table, row, position });
+      if (open.delete(row)) settled.push({ table, row, position, refused: false });
     return false;
   }
 
@@ -99,10 +99,12 @@ export class Refused {
     const table = relation!.oid;
     const row = rowName(relation!, (after ?? before)!);
     const old = op === 'u' && before ? rowName(relation!, before) : row;
-    const settled: Settled[] = this.#rows(table).delete(old) && old !== row ? [{ table, row: old, position }] : [];
-    this.#rows(table).add(row);
-    const moves = old !== row;
-    const rest = moves ? new ChangeEvent('d', transaction, seq, tableSeq, lsn, relation, before, null) : null;
+    const rows = this.#rows(table);
+    const settled: Settled[] = [];
+    for (const name of new Set([old, row]))
+      if (rows.delete(name)) settled.push({ table, row: name, position, refused: true });
+    rows.add(row);
+    const rest = old !== row ? new ChangeEvent('d', transaction, seq, tableSeq, lsn, relation, before, null) : null;
     return { letter: letterOf(event, row, reason), rest, settled };
   }
 

@@ -212,7 +212,7 @@ async function checkRetry(client: pg.Client, slot: string, ids: readonly number[
         `letter ${letter.id} never came into Kafka: its record was too large`,
         `Raise transport.maxRecordBytes and the topic's max.message.bytes, then: waltide snapshot start ${letter.schema}.${letter.table} --where "…".`,
       );
-    if (letter.state !== 'open' && !force) throw closedError(letter);
+    if (letter.state !== 'open' && (!force || letter.state === 'superseded')) throw closedError(letter);
   }
 }
 

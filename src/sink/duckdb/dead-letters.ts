@@ -102,13 +102,13 @@ export class DeadLetters {
   }
 
   /**
-   * The row is whole again or gone by what is at `position` (null: whoever retries its letter tells the store); without a
-   * name, all rows of the table.
+   * The row is whole again, gone, or (`refused`) set aside once more by what is at `position`, if that is for the store to
+   * know; without a name, all rows of the table.
    */
-  resolve(relation: Relation, position: Position | null, name?: string): void {
+  resolve(relation: Relation, position: Position | null, name?: string, refused = false): void {
     if (!this.isOpen(relation, name)) return;
     this.#changed = true;
-    if (position) this.#settled.push({ table: relation.oid, row: name ?? null, position });
+    if (position) this.#settled.push({ table: relation.oid, row: name ?? null, position, refused });
     const box = this.#box(relation);
     for (const each of name === undefined ? [...box.open] : [name]) {
       box.open.delete(each);

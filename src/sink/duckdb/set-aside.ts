@@ -154,13 +154,11 @@ export class SetAside {
     const lacks = op === 'u' && (wasAside || !beforeFits) && lacksValues(event);
     const why = reason ?? (lacks ? 'it leaves out unchanged values of a row that is set aside' : null);
     if (records && (wasAside || why !== null)) {
+      // Of a letter that is retried, whoever does so tells the store.
       const position = retryOf(event) ? null : event.position;
-      const name = rowName(relation, after!);
-      const oldName = rowName(relation, old);
-      // A row that is refused again has one letter that is open: the store sees to it.
-      this.#letters.resolve(relation, why !== null && oldName === name ? null : position, oldName);
-      if (why !== null) this.#letters.add(event, name, why);
-      else this.#letters.resolve(relation, position, name);
+      this.#letters.resolve(relation, position, rowName(relation, old), why !== null);
+      if (why !== null) this.#letters.add(event, rowName(relation, after!), why);
+      else this.#letters.resolve(relation, position, rowName(relation, after!));
     }
     if (why === null) return beforeFits ? event : replaced(event, 'c', null, after);
     // What is stored of it goes.
