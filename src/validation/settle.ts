@@ -30,7 +30,8 @@ export function verdict({ first, sink, second }: Looks, looks: number): Verdict 
   return sink.length > 1 ? 'extra' : 'different';
 }
 
-function isSame(sink: readonly Cells[], row: SourceRow | undefined): boolean {
+/** True where the sink holds the row as it is there, and once. */
+export function isSame(sink: readonly Cells[], row: SourceRow | undefined): boolean {
   if (!row) return sink.length === 0;
   return sink.length === 1 && row.cells.every((cell, i) => cell === sink[0]![i]);
 }

@@ -55,19 +55,30 @@ export class SourceReader {
     await client?.end().catch(() => {});
   }
 
-  /** Keys that end `rowsPer` rows each, of the first so many ranges in `range`; fewer than `ranges` where rows run out. */
-  async bounds(table: SourceTable, range: KeyRange, rowsPer: number, ranges: number): Promise<KeyText[]> {
+  /**
+   * Of each range the keys that end `rowsPer` rows each, for the first `max` parts of it; fewer where its rows run out.
+   */
+  async splits(
+    table: SourceTable,
+    ranges: readonly { readonly range: KeyRange; readonly rowsPer: number }[],
+    max: number,
+  ): Promise<KeyText[][]> {
     const values = new Values();
     const names = table.key.map(({ name }) => escapeIdentifier(name));
-    const rows = await this.#query(
-      table,
-      `SELECT ${table.key.map((_, i) => `concat(k${i})`).join(', ')} FROM (
-         SELECT ${names.map((name, i) => `${name} AS k${i}`).join(', ')}, row_number() OVER (ORDER BY ${names.join(', ')}) AS n
-         FROM ${fromSql(table)} WHERE ${whereSql(table, range, values)} ORDER BY ${names.join(', ')} LIMIT ${rowsPer * ranges}) x
-       WHERE n % ${rowsPer} = 0 ORDER BY n`,
-      values,
+    const order = names.join(', ');
+    const parts = ranges.map(
+      (
+        { range, rowsPer },
+        part,
+      ) => `SELECT ${part} AS part, n, ${table.key.map((_, i) => `concat(k${i})`).join(', ')} FROM (
+         SELECT ${names.map((name, i) => `${name} AS k${i}`).join(', ')}, row_number() OVER (ORDER BY ${order}) AS n
+         FROM ${fromSql(table)} WHERE ${whereSql(table, range, values)} ORDER BY ${order} LIMIT ${rowsPer * max}) x
+       WHERE n % ${rowsPer} = 0`,
     );
-    return rows.map((row) => row.map(String));
+    const found: KeyText[][] = ranges.map(() => []);
+    const rows = await this.#query(table, `${parts.join(' UNION ALL ')} ORDER BY part, n`, values);
+    for (const [part, , ...key] of rows) found[Number(part)]!.push(key.map(String));
+    return found;
   }
 
   async digests(table: SourceTable, ranges: readonly KeyRange[]): Promise<Seen<Digest[]>> {
@@ -86,15 +97,15 @@ export class SourceReader {
     return { found, lsn: newest(rows.map((row) => row[3])) };
   }
 
-  async rowDigests(table: SourceTable, range: KeyRange): Promise<Seen<RowDigest[]>> {
+  async rowDigests(table: SourceTable, ranges: readonly KeyRange[]): Promise<Seen<RowDigest[]>> {
     const values = new Values();
     const keys = table.key.map(({ name }) => `concat(${escapeIdentifier(name)})`);
-    const rows = await this.#query(
-      table,
-      `SELECT ${keys.join(', ')}, left(${sha256Sql(rowTextSql(fieldsOf(table)))}, ${ROW_HASH_CHARS}), pg_current_wal_insert_lsn()
-       FROM ${fromSql(table)} WHERE ${whereSql(table, range, values)}`,
-      values,
+    const hash = `left(${sha256Sql(rowTextSql(fieldsOf(table)))}, ${ROW_HASH_CHARS})`;
+    const parts = ranges.map(
+      (range) => `SELECT ${keys.join(', ')}, ${hash}, pg_current_wal_insert_lsn()
+        FROM ${fromSql(table)} WHERE ${whereSql(table, range, values)}`,
     );
+    const rows = await this.#query(table, parts.join(' UNION ALL '), values);
     const found = rows.map((row) => ({
       key: row.slice(0, keys.length).map(String),
       hash: String(row[keys.length]),
@@ -240,8 +251,11 @@ const SENDS: Readonly<Record<string, (value: string) => string>> = {
   timestamptz: (value) => `timestamptz_send(${value})`,
 };
 
-/** A function's argument is printed by the type's output function, unlike a cast to text, which cuts blanks or adds masks. */
-const textSql = (value: string): string => `CASE WHEN ${value} IS NOT NULL THEN concat(${value}) END`;
+/**
+ * A function's argument is printed by the type's output function, unlike a cast to text, which cuts blanks or adds masks.
+ * IS NOT NULL would be false for a composite value with a NULL in it.
+ */
+const textSql = (value: string): string => `CASE WHEN ${value} IS DISTINCT FROM NULL THEN concat(${value}) END`;
 
 function bytesSql({ isUtf8 }: SourceTable, text: string): string {
   return isUtf8 ? `octet_length(${text})` : `octet_length(convert_to(${text}, 'UTF8'))`;

@@ -6,8 +6,8 @@ import type { KeyText } from '../postgres/snapshots.ts';
 import { commitsVisible } from '../postgres/writers.ts';
 import { type Difference, scoreOf, type TableResult, type ValidationProgress } from './report.ts';
 import { keyName } from './row-text.ts';
-import { differenceOf, suspectsOf, verdict } from './settle.ts';
-import type { Seen, SourceReader } from './source.ts';
+import { differenceOf, isSame, suspectsOf, verdict } from './settle.ts';
+import type { Seen, SourceReader, SourceRow } from './source.ts';
 import type { SourceTable } from './source-table.ts';
 import type { Digest, Digestible, KeyRange, RowDigest } from './validation.ts';
 
@@ -17,10 +17,12 @@ const RANGES_PER_QUERY = 16;
 /** A differing range of no more rows is compared row by row. */
 const ROWS_AT_ONCE = 128;
 const PARTS_MAX = 16;
+const RANGES_REFINED_MAX = 64;
 /** Rows that are looked at together. */
 const SUSPECTS_MAX = 500;
 /** A row that has changed under so many looks is hot. */
 const LOOKS_MAX = 12;
+const LOOKS_WITH_CARE = 3;
 const LOOK_AGAIN_MS = 50;
 const SAVE_EVERY_MS = 5000;
 const WORKING_MS = 1000;
@@ -121,7 +123,8 @@ export class TableRun {
     for (let after = cursor; ; ) {
       signal.throwIfAborted();
       const begun = performance.now();
-      const bounds = await source.bounds(table, { after, upto: null }, ROWS_PER_RANGE, RANGES_PER_QUERY);
+      const rest = { range: { after, upto: null }, rowsPer: ROWS_PER_RANGE };
+      const [bounds] = (await source.splits(table, [rest], RANGES_PER_QUERY)) as [KeyText[]];
       const ends = bounds.length < RANGES_PER_QUERY;
       const pairs = await this.#digest(chain(after, ends ? [...bounds, null] : bounds));
       let rows = 0;
@@ -131,7 +134,7 @@ export class TableRun {
         this.#digests.sink.update(`${theirs.hash}\n`);
       }
       this.#sourceRows += rows;
-      for (const pair of pairs) await this.#refine(pair);
+      await this.#refine(pairs);
       this.#progress();
       if (ends || this.#truncated) return;
       after = bounds.at(-1)!;
@@ -154,28 +157,39 @@ export class TableRun {
     return ranges.map((range, i) => ({ range, source: seen.found[i]!, sink: held[i]! }));
   }
 
-  /** Narrows a differing range down to rows that may differ. */
-  async #refine({ range, source: ours, sink: theirs }: Pair): Promise<void> {
-    if (ours.hash === theirs.hash && ours.rows === theirs.rows) return;
-    const { source, sink, table, passed, signal, differencesMax } = this.#options;
+  /** Narrows differing ranges down to rows that may differ; all of one size together, so that there are few round trips. */
+  async #refine(pairs: readonly Pair[]): Promise<void> {
+    const { source, table, signal } = this.#options;
+    const differing = pairs.filter((pair) => this.#differs(pair));
+    if (differing.length === 0 || this.#truncated) return;
     signal.throwIfAborted();
-    if (this.#truncated) return;
-    if (theirs.rows - ours.rows > differencesMax) {
-      this.#sinkExtra += theirs.rows - ours.rows;
-      this.#truncated = true;
-      return;
-    }
-    await passed(this.#lsn);
-    if (ours.rows <= ROWS_AT_ONCE) {
-      const [seen, held] = await both(source.rowDigests(table, range), sink.rowDigests(table, range, signal));
-      this.#saw(seen);
-      this.#countRows(held);
-      await this.#suspect(suspectsOf(seen.found, held));
-      return;
-    }
-    const rowsPer = Math.max(ROWS_AT_ONCE / 2, Math.ceil(ours.rows / PARTS_MAX));
-    const bounds = await source.bounds(table, range, rowsPer, PARTS_MAX);
-    for (const pair of await this.#digest(chain(range.after, [...bounds, range.upto]))) await this.#refine(pair);
+    const small = differing.filter((pair) => pair.source.rows <= ROWS_AT_ONCE);
+    const large = differing.filter((pair) => pair.source.rows > ROWS_AT_ONCE);
+    for (const some of slices(small, RANGES_REFINED_MAX)) await this.#rows(some.map(({ range }) => range));
+    if (large.length === 0) return;
+    const wanted = large.map(({ range, source: { rows } }) => ({
+      range,
+      rowsPer: Math.max(ROWS_AT_ONCE / 2, Math.ceil(rows / PARTS_MAX)),
+    }));
+    const bounds = await source.splits(table, wanted, PARTS_MAX);
+    const parts = large.flatMap(({ range }, i) => chain(range.after, [...bounds[i]!, range.upto]));
+    for (const some of slices(parts, RANGES_REFINED_MAX)) await this.#refine(await this.#digest(some));
+  }
+
+  #differs({ source: ours, sink: theirs }: Pair): boolean {
+    if (ours.hash === theirs.hash && ours.rows === theirs.rows) return false;
+    if (theirs.rows - ours.rows <= this.#options.differencesMax) return true;
+    this.#sinkExtra += theirs.rows - ours.rows;
+    this.#truncated = true;
+    return false;
+  }
+
+  async #rows(ranges: readonly KeyRange[]): Promise<void> {
+    const { source, sink, table, signal } = this.#options;
+    const [seen, held] = await both(source.rowDigests(table, ranges), sink.rowDigests(table, ranges, signal));
+    this.#saw(seen);
+    this.#countRows(held);
+    await this.#suspect(suspectsOf(seen.found, held));
   }
 
   async #suspect(keys: readonly KeyText[]): Promise<void> {
@@ -199,8 +213,10 @@ export class TableRun {
     let open = keys;
     for (let looks = 1; open.length > 0; looks++) {
       const first = await source.rows(table, open);
-      await passed(first.lsn);
-      const held = await sink.rows(table, open, signal);
+      const reading = passed(first.lsn).then(() => sink.rows(table, open, signal));
+      // What changes all the time is caught in between.
+      const between = looks >= LOOKS_WITH_CARE ? await this.#versions(open, reading) : [];
+      const held = await reading;
       const bound = { workingMs: WORKING_MS, boundMs: COMMITTING_MS };
       const visible = await commitsVisible(await source.session(), table.published.oid, bound, signal);
       const second = await source.rows(table, open);
@@ -209,6 +225,7 @@ export class TableRun {
       for (const key of open) {
         const name = keyName(key);
         const look = { first: first.found.get(name), sink: held.get(name) ?? [], second: second.found.get(name) };
+        if (between.some((rows) => isSame(look.sink, rows.get(name)))) continue;
         const found = verdict(look, looks);
         if (found === 'again' || (found !== null && !visible)) again.push(key);
         else if (found !== null) this.differences.push(differenceOf(found, key, look, names));
@@ -220,6 +237,19 @@ export class TableRun {
       }
       if (open.length > 0) await sleep(LOOK_AGAIN_MS, undefined, { signal });
     }
+  }
+
+  /** The rows as they are, again and again, until `reading` is done. */
+  async #versions(keys: readonly KeyText[], reading: Promise<unknown>): Promise<ReadonlyMap<string, SourceRow>[]> {
+    const { source, table } = this.#options;
+    const seen: ReadonlyMap<string, SourceRow>[] = [];
+    let over = false;
+    const end = (): void => {
+      over = true;
+    };
+    reading.then(end, end);
+    while (!over) seen.push((await source.rows(table, keys)).found);
+    return seen;
   }
 
   /** One pass over both tables, then the rows of buckets that differ. */
@@ -332,6 +362,10 @@ interface Pair {
 /** Ranges that adjoin: from `after` to the first end, and so on. */
 function chain(after: KeyText | null, ends: readonly (KeyText | null)[]): KeyRange[] {
   return ends.map((upto, i) => ({ after: i === 0 ? after : ends[i - 1]!, upto }));
+}
+
+function slices<T>(all: readonly T[], size: number): T[][] {
+  return Array.from({ length: Math.ceil(all.length / size) }, (_, i) => all.slice(i * size, (i + 1) * size));
 }
 
 /** Neither is left running unobserved where the other fails. */

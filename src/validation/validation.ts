@@ -68,9 +68,9 @@ export interface Orphan {
 export interface Digestible {
   /** By name; null where the table is not held, or not followed. */
   describe(relation: Relation): Promise<ReadonlyMap<string, HeldColumn> | null>;
-  /** Of ranges that adjoin, in rising order; one digest for each. */
+  /** Of ranges that do not overlap, in rising order; one digest for each. */
   digests(table: DigestTable, ranges: readonly KeyRange[], signal: AbortSignal): Promise<Digest[]>;
-  rowDigests(table: DigestTable, range: KeyRange, signal: AbortSignal): Promise<RowDigest[]>;
+  rowDigests(table: DigestTable, ranges: readonly KeyRange[], signal: AbortSignal): Promise<RowDigest[]>;
   /** By key, as one string (`keyName`); every row of that key. */
   rows(
     table: DigestTable,

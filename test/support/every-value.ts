@@ -17,7 +17,7 @@ const WIDE = 3000;
 export type Texts = readonly (readonly unknown[])[];
 
 /** One INSERT per row: its id and, of each type, the value of that number, or NULL where there are fewer. */
-function inserts(base: number, values: readonly (readonly string[])[]): string {
+export function inserts(base: number, values: readonly (readonly string[])[]): string {
   const count = Math.max(...values.map(({ length }) => length)) + 1;
   const rows = Array.from({ length: count }, (_, row) => {
     const cells = values.map((texts) => {

@@ -85,27 +85,26 @@ export class DuckdbDigests implements Digestible {
   async digests(table: DigestTable, ranges: readonly KeyRange[], signal: AbortSignal): Promise<Digest[]> {
     const columns = this.#columns(table);
     const { key } = columns;
-    const bounds = ranges.slice(0, -1).map(({ upto }) => upto!);
-    const whole = { after: ranges[0]!.after, upto: ranges.at(-1)!.upto };
+    const { cuts, parts } = cutsOf(ranges);
     const names = key.map((_, i) => `k${i}`).join(', ');
     const rows = await this.#read(
       `SELECT part, count(*)::VARCHAR, sha256(string_agg(${shortSql('r')}, chr(10) ORDER BY ${names})) FROM (
-         SELECT ${partSql(key, bounds, 0)} AS part, ${key.map(({ sql }, i) => `${sql} AS k${i}`).join(', ')},
+         SELECT ${partSql(key, cuts, 0)} AS part, ${key.map(({ sql }, i) => `${sql} AS k${i}`).join(', ')},
            ${rowTextSql(columns.fields)} AS r
-         FROM ${columns.from} WHERE ${whereSql(columns, whole)}) GROUP BY part`,
+         FROM ${columns.from} WHERE ${whereSql(columns, ranges)}) GROUP BY part`,
       signal,
     );
     const found = new Map(
       rows.map(([part, count, hash]) => [Number(part), { rows: Number(count), hash: String(hash) }]),
     );
-    return ranges.map((_, part) => found.get(part) ?? EMPTY);
+    return parts.map((part) => found.get(part) ?? EMPTY);
   }
 
-  async rowDigests(table: DigestTable, range: KeyRange, signal: AbortSignal): Promise<RowDigest[]> {
+  async rowDigests(table: DigestTable, ranges: readonly KeyRange[], signal: AbortSignal): Promise<RowDigest[]> {
     const columns = this.#columns(table);
     const rows = await this.#read(
       `SELECT ${columns.key.map(({ text }) => text).join(', ')}, left(sha256(${rowTextSql(columns.fields)}), ${ROW_HASH_CHARS})
-       FROM ${columns.from} WHERE ${whereSql(columns, range)}`,
+       FROM ${columns.from} WHERE ${whereSql(columns, ranges)}`,
       signal,
     );
     return rows.map((row) => ({ key: row.slice(0, -1).map(String), hash: String(row.at(-1)), copies: 1 }));
@@ -281,12 +280,35 @@ function afterSql(key: readonly ReadColumn[], values: KeyText): string {
   return `(${terms.join(' OR ')})`;
 }
 
-/** Bounds on the first column besides, by which DuckDB leaves out whole row groups. */
-function whereSql({ key, since }: ReadColumns, { after, upto }: KeyRange): string {
+/** The bounds of ranges in rising order, and for each range the number of bounds below it: gaps between them count, too. */
+function cutsOf(ranges: readonly KeyRange[]): { readonly cuts: readonly KeyText[]; readonly parts: readonly number[] } {
+  const cuts: KeyText[] = [];
+  const parts = ranges.map(({ after, upto }) => {
+    if (after && (cuts.length === 0 || cuts.at(-1)!.join('\0') !== after.join('\0'))) cuts.push(after);
+    const part = cuts.length;
+    if (upto) cuts.push(upto);
+    return part;
+  });
+  return { cuts, parts };
+}
+
+/** Ranges that adjoin are one condition; the whole is bounded besides, by which DuckDB leaves out row groups. */
+function whereSql({ key, since }: ReadColumns, ranges: readonly KeyRange[]): string {
+  const spans: { after: KeyText | null; upto: KeyText | null }[] = [];
+  for (const { after, upto } of ranges) {
+    const last = spans.at(-1);
+    if (last?.upto && after && last.upto.join('\0') === after.join('\0')) last.upto = upto;
+    else spans.push({ after, upto });
+  }
   const [first] = key;
+  const [least, most] = [spans[0]!.after, spans.at(-1)!.upto];
+  const inside = spans.map(({ after, upto }) =>
+    [...(after ? [afterSql(key, after)] : []), ...(upto ? [`NOT ${afterSql(key, upto)}`] : [])].join(' AND '),
+  );
   const conditions = [
-    ...(after ? [afterSql(key, after), `${first!.sql} >= ${first!.literal(after[0]!)}`] : []),
-    ...(upto ? [`NOT ${afterSql(key, upto)}`, `${first!.sql} <= ${first!.literal(upto[0]!)}`] : []),
+    ...(least ? [`${first!.sql} >= ${first!.literal(least[0]!)}`] : []),
+    ...(most ? [`${first!.sql} <= ${first!.literal(most[0]!)}`] : []),
+    ...(inside.includes('') ? [] : [`(${inside.map((span) => `(${span})`).join(' OR ')})`]),
     ...(since ? [since] : []),
   ];
   return conditions.length > 0 ? conditions.join(' AND ') : 'true';
