@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Config } from '../config/schema.ts';
+import type { Validates } from '../control/validation-run.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import type { Arrival, WaitOptions } from '../pipeline/arrivals.ts';
@@ -23,7 +24,7 @@ export interface Principal {
 }
 
 /** What routes need of a running pipeline. */
-export interface Controlled {
+export interface Controlled extends Validates {
   status(): PipelineStatus;
   query(sql: string, options: QueryOptions): Promise<QueryResult>;
   waitFor(lsn: Lsn, options: WaitOptions): Promise<Arrival>;

@@ -1,5 +1,6 @@
 import type { Route } from './route.ts';
 import { cdcRoutes } from './routes/cdc.ts';
+import { consistencyRoutes } from './routes/consistency.ts';
 import { documentRoutes } from './routes/documents.ts';
 import { operationRoutes } from './routes/operations.ts';
 import { sinkRoutes } from './routes/sinks.ts';
@@ -7,6 +8,6 @@ import { waitRoutes } from './routes/wait.ts';
 
 /* Every route there is: a new noun is one file in `routes/` and one line here. */
 
-const nouns: readonly Route[] = [...cdcRoutes, ...sinkRoutes, ...operationRoutes, ...waitRoutes];
+const nouns: readonly Route[] = [...cdcRoutes, ...sinkRoutes, ...operationRoutes, ...waitRoutes, ...consistencyRoutes];
 
 export const ROUTES: readonly Route[] = [...nouns, ...documentRoutes(nouns)];

@@ -19,6 +19,7 @@ import { snapshotCommand } from './commands/snapshot.ts';
 import { statsCommand } from './commands/stats.ts';
 import { statusCommand } from './commands/status.ts';
 import { tailCommand } from './commands/tail.ts';
+import { validateCommand } from './commands/validate.ts';
 import { waitCommand } from './commands/wait.ts';
 import type { CliContext } from './context.ts';
 import { describeFailure } from './failure.ts';
@@ -68,6 +69,7 @@ export function createProgram(context: CliContext): Command {
     tailCommand(context),
     queryCommand(context),
     waitCommand(context),
+    validateCommand(context),
     replayCommand(context),
     slotCommand(context),
     snapshotCommand(context),

@@ -6,22 +6,22 @@ export const CHECKS: readonly Check[] = ['row_count', 'data_hash', 'referential_
 
 export interface ValidationRequest {
   /** Patterns as in `source.tables`; empty for all. */
-  readonly tables?: readonly string[];
+  readonly tables?: readonly string[] | undefined;
   /** Names; all that can be compared where left out. */
-  readonly sinks?: readonly string[];
-  readonly checks?: readonly Check[];
+  readonly sinks?: readonly string[] | undefined;
+  readonly checks?: readonly Check[] | undefined;
   /** Only the row with this key: PostgreSQL's text of each of its columns. */
-  readonly key?: KeyText;
+  readonly key?: KeyText | undefined;
   /** Only rows whose `sinceColumn` is that time or later, as PostgreSQL reads it. */
-  readonly since?: string;
-  readonly sinceColumn?: string;
+  readonly since?: string | undefined;
+  readonly sinceColumn?: string | undefined;
   /** Only so many rows of each table, chosen at random in the source. */
-  readonly sample?: number;
+  readonly sample?: number | undefined;
   /** Brings the differing rows to the sink again, and compares them once more. */
-  readonly repair?: boolean;
-  readonly rowsPerSecondMax?: number;
+  readonly repair?: boolean | undefined;
+  readonly rowsPerSecondMax?: number | undefined;
   /** Id of a run that did not come to its end: what it has compared is not compared again. */
-  readonly resume?: string;
+  readonly resume?: string | undefined;
 }
 
 export interface Difference {

@@ -20,6 +20,16 @@ export const idle: Controlled = {
   status: () => pipelineStatus(),
   query: async () => ({ columns: ['n'], rows: [[1]], truncated: false }),
   waitFor: async () => ({ reached: true, sinks: [] }),
+  validate: async () => ({
+    id: '0',
+    ok: true,
+    score: 100,
+    tables: [],
+    references: [],
+    rules: [],
+    leftOut: [],
+    durationMs: 1,
+  }),
   replay: async ({ sink }) => ({ sink, tables: null, from: 16n, stoodAt: 32n, offsets: [] }),
 };
 

@@ -10,7 +10,7 @@ import { createDatabase } from '../support/postgres.ts';
 const types = TYPES.map((type) => ({ ...type, values: type.values.filter((value) => value !== '-0') }));
 
 /** Every value of every type is one digest on both sides, and in every column another value is another digest. */
-it('compares every value of every type', { timeout: 180_000 }, async () => {
+it('compares every value of every type', { timeout: 300_000 }, async () => {
   const database = await createDatabase();
   onTestFinished(() => database.drop());
   const test = testPipeline(database);
@@ -22,12 +22,12 @@ it('compares every value of every type', { timeout: 180_000 }, async () => {
       types.map(({ values }) => values),
     ),
   );
+  await catchUp(test.config);
   const validate = async (): Promise<ValidationReport> => {
-    await catchUp(test.config);
     const running = start(test.config);
     try {
       await eventually('streaming', () => running.pipeline.status().state === 'streaming');
-      return await running.pipeline.validate({}, { signal: AbortSignal.timeout(90_000) });
+      return await running.pipeline.validate({}, { signal: AbortSignal.timeout(150_000) });
     } finally {
       await running.stop();
     }
