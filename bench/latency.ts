@@ -5,7 +5,7 @@ import pg from 'pg';
 import { type OpenArena, openArena } from './arena.ts';
 import { PUBLICATION } from './contender.ts';
 import { debeziumProbe, duckdbProbe, kafkaProbe, type Probe, recvlogicalProbe } from './probes.ts';
-import { printMachine, printTable } from './report.ts';
+import { ascending, percentile, printMachine, printTable } from './report.ts';
 import { build } from './waltide.ts';
 import { createTable } from './workload.ts';
 
@@ -178,13 +178,4 @@ function print(results: readonly Latencies[]): void {
 
 function good({ error, lost, targetMs, sinceCommit }: Latencies): boolean {
   return error === null && lost === 0 && (targetMs === null || percentile(sinceCommit, 0.99) <= targetMs);
-}
-
-/** Nearest rank, of ascending values. */
-function percentile(values: readonly number[], fraction: number): number {
-  return values[Math.max(0, Math.ceil(values.length * fraction) - 1)] ?? Number.NaN;
-}
-
-function ascending(values: number[]): number[] {
-  return values.sort((a, b) => a - b);
 }

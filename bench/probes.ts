@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { type ControlFile, readControlFiles } from '../src/api/control-file.ts';
+import { API_BASE } from '../src/api/route.ts';
 import type { ConfigInput } from '../src/config/schema.ts';
 import { haveMaven } from '../test/support/maven.ts';
 import { type Arena, createSlot } from './contender.ts';
@@ -128,24 +129,31 @@ export function duckdbProbe(): Probe {
 
 /** Rows are inserted in the order of their ids, each committed before the next. */
 export async function newestId(control: ControlFile, agent: Agent, table = 'bench'): Promise<number> {
-  const body = JSON.stringify({
-    sql: `select coalesce(max(id), 0)::integer from main.${table}`,
-    rowsMax: 1,
-    timeoutMs: 5_000,
-  });
+  const sql = `select coalesce(max(id), 0)::integer from main.${table}`;
+  const answer = (await post(control, agent, '/sinks/bench/query', { sql })) as { rows: unknown[][] };
+  return Number(answer.rows[0]?.[0]);
+}
+
+/** Asks a running process by its control address, over a connection that is kept. Rejects with what it says. */
+export async function post(control: ControlFile, agent: Agent, path: string, body: object): Promise<unknown> {
   const headers = { authorization: `Bearer ${control.token}`, 'content-type': 'application/json' };
-  const outgoing = request(`${control.url}/query`, { method: 'POST', agent, headers });
-  outgoing.end(body);
+  const outgoing = request(control.url + API_BASE + path, { method: 'POST', agent, headers });
+  outgoing.end(JSON.stringify(body));
   const [response] = (await once(outgoing, 'response')) as [AsyncIterable<Buffer> & { statusCode?: number }];
   const chunks: Buffer[] = [];
   for await (const chunk of response) chunks.push(chunk);
   const text = Buffer.concat(chunks).toString();
-  if (response.statusCode !== 200) throw new Error(text);
-  return Number((JSON.parse(text) as { rows: unknown[][] }).rows[0]?.[0]);
+  if (response.statusCode! >= 300) throw new Error(text);
+  return JSON.parse(text);
 }
 
 /** Sets up (an empty copy), then starts the real program as a user would. */
-async function startWaltide(arena: Arena, name: string, config: ConfigInput, more: string[]): Promise<ChildProcess> {
+export async function startWaltide(
+  arena: Arena,
+  name: string,
+  config: ConfigInput,
+  more: string[],
+): Promise<ChildProcess> {
   const file = await writeConfig(arena.dir, name, config);
   await promisify(execFile)(process.execPath, waltideArgs('setup', file), {
     cwd: arena.dir,

@@ -168,3 +168,12 @@ export function median(values: readonly number[]): number {
 function thousands(value: number): string {
   return Math.round(value).toLocaleString('en-US');
 }
+
+/** Nearest rank, of ascending values. */
+export function percentile(values: readonly number[], fraction: number): number {
+  return values[Math.max(0, Math.ceil(values.length * fraction) - 1)] ?? Number.NaN;
+}
+
+export function ascending(values: number[]): number[] {
+  return values.sort((a, b) => a - b);
+}

@@ -14,18 +14,31 @@ interface Idle {
   readonly timer: NodeJS.Timeout;
 }
 
+export interface SessionsOptions {
+  /** How one is opened; default: as `connectSource`, with a bound on statements. */
+  readonly open?: () => Promise<pg.Client>;
+  readonly openMax?: number;
+  readonly waitingMax?: number;
+}
+
 /** A few sessions at the source, lent out: for what is asked often, and must not connect each time. */
 export class Sessions {
-  readonly #endpoint: Endpoint;
-  readonly #purpose: string;
+  readonly #openOne: () => Promise<pg.Client>;
+  readonly #openMax: number;
+  readonly #waitingMax: number;
   readonly #idle: Idle[] = [];
   readonly #waiting: (() => void)[] = [];
   #open = 0;
   #closed = false;
 
-  constructor(endpoint: Endpoint, purpose: string) {
-    this.#endpoint = endpoint;
-    this.#purpose = purpose;
+  constructor(
+    endpoint: Endpoint,
+    purpose: string,
+    { open = () => openBounded(endpoint, purpose), openMax = OPEN_MAX, waitingMax = WAITING_MAX }: SessionsOptions = {},
+  ) {
+    this.#openOne = open;
+    this.#openMax = openMax;
+    this.#waitingMax = waitingMax;
   }
 
   /**
@@ -59,8 +72,8 @@ export class Sessions {
   }
 
   async #borrow(): Promise<pg.Client> {
-    if (this.#open >= OPEN_MAX && this.#idle.length === 0) {
-      if (this.#waiting.length >= WAITING_MAX)
+    if (this.#open >= this.#openMax && this.#idle.length === 0) {
+      if (this.#waiting.length >= this.#waitingMax)
         throw new WaltideError('NOT_RUNNING', 'too many requests wait for PostgreSQL', 'Try again in a moment.');
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
@@ -71,9 +84,7 @@ export class Sessions {
     }
     this.#open++;
     try {
-      const client = await connectSource(this.#endpoint, this.#purpose);
-      await client.query(`SET statement_timeout = ${STATEMENT_TIMEOUT_MS}`);
-      return client;
+      return await this.#openOne();
     } catch (error) {
       this.#open--;
       this.#waiting.shift()?.();
@@ -96,6 +107,12 @@ export class Sessions {
     }
     this.#waiting.shift()?.();
   }
+}
+
+async function openBounded(endpoint: Endpoint, purpose: string): Promise<pg.Client> {
+  const client = await connectSource(endpoint, purpose);
+  await client.query(`SET statement_timeout = ${STATEMENT_TIMEOUT_MS}`);
+  return client;
 }
 
 /** A session that the server ended while it lay idle. */

@@ -1,3 +1,4 @@
+import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
 import { queryError, sqlState } from '../postgres/connection.ts';
 import type { JsonRow, OperationType } from './operation.ts';
@@ -11,7 +12,8 @@ const REJECTED = ['22', '23', '44', 'P0', '42804', '428C9', '0A000'];
 const IN_THE_WAY = ['40001', '40P01', '55P03', '57014', '42703', '42P01'];
 
 /**
- * Writes one row, inside a transaction, with the role's own search_path: what triggers do finds what it finds elsewhere.
+ * Writes one row, inside a transaction, which from then on has the role's own search_path: what triggers do finds what it
+ * finds elsewhere.
  * Resolves with the row's key, null for a table without one. Rejects with WRITE_REJECTED, with NOT_FOUND where there is no such
  * row, with SOURCE_BUSY where trying again may help.
  */
@@ -21,17 +23,20 @@ export async function make(
   target: Target,
   { text, values }: Statement,
 ): Promise<JsonRow | null> {
-  const path = (to: string) => client.query(`SELECT pg_catalog.set_config('search_path', $1, true)`, [to]);
   try {
-    await path(ownSearchPath);
+    await setSearchPath(client, ownSearchPath);
     const { rows } = await client.query<{ key: JsonRow }>(text, [...values]);
-    await path('pg_catalog');
     const [row] = rows;
     if (!row) throw notWritten(type, target);
     return target.key.length === 0 ? null : row.key;
   } catch (error) {
     throw writeError(error, type, target);
   }
+}
+
+/** Until the transaction ends. */
+export async function setSearchPath(client: pg.Client, to: string): Promise<void> {
+  await client.query(`SELECT pg_catalog.set_config('search_path', $1, true)`, [to]);
 }
 
 /** What a query of a write may throw, for whoever asked for it. */

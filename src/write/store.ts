@@ -33,6 +33,8 @@ const COLUMNS = `id, number::text, schema_name AS schema, table_name AS "table",
   strategy, sinks, primary_key AS "primaryKey", data, state, attempts, error_code AS "errorCode", error, commit_lsn::text AS lsn,
   created_at AS "createdAt", finished_at AS "finishedAt"`;
 
+const FLUSHED = 'pg_catalog.pg_current_wal_flush_lsn()::text';
+
 /** What is known of an operation before it is made. */
 export interface NewOperation {
   readonly id: string;
@@ -85,14 +87,23 @@ function common(operation: NewOperation): unknown[] {
   return [id, slot, target.oid, target.schema, target.table, type, consistency, strategy, sinks, key];
 }
 
-/** Null where there is none of this slot. */
-export async function readOperation(client: pg.Client, slot: string, id: string): Promise<OperationRecord | null> {
+/**
+ * Null where there is none of this slot. `flushedLsn`: every commit that anybody was told of, its own among them, lies
+ * before it.
+ */
+export async function readOperation(
+  client: pg.Client,
+  slot: string,
+  id: string,
+): Promise<{ readonly record: OperationRecord; readonly flushedLsn: Lsn } | null> {
   try {
-    const { rows } = await client.query(`SELECT ${COLUMNS} FROM waltide.operations WHERE id = $1 AND slot_name = $2`, [
-      id,
-      slot,
-    ]);
-    return rows[0] ? recordOf(rows[0]) : null;
+    const { rows } = await client.query<Record<string, unknown> & { flushed: string }>(
+      `SELECT ${COLUMNS}, ${FLUSHED} AS flushed FROM waltide.operations WHERE id = $1 AND slot_name = $2`,
+      [id, slot],
+    );
+    if (!rows[0]) return null;
+    const { flushed, ...row } = rows[0];
+    return { record: recordOf(row), flushedLsn: parseLsn(flushed) };
   } catch (error) {
     if (isMissing(error)) return null;
     throw queryError(error, 'reading waltide.operations');
@@ -146,9 +157,9 @@ export async function noteCommitted(client: pg.Client, ids: readonly string[], l
   ]);
 }
 
-/** What is flushed: every commit that anybody was told of lies before it. */
+/** As in readOperation. */
 export async function flushedLsn(client: pg.Client): Promise<Lsn> {
-  const { rows } = await client.query<{ lsn: string }>('SELECT pg_catalog.pg_current_wal_flush_lsn()::text AS lsn');
+  const { rows } = await client.query<{ lsn: string }>(`SELECT ${FLUSHED} AS lsn`);
   return parseLsn(rows[0]!.lsn);
 }
 

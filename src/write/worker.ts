@@ -1,9 +1,10 @@
+import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
 import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
 import { isMissing } from '../postgres/connection.ts';
-import { make } from './make.ts';
+import { make, setSearchPath } from './make.ts';
 import { connectWriter, type WriteSession } from './sessions.ts';
 import { statementsOf } from './statement.ts';
 import {
@@ -150,7 +151,7 @@ export class WriteWorker {
     await client.query('SAVEPOINT operation');
     try {
       const name = `${schema}.${table}`;
-      const target = targets.get(name) ?? (await findTarget(client, this.#config.source, name));
+      const target = targets.get(name) ?? (await this.#find(client, name));
       targets.set(name, target);
       const { write } = statementsOf({ type, ...(primaryKey && { primaryKey }), ...(data && { data }) }, target);
       await markCommitted(client, id, await make(session, type, target, write));
@@ -167,6 +168,11 @@ export class WriteWorker {
       );
       return final ? 'failed' : 'again';
     }
+  }
+
+  async #find(client: pg.Client, name: string): Promise<Target> {
+    await setSearchPath(client, 'pg_catalog');
+    return findTarget(client, this.#config.source, name);
   }
 
   async #forget({ client }: WriteSession): Promise<void> {

@@ -8,7 +8,6 @@ import type { Operation, SinkReached, SinkSide, WriteRequest } from './operation
 import { type WriteSession, WriteSessions } from './sessions.ts';
 import { type Statements, statementsOf } from './statement.ts';
 import {
-  flushedLsn,
   insertCommitted,
   insertQueued,
   type NewOperation,
@@ -134,13 +133,13 @@ export class Writer {
 
   /** `asked`: what it should be, where another may have taken the id before. */
   async #find({ client }: WriteSession, id: string, asked: NewOperation | null): Promise<OperationRecord> {
-    const record = await readOperation(client, this.#config.source.slot, id);
-    if (!record) throw unknown(id);
+    const found = await readOperation(client, this.#config.source.slot, id);
+    if (!found) throw unknown(id);
+    const { record, flushedLsn: lsn } = found;
     const { schema, table, type } = record;
     if (asked && (asked.target.schema !== schema || asked.target.table !== table || asked.type !== type))
       throw new WaltideError('WRITE_INVALID', `\`id\` is that of a ${type} in ${schema}.${table}`, 'Make a new one.');
     if (record.state !== 'committed' || record.lsn !== null) return record;
-    const lsn = await flushedLsn(client);
     // Queries of a session keep their order, so nobody needs to wait for it.
     noteCommitted(client, [id], lsn).catch((error: unknown) =>
       this.#log.warn({ operation: id }, `its LSN could not be noted: ${messageOf(error)}`),
