@@ -35,3 +35,6 @@ CREATE TABLE waltide.audit_log (
   duration_ms float8
 );
 CREATE INDEX audit_log_at ON waltide.audit_log (at);
+
+-- Whoever asks for a snapshot may say how large its chunks shall be.
+ALTER TABLE waltide.snapshots ADD COLUMN chunk_rows int CHECK (chunk_rows > 0);

@@ -4,8 +4,8 @@ import { Readable } from 'node:stream';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
-import { ACCESS_ROLES, type AccessRole } from '../postgres/api-keys.ts';
 import type { AuditCall } from '../postgres/audit-log.ts';
+import { mayDo, requireRole } from './access.ts';
 import type { Audit } from './audit.ts';
 import type { Authenticate } from './auth/authenticate.ts';
 import { toJson } from './json.ts';
@@ -41,6 +41,9 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
     requestTimeout: REQUEST_TIMEOUT_MS,
     forceCloseConnections: true,
     exposeHeadRoutes: false,
+    // As long as two quoted names of PostgreSQL can be in a path.
+    routerOptions: { maxParamLength: 1000 },
+    frameworkErrors: (error, request, reply) => void sendProblem(error, request, reply, log),
     trustProxy: trustedProxies.length > 0 ? [...trustedProxies] : false,
     genReqId: ({ headers }) => {
       const given = headers['x-request-id'];
@@ -97,11 +100,9 @@ function addRoute(app: FastifyInstance, route: Route, { deps, authenticate, audi
       const least = route.role;
       const principal = await authenticate(request);
       principals.set(request, principal);
-      if (mayDo(principal, least)) return;
-      const refuse = async (): Promise<never> => {
-        throw forbidden(principal, least);
-      };
-      await (route.changes ? audit.record(callOf(request, principal), refuse) : refuse());
+      if (route.changes && !mayDo(principal, least))
+        await audit.record(callOf(request, principal), async () => requireRole(principal, least));
+      requireRole(principal, least);
     },
     handler: async (request, reply) => {
       const hungUp = new AbortController();
@@ -121,15 +122,6 @@ function addRoute(app: FastifyInstance, route: Route, { deps, authenticate, audi
       return send(reply, route, await (route.changes ? audit.record(callOf(request, principal), run) : run()));
     },
   });
-}
-
-function mayDo({ role }: Principal, least: AccessRole): boolean {
-  return ACCESS_ROLES.indexOf(role) >= ACCESS_ROLES.indexOf(least);
-}
-
-function forbidden({ name, role }: Principal, least: AccessRole): WaltideError {
-  const message = `${name} has role ${role}, and this needs ${least}`;
-  return new WaltideError('FORBIDDEN', message, `Use a key or token of role ${least}.`);
 }
 
 function send(reply: FastifyReply, route: Route, answer: unknown): FastifyReply {

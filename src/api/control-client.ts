@@ -70,6 +70,8 @@ export interface StartedReplay {
   readonly tables: readonly string[] | null;
   readonly from: string | null;
   readonly stoodAt: string;
+  /** Id of the run that ends when the sink is where it stood: `waltide history`. */
+  readonly run: string;
 }
 
 /** A replay through the process that holds the sink. Rejects, with nothing changed, where it cannot be done. */
@@ -79,14 +81,14 @@ export async function replayProcess(
 ): Promise<StartedReplay> {
   const from = 'lsn' in start ? { lsn: formatLsn(start.lsn) } : { time: start.time.toISOString() };
   const path = `/sinks/${encodeURIComponent(sink)}/replay`;
-  const { stood_at: stoodAt, ...started } = await call<Omit<StartedReplay, 'stoodAt'> & { stood_at: string }>(
+  const started = await call<Pick<StartedReplay, 'sink' | 'tables' | 'from'> & { run_id: string; stood_at: string }>(
     file,
     'POST',
     path,
     { tables, from },
     REPLAY_TIMEOUT_MS,
   );
-  return { ...started, stoodAt };
+  return { sink, tables: started.tables, from: started.from, stoodAt: started.stood_at, run: started.run_id };
 }
 
 function isRefused(error: unknown): boolean {

@@ -66,6 +66,7 @@ const PROBLEMS: Readonly<Record<string, string>> = {
   Forbidden: 'The role is not enough.',
   NotFound: 'What was asked for does not exist.',
   NotPossible: 'It makes no sense as things are; `detail` says why, `help` what to do.',
+  Conflict: 'Something else is in its way: the same work is being done already.',
   TooManyRequests: 'More than api.rateLimit allows; Retry-After says when to try again.',
   Unavailable: 'Not possible at the moment: something that is needed cannot be reached, or is starting.',
 };
@@ -126,7 +127,7 @@ function operation(route: Route, path: string): Operation {
       }),
       ...(takes && { 400: refusal('BadRequest') }),
       ...(role !== null && { 401: refusal('Unauthenticated'), 403: refusal('Forbidden') }),
-      ...(takes && { 404: refusal('NotFound'), 422: refusal('NotPossible') }),
+      ...(takes && { 404: refusal('NotFound'), 409: refusal('Conflict'), 422: refusal('NotPossible') }),
       429: refusal('TooManyRequests'),
       503: refusal('Unavailable'),
     },

@@ -26,6 +26,8 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   NOT_FOUND: 404,
   METHOD: 405,
   BODY_TOO_LARGE: 413,
+  RUN_BUSY: 409,
+  RUN_CANCELLED: 409,
   RATE_LIMITED: 429,
   TABLES: 404,
   NOT_REACHED: 504,
@@ -43,7 +45,9 @@ const TITLES: Record<number, string> = {
   403: 'Not allowed',
   404: 'Not found',
   405: 'Wrong method',
+  409: 'Something else is in its way',
   413: 'The body is too long',
+  414: 'The path is too long',
   415: 'The body is not JSON',
   422: 'This cannot be done',
   429: 'Too many requests',
@@ -100,6 +104,10 @@ function fastifyRefusal(error: unknown): Description | null {
       help: 'Send less at once.',
       status: 413,
     };
+  if (statusCode === 414 || code === 'FST_ERR_BAD_URL') {
+    const detail = statusCode === 414 ? 'a name in the path is too long' : 'the path cannot be decoded';
+    return { code: 'USAGE', detail, help: 'Encode names with percent signs.', status: statusCode };
+  }
   const known = code?.startsWith('FST_') && message;
   return {
     code: 'USAGE',

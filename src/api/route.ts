@@ -5,6 +5,7 @@ import type { Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import type { Arrival, WaitOptions } from '../pipeline/arrivals.ts';
 import type { QueryOptions } from '../pipeline/query.ts';
+import type { RecentEvents } from '../pipeline/recent-events.ts';
 import type { ReplayPlan, ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus } from '../pipeline/status.ts';
 import type { AccessRole } from '../postgres/api-keys.ts';
@@ -27,8 +28,9 @@ export interface Principal {
 export interface Controlled extends Validates {
   status(): PipelineStatus;
   query(sql: string, options: QueryOptions): Promise<QueryResult>;
-  waitFor(lsn: Lsn, options: WaitOptions): Promise<Arrival>;
   replay(request: ReplayRequest): Promise<ReplayPlan>;
+  waitFor(lsn: Lsn, options: WaitOptions): Promise<Arrival>;
+  readonly recent: RecentEvents;
 }
 
 /** What routes work with. */
@@ -71,7 +73,7 @@ export interface Request<P extends z.ZodRawShape, Q extends z.ZodRawShape, B ext
 /** What a schema takes, from code that promises not to change it. */
 type Readable<T> = T extends readonly (infer I)[]
   ? readonly Readable<I>[]
-  : T extends AsyncIterable<unknown>
+  : T extends AsyncIterable<unknown> | Date
     ? T
     : T extends object
       ? { readonly [K in keyof T]: Readable<T[K]> }

@@ -16,6 +16,8 @@ export interface SnapshotsWanted {
   /** Refreshes the rows that meet this condition in place; null replaces the table. */
   readonly where: string | null;
   readonly rowsPerSecondMax: number | null;
+  /** Most rows of a chunk; null for snapshot.chunkRows. */
+  readonly chunkRows?: number | null;
   /** Why, in words. */
   readonly reason: string;
 }
@@ -25,7 +27,7 @@ export interface SnapshotsWanted {
  * with USAGE, TABLES or SLOT_MISSING where one of them cannot work or is under way.
  */
 export async function requestSnapshots(client: pg.Client, config: Config, wanted: SnapshotsWanted): Promise<string[]> {
-  const { sinks, where, rowsPerSecondMax, reason } = wanted;
+  const { sinks, where, rowsPerSecondMax, chunkRows = null, reason } = wanted;
   const { slot } = config.source;
   checkSinks(config, sinks ?? []);
   const tables = await choose(client, config, wanted.patterns);
@@ -36,7 +38,8 @@ export async function requestSnapshots(client: pg.Client, config: Config, wanted
   const kind = where === null ? 'incremental' : 'partial';
   const ids: string[] = [];
   for (const table of tables) {
-    const id = await requestSnapshot(client, { slot, table, kind, sinks, where, rowsPerSecondMax, reason });
+    const options = { kind, sinks, where, rowsPerSecondMax, chunkRows, reason } as const;
+    const id = await requestSnapshot(client, { slot, table, ...options });
     if (id === null) throw already(table);
     ids.push(id);
   }

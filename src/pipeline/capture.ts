@@ -36,6 +36,7 @@ import type { Transport } from '../transport/transport.ts';
 import { TableKeeper } from './captured-tables.ts';
 import { firstCopy } from './first-copy.ts';
 import { Publisher } from './publisher.ts';
+import type { RecentEvents } from './recent-events.ts';
 import { RetainWindow } from './retain.ts';
 
 /** How long a connection that was ended may keep a slot that is given up. */
@@ -46,6 +47,8 @@ export interface CaptureOptions {
   readonly transport: Transport;
   readonly log: Log;
   readonly recopy: boolean;
+  /** Told of what is published. */
+  readonly recent: RecentEvents;
   readonly onCopyProgress: (progress: SnapshotProgress) => void;
 }
 
@@ -83,10 +86,10 @@ export class Capture {
     this.retain = new RetainWindow(
       retain ? { bytes: retain.bytes, ms: retain.hours === undefined ? null : retain.hours * 3_600_000 } : null,
     );
-    this.#publisher = new Publisher(options.config, options.transport, this.retain, (lsn, durable) =>
+    const { config, transport, recent, log } = options;
+    this.#publisher = new Publisher(config, transport, this.retain, recent, (lsn, durable) =>
       this.#source?.acknowledge(lsn, durable),
     );
-    const { config, log } = options;
     this.#control = new ControlSession(() => connectSource(config.source, 'control'), log);
     this.#tables = new TableKeeper({
       config,

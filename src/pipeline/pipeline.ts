@@ -22,6 +22,7 @@ import { fillSinks } from './fill-sinks.ts';
 import { PipelineLetters } from './letters.ts';
 import { openSinks } from './open-sinks.ts';
 import { type QueryOptions, querySink } from './query.ts';
+import { RecentEvents } from './recent-events.ts';
 import { Refills } from './refills.ts';
 import { planReplay, type ReplayPlan, type ReplayRequest, type Rewound, rewindSink } from './replay.ts';
 import { StatusReporter } from './reporter.ts';
@@ -62,6 +63,7 @@ export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #appliers: Applier[] = [];
   readonly #opened: Sink[] = [];
+  readonly recent = new RecentEvents(); // What this process has captured last.
   #wanted: WantedTables | null = null;
   #refills: Refills | null = null;
   #letters: PipelineLetters | null = null;
@@ -71,8 +73,7 @@ export class Pipeline {
   #capture: Capture | null = null;
   #watch: SlotWatch | null = null;
   #bound: UntilSubscription | null = null;
-  /** What this session was begun for. */
-  #again: BeginAgain = { reason: '' };
+  #again: BeginAgain = { reason: '' }; // What this session was begun for.
   readonly #minder: BudgetMinder;
   #interrupt: ((again: BeginAgain) => boolean) | null = null;
   #state: PipelineState = 'starting';
@@ -274,7 +275,7 @@ export class Pipeline {
       this.#reporter.noteCopy(progress);
       this.#options.onCopyProgress?.(progress);
     };
-    const capture = new Capture({ config, transport, log, recopy, onCopyProgress });
+    const capture = new Capture({ config, transport, log, recopy, recent: this.recent, onCopyProgress });
     if (this.#wanted) capture.tables.want(this.#wanted);
     this.#capture = capture;
     this.#watch = new SlotWatch({

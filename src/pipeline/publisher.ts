@@ -6,6 +6,7 @@ import { failpoint } from '../failpoint.ts';
 import type { Transport } from '../transport/transport.ts';
 import { Acknowledger } from './acknowledger.ts';
 import { LagClock } from './lag.ts';
+import type { RecentEvents } from './recent-events.ts';
 import type { RetainWindow } from './retain.ts';
 
 /** Hands batches to the transport, keeps them within the budget, and acknowledges what is durable. */
@@ -13,6 +14,7 @@ export class Publisher {
   readonly #transport: Transport;
   readonly #inFlightBytesMax: number;
   readonly #retain: RetainWindow;
+  readonly #recent: RecentEvents;
   readonly #acknowledge: (lsn: Lsn, durable: Lsn) => void;
   readonly #acknowledger = new Acknowledger();
   readonly #waiting = new Set<() => void>();
@@ -25,11 +27,13 @@ export class Publisher {
     config: Config,
     transport: Transport,
     retain: RetainWindow,
+    recent: RecentEvents,
     acknowledge: (lsn: Lsn, durable: Lsn) => void,
   ) {
     this.#transport = transport;
     this.#inFlightBytesMax = config.transport.inFlightBytesMax;
     this.#retain = retain;
+    this.#recent = recent;
     this.#acknowledge = acknowledge;
     transport.onFreed = () => this.#wakeAll();
   }
@@ -44,6 +48,7 @@ export class Publisher {
     const last = batch.events.at(-1);
     this.events += countRows(batch.events);
     this.bytes += batch.bytes;
+    this.#recent.note(batch.events);
     const commitTimeMs =
       last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();
     if (batch.commitEndLsn !== null) {

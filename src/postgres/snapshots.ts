@@ -25,6 +25,8 @@ export interface SnapshotRecord {
   readonly sinks: readonly string[] | null;
   readonly where: string | null;
   readonly rowsPerSecondMax: number | null;
+  /** Most rows of a chunk; null for snapshot.chunkRows. */
+  readonly chunkRows: number | null;
   readonly reason: string;
   readonly state: SnapshotState;
   readonly begun: boolean;
@@ -41,7 +43,7 @@ export interface SnapshotRecord {
 }
 
 const COLUMNS = `id, slot_name AS slot, table_oid::int8::float8 AS "tableOid", schema_name AS schema, table_name AS "table", kind, sinks,
-  where_sql AS "where", rows_per_second_max AS "rowsPerSecondMax", reason, state, begun, cursor_key AS cursor, rereads,
+  where_sql AS "where", rows_per_second_max AS "rowsPerSecondMax", chunk_rows AS "chunkRows", reason, state, begun, cursor_key AS cursor, rereads,
   rows_done::float8 AS rows, bytes_done::float8 AS bytes, rows_estimated::float8 AS "estimatedRows", error,
   created_at AS "createdAt", started_at AS "startedAt", updated_at AS "updatedAt", finished_at AS "finishedAt"`;
 
@@ -54,6 +56,7 @@ export interface SnapshotRequest {
   /** Of a partial one: the rows to read, besides those of `where`. One that is not there is removed from the sinks. */
   readonly keys?: readonly KeyText[];
   readonly rowsPerSecondMax?: number | null;
+  readonly chunkRows?: number | null;
   readonly estimatedRows?: number;
   /** Why, in words: `waltide snapshot list` shows it. */
   readonly reason: string;
@@ -68,8 +71,8 @@ export async function requestSnapshot(client: pg.Client, request: SnapshotReques
   const id = randomBytes(6).toString('hex');
   const { rowCount } = await run(
     client,
-    `INSERT INTO waltide.snapshots (id, slot_name, table_oid, schema_name, table_name, kind, sinks, where_sql, rows_per_second_max, rows_estimated, reason, rereads)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING`,
+    `INSERT INTO waltide.snapshots (id, slot_name, table_oid, schema_name, table_name, kind, sinks, where_sql, rows_per_second_max, rows_estimated, reason, rereads, chunk_rows)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING`,
     [
       id,
       slot,
@@ -83,6 +86,7 @@ export async function requestSnapshot(client: pg.Client, request: SnapshotReques
       Math.round(request.estimatedRows ?? 0),
       request.reason,
       JSON.stringify(request.keys ?? []),
+      request.chunkRows ?? null,
     ],
   );
   if (rowCount === 0) return null;

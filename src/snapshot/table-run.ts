@@ -210,7 +210,8 @@ export class TableRun {
   }
 
   #prefetch(chunk: Chunk, signal: AbortSignal): Promise<Chunk | null> {
-    const { chunkRows, chunkBytesMax } = this.#context.config.snapshot;
+    const { chunkBytesMax } = this.#context.config.snapshot;
+    const chunkRows = this.record.chunkRows ?? this.#context.config.snapshot.chunkRows;
     const rowBytes = Math.max(1, chunk.length / Math.max(1, chunk.count));
     this.#limit = Math.max(1, Math.min(chunkRows, Math.ceil(chunkBytesMax / rowBytes), this.#limit * GROWTH_MAX));
     const next = this.#read(this.#range(chunk.last), signal);

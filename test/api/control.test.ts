@@ -14,7 +14,7 @@ import { WaltideError } from '../../src/errors.ts';
 import type { Log } from '../../src/log.ts';
 import { Sessions } from '../../src/postgres/sessions.ts';
 import { pipelineStatus, quiet } from './fixtures.ts';
-import { depsOf } from './support.ts';
+import { depsOf, idle } from './support.ts';
 
 /** More than any pid_max. */
 const DEAD_PID = 2 ** 30;
@@ -24,6 +24,7 @@ let server: ControlServer | null = null;
 let asked: unknown[] = [];
 
 const target: Controlled = {
+  ...idle,
   status: () => pipelineStatus(),
   query: async (sql, options) => {
     asked.push({ sql, ...options });

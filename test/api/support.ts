@@ -6,11 +6,13 @@ import type { Controlled, Deps } from '../../src/api/route.ts';
 import { type ApiServer, startApiServer } from '../../src/api/server.ts';
 import { resolveConfig } from '../../src/config/load.ts';
 import type { Config, ConfigInput } from '../../src/config/schema.ts';
+import { RecentEvents } from '../../src/pipeline/recent-events.ts';
 import type { AccessRole } from '../../src/postgres/api-keys.ts';
 import { migrate } from '../../src/postgres/control.ts';
 import { withSession } from '../../src/postgres/session.ts';
 import { Sessions } from '../../src/postgres/sessions.ts';
 import { Tracker } from '../../src/postgres/tracked.ts';
+import { Writer } from '../../src/write/writer.ts';
 import { log } from '../support/pipeline.ts';
 import type { TestDatabase } from '../support/postgres.ts';
 import { pipelineStatus } from './fixtures.ts';
@@ -19,7 +21,6 @@ import { pipelineStatus } from './fixtures.ts';
 export const idle: Controlled = {
   status: () => pipelineStatus(),
   query: async () => ({ columns: ['n'], rows: [[1]], truncated: false }),
-  waitFor: async () => ({ reached: true, sinks: [] }),
   validate: async () => ({
     id: '0',
     ok: true,
@@ -31,6 +32,8 @@ export const idle: Controlled = {
     durationMs: 1,
   }),
   replay: async ({ sink }) => ({ sink, tables: null, from: 16n, stoodAt: 32n, offsets: [] }),
+  waitFor: async () => ({ reached: true, sinks: [] }),
+  recent: new RecentEvents(),
 };
 
 export interface TestApi {
@@ -76,6 +79,7 @@ export async function startApi(
     close: async () => {
       await server.close();
       await deps.tracker.close();
+      await deps.writer?.close();
       await sessions.close();
     },
   };
@@ -85,7 +89,8 @@ export async function startApi(
 export function depsOf(config: Config, pipeline: Controlled, sessions: Sessions): Deps {
   const { source, tracking } = config;
   const tracker = new Tracker({ source, tracking, log, version: '0', role: 'all' });
-  return { config, log, pipeline, sessions, tracker };
+  const writer = config.writes.enabled ? new Writer({ config, log, sinks: pipeline }) : null;
+  return { config, log, pipeline, sessions, tracker, writer };
 }
 
 export function apiConfig(database: TestDatabase, api: Partial<NonNullable<ConfigInput['api']>> = {}): Config {

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
-import { debeziumFormatter, formatJson, prettyFormatter } from '../../src/cli/event-format.ts';
+import { debeziumFormatter, prettyFormatter } from '../../src/cli/event-format.ts';
 import { ChangeEvent, type Op, type Transaction } from '../../src/event/change-event.ts';
+import { formatJson } from '../../src/event/plain-json.ts';
 import type { ColumnType, Relation, ReplicaIdentity } from '../../src/event/relation.ts';
 import { encodeTuple, Row } from '../../src/event/row.ts';
 

@@ -109,7 +109,7 @@ async function throughProcess(
     );
 }
 
-function describe({ from, tables }: StartedReplay): string {
+function describe({ from, tables }: Pick<StartedReplay, 'from' | 'tables'>): string {
   return `${tables ? `${tables.join(', ')} ` : ''}from ${from ?? 'the time asked for'}`;
 }
 

@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import type { Config } from '../../config/schema.ts';
 import { WaltideError } from '../../errors.ts';
 import type { ChangeEvent } from '../../event/change-event.ts';
+import { formatJson } from '../../event/plain-json.ts';
 import { queryError } from '../../postgres/connection.ts';
 import { readSlotRecord } from '../../postgres/control.ts';
 import { matchesPattern, publishedTables } from '../../postgres/publication.ts';
@@ -11,7 +12,7 @@ import { loadProtection, type Protection } from '../../protect/protection.ts';
 import { TemporarySlot } from '../../source/temporary-slot.ts';
 import { patternList, positiveInteger } from '../arguments.ts';
 import { type CliContext, EXIT } from '../context.ts';
-import { debeziumFormatter, type EventFormatter, formatJson, prettyFormatter } from '../event-format.ts';
+import { debeziumFormatter, type EventFormatter, prettyFormatter } from '../event-format.ts';
 import { paintFor } from '../output.ts';
 
 interface Options {

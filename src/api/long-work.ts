@@ -1,0 +1,130 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { requestSnapshots } from '../control/snapshot-requests.ts';
+import { WaltideError } from '../errors.ts';
+import { formatLsn } from '../event/lsn.ts';
+import { relationName } from '../event/relation.ts';
+import type { ReplayPlan, ReplayRequest } from '../pipeline/replay.ts';
+import { readSnapshot, type SnapshotRecord, wishSnapshot } from '../postgres/snapshots.ts';
+import type { Run } from '../postgres/tracked.ts';
+import type { Deps } from './route.ts';
+import { tableName } from './schemas/common.ts';
+
+/* Work that goes on after the answer: each is a run, found by the id that the answer holds. */
+
+const SNAPSHOT_POLL_MS = 500;
+/** A sink that goes on by itself is looked at again after this. */
+const REPLAY_WAIT_MS = 60_000;
+
+export interface SnapshotsAsked {
+  /** Names, or patterns as in source.tables. */
+  readonly patterns: readonly string[];
+  readonly sinks: readonly string[] | null;
+  readonly chunkRows?: number | null;
+  readonly rowsPerSecondMax?: number | null;
+}
+
+export interface StartedSnapshots {
+  readonly run_id: string;
+  readonly sync_type: string;
+  readonly snapshots: readonly string[];
+}
+
+/** Asks for snapshots and follows them as one run. Rejects, with nothing asked for, as `requestSnapshots` does. */
+export async function snapshotTables(deps: Deps, asked: SnapshotsAsked): Promise<StartedSnapshots> {
+  const { config, sessions, tracker } = deps;
+  const { patterns, sinks, chunkRows = null, rowsPerSecondMax = null } = asked;
+  const wanted = { patterns, sinks, where: null, rowsPerSecondMax, chunkRows, reason: 'asked for through the API' };
+  const ids = await sessions.use((client) => requestSnapshots(client, config, wanted));
+  const records = await readAll(deps, ids);
+  const syncType = records.length === 1 ? `snapshot:${relationName(records[0]!)}` : 'snapshot';
+  const metadata = { snapshots: ids, tables: records.map(relationName) };
+  try {
+    const runId = await tracker.start(syncType, (run) => followSnapshots(deps, ids, run), { retry: false, metadata });
+    return { run_id: runId, sync_type: syncType, snapshots: ids };
+  } catch (error) {
+    await cancelAll(deps, ids);
+    throw error;
+  }
+}
+
+/** Resolves once all are completed. Cancelling the run cancels them; that the process ends does not. */
+async function followSnapshots(deps: Deps, ids: readonly string[], run: Run): Promise<void> {
+  for (;;) {
+    const records = await readAll(deps, ids);
+    run.progress({ records: records.reduce((sum, { rows }) => sum + rows, 0) });
+    const bad = records.find(({ state }) => state === 'failed' || state === 'cancelled');
+    if (records.every(({ finishedAt }) => finishedAt !== null)) {
+      if (!bad) return;
+      const why = bad.error === null ? '' : `: ${bad.error}`;
+      const message = `the snapshot of ${relationName(bad)} is ${bad.state}${why}`;
+      throw new WaltideError('TABLES', message, 'Ask for it again: POST snapshots.');
+    }
+    await sleep(SNAPSHOT_POLL_MS, undefined, { signal: run.signal }).catch(() => {});
+    if (!run.signal.aborted) continue;
+    const { reason } = run.signal as { reason: unknown };
+    if (reason instanceof WaltideError && reason.code === 'RUN_CANCELLED') await cancelAll(deps, ids);
+    throw reason;
+  }
+}
+
+async function readAll({ sessions }: Deps, ids: readonly string[]): Promise<SnapshotRecord[]> {
+  const records = await sessions.use(async (client) => {
+    const found: (SnapshotRecord | null)[] = [];
+    for (const id of ids) found.push(await readSnapshot(client, id));
+    return found;
+  });
+  return records.filter((record) => record !== null);
+}
+
+async function cancelAll({ sessions }: Deps, ids: readonly string[]): Promise<void> {
+  await sessions.use(async (client) => {
+    for (const id of ids) await wishSnapshot(client, id, 'cancel');
+  });
+}
+
+export interface StartedReplay {
+  readonly run_id: string;
+  readonly sync_type: string;
+  readonly sink: string;
+  readonly tables: readonly string[] | null;
+  readonly from: string | null;
+  readonly stood_at: string;
+}
+
+/** Changes of one table from `since` on, into `sink` or the only one there is. */
+export function replayTable(deps: Deps, table: string, since: Date, sink: string | null): Promise<StartedReplay> {
+  const names = deps.pipeline.status().sinks.map(({ name }) => name);
+  if (sink === null && names.length !== 1)
+    throw new WaltideError('USAGE', 'say which sink', `Sinks of this process: ${names.join(', ') || 'none'}.`);
+  return startReplay(deps, { sink: sink ?? names[0]!, tables: [tableName(table)], from: { time: since } });
+}
+
+/**
+ * Resolves once the sink has gone back; the run ends when it is where it stood. Rejects, with nothing changed, where it
+ * cannot go back.
+ */
+export async function startReplay(deps: Deps, request: ReplayRequest): Promise<StartedReplay> {
+  const { pipeline, tracker } = deps;
+  const syncType = `replay:${request.sink}`;
+  if (!pipeline.status().sinks.some(({ name }) => name === request.sink))
+    throw new WaltideError('NOT_FOUND', `this process has no sink "${request.sink}"`, 'GET sinks lists them.');
+  return new Promise((resolve, reject) => {
+    let plan: ReplayPlan | null = null;
+    const work = async (run: Run): Promise<void> => {
+      try {
+        plan = await pipeline.replay(request);
+      } catch (error) {
+        reject(error);
+        throw error;
+      }
+      const { sink, tables, from, stoodAt } = plan;
+      const shown = { sink, tables, from: from === null ? null : formatLsn(from), stood_at: formatLsn(stoodAt) };
+      resolve({ run_id: run.id, sync_type: syncType, ...shown });
+      run.progress({ latest: formatLsn(stoodAt), metadata: shown });
+      const { signal } = run;
+      const wait = { sinks: [sink], timeoutMs: REPLAY_WAIT_MS, signal };
+      while (!signal.aborted && !(await pipeline.waitFor(stoodAt, wait)).reached) signal.throwIfAborted();
+    };
+    tracker.start(syncType, work, { retry: false }).catch(reject);
+  });
+}
