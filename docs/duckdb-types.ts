@@ -151,7 +151,7 @@ Times with time zone are held as points in time; DuckDB shows them in its own se
 | | The value | The row | Where it shows |
 |---|---|---|---|
 | \`text\` (default) | The whole column becomes \`VARCHAR\`. All its values, old ones too, are what PostgreSQL prints. | is there | A warning in the log; \`text\` in the \`columns\` of \`_waltide.tables\` |
-| \`dead-letter\` | Kept as text in \`_waltide.dead_letters\`, with its whole row. | is absent until a later change brings it whole, or deletes it | An error in the log; \`resolved_at\` is NULL for rows that are absent now |
+| \`dead-letter\` | Kept as text with its whole row, as a dead letter (docs/dead-letters.md). | is absent until a later change brings it whole, or deletes it | An error in the log, \`waltide dead-letter list\`; in \`_waltide.dead_letters\` of the file \`resolved_at\` is NULL for rows that are absent now |
 | \`null\` | NULL is stored. In a key, \`dead-letter\` applies. | is there | A warning in the log |
 
 A column that became text stays so, over restarts and schema changes, until the table is copied again.

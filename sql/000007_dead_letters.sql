@@ -26,6 +26,8 @@ CREATE TABLE waltide.dead_letters (
   before         json,
   after          json,
   relation_id    text NOT NULL REFERENCES waltide.dead_letter_relations,
+  -- Every letter is of the class data: what heals by itself is tried again instead.
+  error_class    text NOT NULL DEFAULT 'data',
   error_code     text NOT NULL,
   error_message  text NOT NULL,
   attempts       int NOT NULL DEFAULT 1,

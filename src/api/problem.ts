@@ -25,6 +25,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   FORBIDDEN: 403,
   NOT_FOUND: 404,
   METHOD: 405,
+  DEAD_LETTER: 409,
   BODY_TOO_LARGE: 413,
   RUN_BUSY: 409,
   RUN_CANCELLED: 409,

@@ -3,6 +3,7 @@ import { adminRoutes } from './routes/admin.ts';
 import { auditLogRoutes } from './routes/audit-log.ts';
 import { cdcRoutes } from './routes/cdc.ts';
 import { consistencyRoutes } from './routes/consistency.ts';
+import { deadLetterRoutes } from './routes/dead-letters.ts';
 import { documentRoutes } from './routes/documents.ts';
 import { eventRoutes } from './routes/events.ts';
 import { instanceRoutes } from './routes/instances.ts';
@@ -25,6 +26,7 @@ const nouns: readonly Route[] = [
   ...consistencyRoutes,
   ...cdcRoutes,
   ...sinkRoutes,
+  ...deadLetterRoutes,
   ...snapshotRoutes,
   ...eventRoutes,
   ...monitoringRoutes,

@@ -28,6 +28,7 @@ export interface DeadLetter {
   readonly before: RowTexts | null;
   readonly after: RowTexts | null;
   readonly relation: Relation;
+  readonly errorClass: string;
   readonly code: string;
   readonly message: string;
   readonly attempts: number;
@@ -55,7 +56,7 @@ export interface LetterFilter {
 
 const COLUMNS = `d.id::float8 AS id, d.sink, d.commit_lsn::text AS lsn, d.seq::float8 AS seq, d.xid::float8 AS xid, d.committed_at AS "committedAt",
   d.table_oid::float8 AS "tableOid", d.schema_name AS schema, d.table_name AS "table", d.row_name AS row, d.op, d.before, d.after, r.relation,
-  d.error_code AS code, d.error_message AS message, d.attempts, d.state, d.forced, d.closed_lsn::text AS "closedLsn",
+  d.error_class AS "errorClass", d.error_code AS code, d.error_message AS message, d.attempts, d.state, d.forced, d.closed_lsn::text AS "closedLsn",
   d.closed_seq::float8 AS "closedSeq", d.superseded_by::float8 AS "supersededBy", d.closed_reason AS "closedReason",
   d.created_at AS "createdAt", d.updated_at AS "updatedAt", d.closed_at AS "closedAt"`;
 const FROM = 'waltide.dead_letters d JOIN waltide.dead_letter_relations r ON r.id = d.relation_id';
@@ -155,7 +156,8 @@ export async function supersededLetters(client: pg.Client, id: number): Promise<
 
 /**
  * Asks the processes that hold the sinks to apply these letters. Only open ones are taken, since a later change of the row
- * has closed the others; with `force` any but one that is being retried, or that a newer letter of its row has superseded. Resolves with the ids that were taken.
+ * has closed the others; with `force` any but one that is being retried, or that a newer letter of its row
+ * superseded. Resolves with the ids that were taken.
  */
 export async function requestRetry(
   client: pg.Client,
@@ -203,10 +205,4 @@ export async function endRetries(
      WHERE id = ANY ($1) AND state = 'retrying'`,
     [ids, error?.code ?? null, error?.message ?? null],
   );
-}
-
-/** Forgets closed letters of before `before`. Resolves with how many. */
-export async function pruneLetters(client: pg.Client, slot: string, before: Date): Promise<number> {
-  const sql = 'DELETE FROM waltide.dead_letters WHERE slot_name = $1 AND closed_at < $2 RETURNING 1';
-  return (await run(client, sql, [slot, before])).length;
 }

@@ -1,11 +1,26 @@
 import type { Config } from '../config/schema.ts';
-import type { Letters } from '../dead-letter/dead-letter.ts';
+import type { Letters, NewLetter } from '../dead-letter/dead-letter.ts';
 import { DeadLetterStore, type OpenLetters } from '../dead-letter/store.ts';
 import { messageOf } from '../errors.ts';
+import { formatPosition } from '../event/position.ts';
+import { relationName } from '../event/relation.ts';
 import type { Log } from '../log.ts';
 import type { Sink, SinkState } from '../sink/sink.ts';
+import type { Transport } from '../transport/transport.ts';
 import type { Applier } from './applier.ts';
 import { LetterRetries } from './letter-retries.ts';
+
+/** The sink of letters that every sink lacks. */
+const EVERY_SINK = '*';
+
+/** A letter as the topic of dead letters has it. Its row may be as long as the record that it came from. */
+function letterText(sink: string, { relation, position, op, row, before, after, code, reason }: NewLetter): string {
+  const json = (text: string | null): unknown => (text === null ? null : JSON.parse(text));
+  return JSON.stringify({
+    ...{ sink, table: relationName(relation), position: formatPosition(position), op, row: JSON.parse(row) },
+    ...{ before: json(before), after: json(after), code, error: reason },
+  });
+}
 
 /** The dead letters of one session of a pipeline: where they are kept, and what of them is applied again. */
 export class PipelineLetters {
@@ -18,6 +33,11 @@ export class PipelineLetters {
     this.#log = log;
   }
 
+  /** For changes that never come into the log. */
+  get ofLog(): Letters {
+    return this.store.of(EVERY_SINK);
+  }
+
   /** For the apply loop of a sink that has just been opened; null where the sink sees to its letters itself. */
   async ofLoop(sink: Sink, { offsets }: SinkState): Promise<Letters | null> {
     if (sink.setsAside) return null;
@@ -27,7 +47,11 @@ export class PipelineLetters {
   }
 
   /** Before the loops begin: what a process that died was to retry is retried before anything newer is applied. */
-  async start(appliers: readonly Pick<Applier, 'sink' | 'loop'>[]): Promise<void> {
+  async start(appliers: readonly Pick<Applier, 'sink' | 'loop'>[], transport: Transport): Promise<void> {
+    this.store.onSaved = async (sink, letters) => {
+      if (sink === EVERY_SINK) return;
+      await Promise.all(letters.map((letter) => transport.putLetter?.(letterText(sink, letter))));
+    };
     for (const { sink, loop } of appliers) this.#retries.push(new LetterRetries(this.store, sink, loop, this.#log));
     this.store.onLook = () => {
       for (const retries of this.#retries) retries.look();

@@ -268,7 +268,8 @@ export class Pipeline {
   async #build(): Promise<Transport> {
     const { config, log, role } = this.#options;
     const { recopy = false } = this.#again;
-    const transport = await createTransport(config, log);
+    this.#letters = new PipelineLetters(config, log);
+    const transport = await createTransport(config, log, this.#letters.ofLog);
     this.#transport = transport;
     if (role === 'apply') return transport;
     const onCopyProgress = (progress: SnapshotProgress): void => {
@@ -301,8 +302,7 @@ export class Pipeline {
     this.#state = 'starting';
     const transport = await this.#build();
     const capture = this.#capture;
-    const letters = new PipelineLetters(config, log);
-    this.#letters = letters;
+    const letters = this.#letters!;
     const identity = capture ? await capture.prepare(signal) : await transport.identity(signal);
     const sinks =
       role === 'capture'
@@ -340,7 +340,7 @@ export class Pipeline {
     await fillSinks(config, capture, lacking);
     const parts = { config, keeper: capture?.tables ?? null, appliers: this.#appliers, log };
     this.#refills = Refills.start(parts, lacking);
-    if (this.#appliers.length > 0) await letters.start(this.#appliers);
+    if (this.#appliers.length > 0) await letters.start(this.#appliers, transport);
     if (until !== 'caught-up') return 0n;
     return capture ? capture.wal.inserted : await applyTarget(config.source, this.#appliers, log);
   }

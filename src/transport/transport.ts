@@ -28,8 +28,8 @@ export interface Transport {
   openCapture(identity: SourceIdentity, confirmed: Lsn | null, captured?: CapturedTables): Promise<void>;
   /** Resolves = durable: in-process every sink has applied it, on Kafka the in-sync replicas have it. Calls keep their order. */
   publish(batch: Batch): Promise<void>;
-  /** What is in memory: published, and neither durable nor taken. The source waits while it exceeds its budget. */
-  readonly bytesInFlight: number;
+  readonly bytesInFlight: number; // Published, and neither durable nor taken. The source waits while it exceeds its budget.
+  putLetter?(text: string): Promise<void>; // A dead letter of a sink, for others to see. Resolves = durable.
   onFreed?: () => void; // Set by the capture, called when `bytesInFlight` falls.
   readonly unreachable?: boolean; // Nobody has answered for a while: to wait for what is in flight gains nothing.
   /** Apply side: the identity of what flows here; waits until a capture has opened the transport once. */

@@ -70,7 +70,7 @@ it('lists, shows and exports letters', async () => {
   expect(shown).toContain('table: t\n');
   expect(shown).toContain('  n (numeric): NaN\n');
   expect(await run('show', '999999')).toMatchObject({
-    code: 2,
+    code: 1,
     stderr: expect.stringContaining('no dead letter 999999'),
   });
 
@@ -96,11 +96,11 @@ it('discards with a reason, and retries only what no later change has overtaken,
   expect(await json('list', '--state', 'discarded')).toMatchObject([{ row: '["3"]', closedReason: 'test data' }]);
   expect(await run('retry')).toMatchObject({ code: 2, stderr: expect.stringContaining('--all') });
   expect(await run('retry', id('["2"]', 'resolved'))).toMatchObject({
-    code: 2,
+    code: 1,
     stderr: expect.stringMatching(/is resolved: a later change of the row was applied \(\w+\/\w+#1\)/),
   });
   expect(await run('retry', id('["1"]', 'superseded'))).toMatchObject({
-    code: 2,
+    code: 1,
     stderr: expect.stringContaining(`Retry letter ${id('["1"]', 'open')}`),
   });
 

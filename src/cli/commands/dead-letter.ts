@@ -5,16 +5,15 @@ import { Command, Option } from 'commander';
 import type pg from 'pg';
 import { toJson } from '../../api/json.ts';
 import type { Config } from '../../config/schema.ts';
+import { askDiscard, askRetry, oneLetter } from '../../dead-letter/requests.ts';
 import {
   countLetters,
   type DeadLetter,
-  discardLetters,
   LETTER_STATES,
   type LetterFilter,
   type LetterState,
   listLetters,
   newestLetters,
-  requestRetry,
 } from '../../dead-letter/table.ts';
 import { messageOf, WaltideError } from '../../errors.ts';
 import { formatPosition } from '../../event/position.ts';
@@ -136,8 +135,7 @@ function showCommand(context: CliContext): Command {
     .addHelpText('after', '\nExamples:\n  waltide dead-letter show 17')
     .action(async (id: number, _options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
-      const [letter] = await session(config, (client, slot) => listLetters(client, slot, { ids: [id] }, { max: 1 }));
-      if (!letter) throw unknown([id]);
+      const letter = await session(config, (client, slot) => oneLetter(client, slot, id));
       if (json) return context.print(toJson(plain(letter), 2));
       const { before, after, columns, ...rest } = plain(letter) as Record<string, unknown>;
       for (const [name, value] of Object.entries(rest))
@@ -171,12 +169,12 @@ function retryCommand(context: CliContext): Command {
       const { config, json } = await context.load(command);
       checkWhich(ids, options.all);
       await session(config, async (client, slot) => {
-        const filter = filterOf(options, ids);
-        const force = options.force === true;
-        if (ids.length > 0) await checkRetry(client, slot, ids, force);
-        const taken = await requestRetry(client, slot, filter, force);
+        const { asked: taken, reread } = await askRetry(client, slot, filterOf(options, ids), options.force === true);
+        if (reread.length > 0)
+          context.note(`${formatCount(reread.length)} rows that never came into Kafka are read anew`);
         if (!options.wait || taken.length === 0) {
-          if (json) return context.print(toJson({ ok: true, asked: taken }, 2));
+          if (json) return context.print(toJson({ ok: true, asked: taken, reread }, 2));
+          if (reread.length > 0 && taken.length === 0) return;
           return context.print(
             taken.length === 0 ? 'there is nothing to retry' : `${formatCount(taken.length)} are asked for`,
           );
@@ -195,41 +193,6 @@ interface RetryOptions {
 function checkWhich(ids: readonly number[], all: boolean | undefined): void {
   if (ids.length > 0 !== (all === true)) return;
   throw new WaltideError('USAGE', 'say which letters: their ids, or --all', 'See `waltide dead-letter list`.');
-}
-
-const unknown = (ids: readonly number[]): WaltideError =>
-  new WaltideError('USAGE', `there is no dead letter ${ids.join(', ')}`, 'See `waltide dead-letter list`.');
-
-/** All or nothing: what was named and cannot be retried is said before anything is asked for. */
-async function checkRetry(client: pg.Client, slot: string, ids: readonly number[], force: boolean): Promise<void> {
-  const found = await listLetters(client, slot, { ids }, { max: ids.length });
-  const gone = ids.filter((id) => !found.some((letter) => letter.id === id));
-  if (gone.length > 0) throw unknown(gone);
-  for (const letter of found) {
-    if (letter.sink === '*')
-      throw new WaltideError(
-        'USAGE',
-        `letter ${letter.id} never came into Kafka: its record was too large`,
-        `Raise transport.maxRecordBytes and the topic's max.message.bytes, then: waltide snapshot start ${letter.schema}.${letter.table} --where "…".`,
-      );
-    if (letter.state !== 'open' && (!force || letter.state === 'superseded')) throw closedError(letter);
-  }
-}
-
-function closedError({ id, state, supersededBy, closedBy }: DeadLetter): WaltideError {
-  const why = {
-    open: '',
-    retrying: 'it is being retried',
-    retried: 'it was applied already',
-    resolved: `a later change of the row was applied${closedBy ? ` (${formatPosition(closedBy)})` : ''}`,
-    superseded: `a later change of the row was refused, too: letter ${supersededBy}`,
-    discarded: 'it was discarded',
-  }[state];
-  const help =
-    state === 'superseded'
-      ? `Retry letter ${supersededBy}, which has the row as it is now.`
-      : '--force applies it all the same: the row becomes as the letter has it.';
-  return new WaltideError('USAGE', `letter ${id} is ${state}: ${why}`, help);
 }
 
 async function waitFor(
@@ -270,15 +233,9 @@ function discardCommand(context: CliContext): Command {
       async (ids: number[] = [], options: FilterOptions & { all?: boolean; reason: string }, command: Command) => {
         const { config, json } = await context.load(command);
         checkWhich(ids, options.all);
-        const { taken, gone } = await session(config, async (client, slot) => {
-          const found = await listLetters(client, slot, { ids }, { max: Math.max(1, ids.length) });
-          const gone = ids.filter((id) => !found.some((letter) => letter.id === id));
-          return {
-            gone,
-            taken: gone.length > 0 ? [] : await discardLetters(client, slot, filterOf(options, ids), options.reason),
-          };
-        });
-        if (gone.length > 0) throw unknown(gone);
+        const taken = await session(config, (client, slot) =>
+          askDiscard(client, slot, filterOf(options, ids), options.reason),
+        );
         if (json) return context.print(toJson({ ok: true, discarded: taken }, 2));
         context.print(`${formatCount(taken.length)} discarded`);
       },

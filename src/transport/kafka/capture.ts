@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Letters as LetterStore } from '../../dead-letter/dead-letter.ts';
 import type { Batch } from '../../event/batch.ts';
 import { type ChangeEvent, isAfter } from '../../event/change-event.ts';
 import type { EventCodec } from '../../event/codec.ts';
@@ -65,7 +66,8 @@ export class Capture {
   /** Topics that were there, of tables captured no more, with their ends. */
   readonly #deleted = new Map<string, bigint[]>();
   readonly #routes = new WeakMap<Relation, Route>();
-  readonly #schemaIds = new Set<string>();
+  /** Descriptions that are in the schema topic, by id. */
+  readonly #schemas = new Map<string, Relation>();
   /** Publishes whose data is not all durable yet, in order, and after them those waiting for progress. */
   #queue: Publish[] = [];
   readonly #unfinished = new Set<Publish>();
@@ -83,7 +85,13 @@ export class Capture {
   bytesInFlight = 0;
 
   /** Throws where a captured table cannot have a topic of its own. */
-  constructor(cluster: Cluster, codec: EventCodec, slot: string, captured: CapturedTables | null) {
+  constructor(
+    cluster: Cluster,
+    codec: EventCodec,
+    slot: string,
+    captured: CapturedTables | null,
+    store: LetterStore | null,
+  ) {
     const { exactlyOnce, topicPrefix, transactions } = cluster.config;
     this.#captured = new CapturedTopics(topicPrefix, captured, transactions.enabled);
     this.#cluster = cluster;
@@ -96,7 +104,8 @@ export class Capture {
       (error) => this.#failed(error),
       this.#transaction,
     );
-    this.#letters = new Letters(cluster, (text) => this.#writeLetter(text));
+    const append = (text: string): Promise<void> => this.#writeLetter(text);
+    this.#letters = new Letters(cluster, { store, append, codec, relations: this.#schemas });
     this.#writer = new EventWriter(this.#producer, this.#codec, cluster.config, (event, topic, key, bytes) =>
       this.#oversize(event, topic, key, bytes),
     );
@@ -116,7 +125,7 @@ export class Capture {
       checkTimeline(`the log in ${topicPrefix}.*`, last.identity.timeline, { commitLsn: last.lsn, seq: 0 }, identity);
     checkSlot(topicPrefix, confirmed, last);
     await this.#loadSchemas();
-    const infos = await this.#knownTopics(last, confirmed !== null);
+    const infos = await this.#captured.find(this.#cluster, last, confirmed !== null, this.#deleted);
     const ends = await endsOf(this.#cluster, [...infos.values(), ...internal.values()]);
     for (const info of infos.values()) this.#add(info, ends);
     await this.#openMarks();
@@ -267,9 +276,9 @@ export class Capture {
     this.#owners.claim(topic, relation);
     const logs = await this.#topic(dataTopic(config, topic, config.partitions));
     const record = describeRelation(relation, topic);
-    if (!this.#schemaIds.has(record.id)) {
+    if (!this.#schemas.has(record.id)) {
       await Promise.race([this.#append(this.#schemaLog!, record.id, encodeSchema(record)), this.#failure()]);
-      this.#schemaIds.add(record.id);
+      this.#schemas.set(record.id, record.relation);
     }
     this.#routes.set(relation, { logs, relationHeader: encodeHeader(HEADER.relation, record.id) });
   }
@@ -316,27 +325,8 @@ export class Capture {
     const tail = new Tail(this.#cluster, schemaTopic(this.#cluster.config.topicPrefix));
     for (const { value } of await tail.readToEnd().finally(() => tail.close())) {
       const record = decodeSchema(value);
-      if (record) this.#schemaIds.add(record.id);
+      if (record) this.#schemas.set(record.id, record.relation);
     }
-  }
-
-  /** Topics that progress speaks of. One that is gone is an error, unless it or everything is to be written anew anyway. */
-  async #knownTopics(last: Progress | null, needed: boolean): Promise<Map<string, TopicInfo>> {
-    const names = [...(last?.ends.keys() ?? [])];
-    if (names.length === 0) return new Map();
-    const infos = await this.#cluster.metadata(names);
-    const missing = names.filter((name) => !infos.has(name));
-    const retired = this.#captured.retired(missing);
-    const settled =
-      retired.length === missing.length ? infos : await this.#cluster.settledMetadata(names, needed ? 5_000 : 500);
-    if (!needed) return settled;
-    for (const topic of missing) {
-      if (settled.has(topic)) continue;
-      if (!retired.includes(topic)) throw topicMissing(topic, 'does not exist any more');
-      this.#deleted.set(topic, [...last!.ends.get(topic)!]);
-      this.#cluster.log.warn({ topic }, 'Kafka: the topic of a table that is not captured any more was deleted');
-    }
-    return settled;
   }
 
   #durable(publish: Publish): void {

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { KafkaConfig } from '../../config/schema.ts';
+import type { Letters } from '../../dead-letter/dead-letter.ts';
 import { WaltideError } from '../../errors.ts';
 import type { Batch } from '../../event/batch.ts';
 import type { EventCodec } from '../../event/codec.ts';
@@ -9,8 +10,9 @@ import type { Log } from '../../log.ts';
 import type { CapturedTables } from '../../postgres/captured.ts';
 import type { Located, StartOf, SubscribeOptions, Subscription, TableName, Transport } from '../transport.ts';
 import { Capture } from './capture.ts';
-import { Cluster } from './cluster.ts';
+import { Cluster, closedError } from './cluster.ts';
 import { KafkaSubscription } from './consumer/subscription.ts';
+import { LetterTopic } from './letter-topic.ts';
 import { locate } from './locate.ts';
 import { Absence, topicMissing } from './producer-errors.ts';
 import { decodeProgress } from './progress.ts';
@@ -23,7 +25,7 @@ import { progressTopic, schemaTopic } from './topic.ts';
  *   <prefix>.message               logical messages
  *   <prefix>.__waltide_schema      descriptions of tables, by id; written before the first record that refers to one
  *   <prefix>.__waltide_progress    up to which LSN everything is below which offsets, and of which source
- *   <prefix>.dead-letter           which records were too large
+ *   <prefix>.dead-letter           records that were too large, and changes that sinks refused
  *
  *   <prefix>.transaction           where source transactions begin and end (transport.transactions)
  *
@@ -40,6 +42,8 @@ export interface KafkaDeps {
   readonly log: Log;
   /** Makes the codec of a topic prefix and source database; called once per capture and per subscription. */
   readonly codec: (source: { readonly name: string; readonly database: string }) => EventCodec;
+  /** Where records that are too large are kept, beside the topic. */
+  readonly letters?: Letters;
 }
 
 /** A transport over Kafka 3.0 or newer. Connects when first used. Throws CONFIG_INVALID on unreadable PEM files. */
@@ -54,18 +58,30 @@ class KafkaTransport implements Transport {
   readonly #subscriptions = new Set<KafkaSubscription>();
   #capture: Capture | null = null;
   #closing: Promise<void> | null = null;
+  readonly #letterTopic: LetterTopic;
 
   constructor(config: KafkaConfig, deps: KafkaDeps) {
     this.#config = config;
     this.#deps = deps;
     this.#cluster = new Cluster(config, deps.log);
+    this.#letterTopic = new LetterTopic(this.#cluster);
   }
 
   async openCapture(identity: SourceIdentity, confirmed: Lsn | null, captured?: CapturedTables): Promise<void> {
-    const capture = new Capture(this.#cluster, this.#codec(identity.database), identity.slot, captured ?? null);
+    const capture = new Capture(
+      this.#cluster,
+      this.#codec(identity.database),
+      identity.slot,
+      captured ?? null,
+      this.#deps.letters ?? null,
+    );
     await this.#cluster.connect();
     await capture.open(identity, confirmed);
     this.#capture = capture;
+  }
+
+  putLetter(text: string): Promise<void> {
+    return this.#letterTopic.put(text);
   }
 
   publish(batch: Batch): Promise<void> {
@@ -132,6 +148,7 @@ class KafkaTransport implements Transport {
   }
 
   async #close(): Promise<void> {
+    this.#letterTopic.close(closedError());
     await Promise.all([this.#capture?.close(CLOSE_MS), ...[...this.#subscriptions].map((item) => item.close())]);
     await this.#cluster.close();
   }

@@ -1,63 +1,68 @@
+import { type Letters as LetterStore, letterOf } from '../../dead-letter/dead-letter.ts';
 import { WaltideError } from '../../errors.ts';
 import type { ChangeEvent } from '../../event/change-event.ts';
+import type { EventCodec } from '../../event/codec.ts';
 import { formatPosition } from '../../event/position.ts';
-import { relationName } from '../../event/relation.ts';
+import { type Relation, relationName } from '../../event/relation.ts';
+import { rowName } from '../../event/row-text.ts';
 import type { Cluster } from './cluster.ts';
-import { HEADER } from './header.ts';
+import { HeaderDecoder } from './consumer/record-decoder.ts';
 import type { PartitionLog, SealedBatch } from './partition-log.ts';
 import { RecordCursor, readBatches } from './record-reader.ts';
 
-interface Letter {
-  readonly table: string;
+/** What a record that has no place in its topic was to be. */
+interface Oversize {
+  readonly event: ChangeEvent;
   readonly topic: string;
   readonly key: string | null;
   readonly bytes: number;
-  readonly position: string;
-  readonly op: string;
 }
 
-/** Records that are too large for Kafka: put aside in a topic of their own, or the end, as configured. */
+export interface LettersOptions {
+  /** Null where nobody keeps letters but the topic. */
+  readonly store: LetterStore | null;
+  /** Resolves once the text is durable in the topic of dead letters. */
+  readonly append: (text: string) => Promise<void>;
+  readonly codec: Pick<EventCodec, 'readEvent'>;
+  /** Descriptions of tables by id. */
+  readonly relations: ReadonlyMap<string, Relation>;
+}
+
+/** Records that are too large for Kafka: put aside, whole, for every sink to lack them; or the end, as configured. */
 export class Letters {
   readonly #cluster: Cluster;
-  readonly #append: (text: string) => Promise<void>;
+  readonly #options: LettersOptions;
+  readonly #headers: HeaderDecoder;
   total = 0;
 
-  /** `append` resolves once the text is durable in the topic of dead letters. */
-  constructor(cluster: Cluster, append: (text: string) => Promise<void>) {
+  constructor(cluster: Cluster, options: LettersOptions) {
     this.#cluster = cluster;
-    this.#append = append;
+    this.#options = options;
+    this.#headers = new HeaderDecoder(options.relations);
   }
 
   /** A record over our own limit. Resolves once the letter is durable; throws at once where it is to stop us. */
   oversize(event: ChangeEvent, topic: string, key: string | null, bytes: number): Promise<void> {
-    const table = event.relation ? relationName(event.relation) : 'a logical message';
-    return this.#letter({ table, topic, key, bytes, position: formatPosition(event.position), op: event.op });
+    return this.#letter({ event, topic, key, bytes });
   }
 
-  /** As `oversize`, where the broker's limit is below ours: all that is known is in the record itself. */
+  /** As `oversize`, where the broker's limit is below ours: the change is read back from the record. */
   refused(log: PartitionLog, batch: SealedBatch): Promise<void> {
     const cursor = new RecordCursor();
     cursor.open(readBatches(batch.bytes.subarray(0, batch.length))[0]!);
     cursor.next();
-    const text = (at: number, end: number) => (end < 0 ? null : cursor.bytes.toString('utf8', at, end));
-    const headers = new Map<string, string>();
-    cursor.eachHeader((nameAt, nameEnd, valueAt, valueEnd) =>
-      headers.set(text(nameAt, nameEnd)!, text(valueAt, valueEnd)!),
-    );
-    return this.#letter({
-      table: log.topic,
-      topic: log.topic,
-      key: text(cursor.keyAt, cursor.keyEnd),
-      bytes: batch.length,
-      position: `${headers.get(HEADER.lsn)}#${headers.get(HEADER.seq)}`,
-      op: '',
-    });
+    const key = cursor.keyEnd < 0 ? null : cursor.bytes.toString('utf8', cursor.keyAt, cursor.keyEnd);
+    this.#headers.read(cursor);
+    const value = cursor.bytes.subarray(cursor.valueAt, cursor.valueEnd);
+    const event = this.#options.codec.readEvent(value, this.#headers.meta());
+    return this.#letter({ event, topic: log.topic, key, bytes: batch.length });
   }
 
-  #letter(letter: Letter): Promise<void> {
+  #letter({ event, topic, key, bytes }: Oversize): Promise<void> {
     const { config, log } = this.#cluster;
-    const { table, key, bytes, topic } = letter;
+    const { relation, op } = event;
     const limit = config.maxRecordBytes;
+    const table = relation ? relationName(relation) : 'a logical message';
     const what = `A record of ${table} with key ${key} takes ${bytes} bytes (topic ${topic}, limit ${limit})`;
     const error = new WaltideError(
       'RECORD_TOO_LARGE',
@@ -66,7 +71,16 @@ export class Letters {
     );
     if (config.oversize === 'fail') throw error;
     this.total++;
-    log.error({ ...letter, key: undefined, code: error.code }, 'Kafka: record too large, put aside as a dead letter');
-    return this.#append(JSON.stringify({ ...letter, error: error.message, code: error.code }));
+    const letter = { table, topic, bytes, position: formatPosition(event.position), op };
+    log.error({ ...letter, code: error.code }, 'Kafka: record too large, put aside as a dead letter');
+    const text = JSON.stringify({ ...letter, key, error: error.message, code: error.code });
+    return this.#save(event, error).then(() => this.#options.append(text));
+  }
+
+  async #save(event: ChangeEvent, { message, code }: WaltideError): Promise<void> {
+    const { relation, before, after } = event;
+    const row = after ?? before;
+    // Messages are about no row: the topic alone has them.
+    if (relation && row) await this.#options.store?.save([letterOf(event, rowName(relation, row), message, code)], []);
   }
 }
