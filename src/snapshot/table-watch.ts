@@ -88,11 +88,12 @@ export class TableWatch {
     const { xid, snapshot } = event.transaction;
     if (snapshot) return;
     if (this.#shapes.at(-1)?.relation !== relation) this.#shapes.push({ xid, relation });
-    if (event.op === 't') {
+    if (event.op === 'm') return;
+    // Without a key in the stream it may be any row. A key that is there now counts for the stream a moment later.
+    if (event.op === 't' || relation.key.length === 0) {
       this.#touched?.voidAll(xid);
       return;
     }
-    if (event.op === 'm') return;
     const { before, after } = event;
     const to = after && keyOfRow(after, relation.key);
     const from = before && keyOfRow(before, relation.key);

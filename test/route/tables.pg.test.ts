@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Config } from '../../src/config/schema.ts';
+import { connect } from '../../src/postgres/connection.ts';
+import { installDdlCapture } from '../../src/postgres/ddl-capture.ts';
 import { withDuckdb } from '../support/compare.ts';
 import { held, printed } from '../support/every-value.ts';
 import { catchUp, testPipeline } from '../support/pipeline.ts';
@@ -27,6 +29,11 @@ async function same(step: string, ...tables: string[]): Promise<void> {
 }
 
 const rows = (sql: string): Promise<readonly (readonly unknown[])[]> => withDuckdb(path, (query) => query(sql));
+
+async function installTrigger(): Promise<void> {
+  const client = await connect(database.url, { applicationName: 'test', timeoutMs: 5000 });
+  await installDdlCapture(client).finally(() => client.end());
+}
 
 describe('replica identities', () => {
   it('change in mid-stream, between default, full, index and nothing', async () => {
@@ -68,6 +75,33 @@ describe('replica identities', () => {
     await database.query('alter table t replica identity nothing; insert into t values (2, 2)');
     await expect(database.query('update t set v = 3')).rejects.toThrow(/replica identity/);
     await same('inserts', 't');
+  });
+});
+
+describe('REPLICA IDENTITY FULL and a key that comes and goes while nobody looks', () => {
+  it.each([
+    ['comes', 'create table t (id int, v text)', ''],
+    ['goes and comes back', 'create table t (id int primary key, v text)', 'alter table t drop constraint t_pkey'],
+  ])('%s: rows that were alike stay apart', async (_, create, drop) => {
+    const alike = "insert into t values (1, 'a'), (1, 'a'), (2, 'b')";
+    const apart = `delete from t where ctid = (select min(ctid) from t where id = 1);
+      alter table t add primary key (id); update t set v = 'c' where id = 2`;
+    await database.query(`${create}; alter table t replica identity full; ${drop ? '' : alike}`);
+    await same('the copy', 't');
+    await database.query(drop ? `${drop}; ${alike}; ${apart}` : apart);
+    await same('the deletion', 't');
+    await database.query("update t set v = 'd'; update t set id = id + 10; insert into t values (3, 'x')");
+    await same('changes with the key', 't');
+  });
+
+  it('as the capture trigger tells', async () => {
+    await database.query(
+      "create table t (id int, v text); alter table t replica identity full; insert into t values (1, 'a'), (1, 'a')",
+    );
+    await same('the copy', 't');
+    await installTrigger();
+    await database.query("delete from t where ctid = '(0,1)'; alter table t add primary key (id)");
+    await same('the deletion', 't');
   });
 });
 
