@@ -136,8 +136,8 @@ export interface EnsuredPublication {
   readonly unasked: ReadonlySet<number>;
 }
 
-/** SQLSTATEs of what happens where tables are created, renamed and dropped meanwhile: looking again helps. */
-const MOVING = new Set(['42P01', '3F000', '42704', 'XX000']);
+/** SQLSTATEs of what happens where tables or the publication are created, renamed and dropped meanwhile: looking again helps. */
+const MOVING = new Set(['42P01', '3F000', '42704', '42710', '23505', 'XX000']);
 const LOOKS_MAX = 10;
 const LOOK_AGAIN_MS = 100;
 

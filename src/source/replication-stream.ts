@@ -5,7 +5,7 @@ import { failpoint } from '../failpoint.ts';
 import { COPY_DATA, CopySession } from '../postgres/copy-session.ts';
 import type { Assembler, Told } from './assembler.ts';
 import { readDdl } from './ddl.ts';
-import type { CommittedTransaction, OpenTransactions } from './open-transactions.ts';
+import type { CommittedTransaction, DescribedTable, OpenTransactions } from './open-transactions.ts';
 import { PgoutputError } from './pgoutput.ts';
 import type { LogicalDecodingMessage, RelationMessage } from './pgoutput-messages.ts';
 import type { PreparedHold } from './prepared-hold.ts';
@@ -48,8 +48,7 @@ export class ReplicationStream {
   readonly #history: SchemaHistory | null;
   readonly #hold: PreparedHold;
   readonly #open: OpenTransactions;
-  /** The newest Relation message of each table that holds for ordinary transactions, and when it came. */
-  readonly #described = new Map<number, { readonly message: RelationMessage; readonly stamp: number }>();
+  readonly #described = new Map<number, DescribedTable>();
   readonly #timer: NodeJS.Timeout;
   /** Offset of the last XLogData of this read; -1 for none. */
   #lastDataAt = -1;
@@ -97,7 +96,7 @@ export class ReplicationStream {
           if (told?.type === 'relation') await this.#describe(told, frames, from, next);
           else if (told?.type === 'message') await this.#takeIn(told, frames.readBigUInt64BE(from + 6));
           else if (told) {
-            const committed = await this.#open.take(told);
+            const committed = await this.#open.take(told, this.#described);
             if (!committed) continue;
             yield* this.#assembler.take(at - taken);
             taken = at;
@@ -175,6 +174,8 @@ export class ReplicationStream {
   async *#deliver(committed: CommittedTransaction, signal: AbortSignal): AsyncGenerator<Batch> {
     const { xid, commitLsn, commitTime, endLsn, streamed } = committed;
     const described = new Map<number, RelationMessage>();
+    const before = this.#describedBefore(committed);
+    for (const { message } of before) await this.#relations.describe(message);
     let bytes = 0;
     this.#assembler.begin(xid, commitLsn, commitTime);
     for await (const part of committed.parts()) {
@@ -195,8 +196,14 @@ export class ReplicationStream {
     }
     this.#assembler.commit(endLsn);
     yield* this.#assembler.take(bytes);
+    for (const { message } of before) await this.#relations.describe(this.#described.get(message.oid)!.message);
     for (const message of described.values()) await this.#adopt(message, committed.relationStamp(message.oid));
     await committed.close();
+  }
+
+  /** Tables that have been described anew since the transaction came, by itself or by others: they were this to its first changes. */
+  #describedBefore({ described }: CommittedTransaction): DescribedTable[] {
+    return [...described].flatMap(([oid, known]) => (this.#described.get(oid) === known ? [] : [known]));
   }
 
   /**
