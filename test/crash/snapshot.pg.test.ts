@@ -96,14 +96,15 @@ describe(`kill -9 in a snapshot, seed ${SEED}`, () => {
       );
       expect(before.some(({ state }) => state === 'running')).toBe(true);
       await equal();
-      for (const { id, rows } of before) {
+      for (const { id, rows, table_name: table } of before) {
         const [after] = await database.query(
           'select state, rows_done::int as rows from waltide.snapshots where id = $1',
           [id],
         );
         expect(after!.state).toBe('completed');
-        // What was saved is not read again.
-        expect(after!.rows as number).toBeGreaterThanOrEqual(rows as number);
+        // What was saved is not read again; a table without a key is read in one piece, of which nothing is saved.
+        if (table !== 'event_log')
+          expect(after!.rows as number, table as string).toBeGreaterThanOrEqual(rows as number);
       }
     },
     120_000,
