@@ -4,7 +4,7 @@ import type { Relation } from '../event/relation.ts';
 import { describeRelation, keyColumns, TypeCatalog } from '../postgres/catalog.ts';
 import { queryError } from '../postgres/connection.ts';
 import { type PublishedTable, publishedTables } from '../postgres/publication.ts';
-import type { KeyText } from '../postgres/snapshots.ts';
+import type { KeyText, Layout } from '../postgres/snapshots.ts';
 
 const { escapeIdentifier, escapeLiteral } = pg;
 
@@ -39,19 +39,18 @@ export function digestSql(oid: number): string {
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ${oid}`;
 }
 
+export function layoutOf({ digest, key }: TableShape): Layout {
+  const columns = JSON.parse(digest)[3] as [number, string, number, number][];
+  return {
+    columns: Object.fromEntries(columns.map(([number, , type, modifier]) => [number, `${type}/${modifier}`])),
+    key: key.map(({ name, type }) => `${name} ${type}`),
+  };
+}
+
 /** True where rows read under `before` cannot stand beside rows read under `after`: a column came, changed its type, or the key is another. */
-export function needsNewStart(before: TableShape, after: TableShape): boolean {
-  const columnsOf = (shape: TableShape): Map<number, string> =>
-    new Map(
-      (JSON.parse(shape.digest)[3] as [number, string, ...unknown[]][]).map(([n, , ...rest]) => [
-        n,
-        `${rest[0]}/${rest[1]}`,
-      ]),
-    );
-  const old = columnsOf(before);
-  for (const [number, type] of columnsOf(after)) if (old.get(number) !== type) return true;
-  const keyOf = (shape: TableShape): string => shape.key.map(({ name, type }) => `${name} ${type}`).join();
-  return keyOf(before) !== keyOf(after);
+export function needsNewStart(before: Layout, after: Layout): boolean {
+  const other = Object.entries(after.columns).some(([number, type]) => before.columns[number] !== type);
+  return other || before.key.join() !== after.key.join();
 }
 
 /**
