@@ -138,7 +138,7 @@ export interface SnapshotProgress {
   readonly begun?: boolean;
   readonly cursor?: KeyText | null;
   readonly rereads?: readonly KeyText[];
-  readonly layout?: Layout | null;
+  readonly layout?: Layout | null | undefined;
   readonly rows?: number;
   readonly bytes?: number;
   readonly estimatedRows?: number;

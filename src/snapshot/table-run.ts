@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { messageOf, WaltideError } from '../errors.ts';
 import { ChangeEvent, type Transaction } from '../event/change-event.ts';
-import { type CopiedRows, CopyEvent } from '../event/copied-rows.ts';
+import { CopyEvent } from '../event/copied-rows.ts';
 import type { Relation } from '../event/relation.ts';
-import { fillUnchanged, type Row } from '../event/row.ts';
+import type { Row } from '../event/row.ts';
 import { failpoint } from '../failpoint.ts';
 import {
   type KeyText,
@@ -15,12 +15,11 @@ import {
 } from '../postgres/snapshots.ts';
 import { type Chunk, ChunkReader } from './chunk-reader.ts';
 import { endEvent, inSession, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
-import type { Touch } from './reconcile.ts';
 import { type Reread, Rereads } from './rereads.ts';
 import { retrying } from './retry.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
 import { checkWhere, describeTable, layoutOf, needsNewStart, type Selection, type TableShape } from './table-shape.ts';
-import { keyOf, TableWatch } from './table-watch.ts';
+import { TableWatch, untouched } from './table-watch.ts';
 import { writersGone } from './writers.ts';
 
 /** The first chunk: how wide rows are is not known yet. */
@@ -46,7 +45,9 @@ export class TableRun {
   readonly #rereads: Rereads;
   #shape: TableShape | null = null;
   #begun: boolean;
+  /** Null: nothing has been read, or what has been is void. */
   #layout: Layout | null;
+  #movesSaved: Promise<unknown> | null = null;
   #cursor: KeyText | null;
   /** The end of the table has been reached: what is left is to be read once more. */
   #copied = false;
@@ -105,6 +106,7 @@ export class TableRun {
     await this.#start(await this.#describe(signal), signal);
     let next: Promise<Chunk | null> | null = null;
     for (this.#copied = false; ; ) {
+      if (this.#layout === null) await this.#reshape(signal);
       const reread: boolean = this.#copied || this.#rereads.full;
       const keys: readonly Reread[] = reread ? this.#rereads.batch() : [];
       if (reread && keys.length === 0) {
@@ -118,6 +120,11 @@ export class TableRun {
       next = null;
       if (!chunk) {
         await this.#reshape(signal);
+        continue;
+      }
+      // Which keys have no row is known only where all rows came; a row too large for any chunk comes alone.
+      if (reread && !chunk.whole && keys.length > 1) {
+        this.#rereads.tooMany(keys);
         continue;
       }
       // The next one is read while this one waits for its place in the stream.
@@ -173,11 +180,7 @@ export class TableRun {
   /** What has been read is void. That is saved before the sinks are told: a process that dies between must not go on. */
   async #discard(): Promise<void> {
     if (this.#layout !== null) {
-      const { schema, table } = this.record;
-      this.#context.log.warn(
-        { table: `${schema}.${table}` },
-        'the table was altered under its snapshot, which starts again',
-      );
+      this.#warn('the table was altered under its snapshot, which starts again');
       await this.#save({ layout: null });
     }
     this.#layout = null;
@@ -210,6 +213,10 @@ export class TableRun {
   async #reshape(signal: AbortSignal): Promise<void> {
     const shape = await this.#describe(signal);
     if (this.#layout === null || needsNewStart(this.#layout, layoutOf(shape))) await this.#start(shape, signal);
+  }
+
+  #warn(message: string): void {
+    this.#context.log.warn({ table: `${this.record.schema}.${this.record.table}` }, message);
   }
 
   #range(after: KeyText | null): Selection {
@@ -253,7 +260,7 @@ export class TableRun {
   /** Null where the chunk is void. */
   #events({ relation, snapshot, blocks }: Chunk, transaction: Transaction): ChangeEvent[] | null {
     const verdict = this.#watch.verdict(snapshot, relation);
-    if (verdict.void) return null;
+    if (verdict.void || this.#layout === null) return null;
     this.#watch.forget(snapshot);
     const streamed = this.#context.named(this.#watch.streamed(relation));
     const { commitLsn } = transaction;
@@ -276,7 +283,7 @@ export class TableRun {
   async #end(signal: AbortSignal): Promise<boolean> {
     let ended = false;
     await this.#insert((transaction) => {
-      ended = this.#rereads.size === 0;
+      ended = this.#rereads.size === 0 && this.#layout !== null;
       return ended && this.record.kind === 'incremental'
         ? [endEvent(transaction, 1, 1, this.#relation(), 'completed')]
         : [];
@@ -311,10 +318,23 @@ export class TableRun {
 
   /** A row moved, without all of its values, from where it may not have been copied: it is read again under its new key. */
   #moved(key: KeyText): void {
-    if (this.record.kind === 'partial' || !this.#begun) return;
+    if (this.record.kind === 'partial' || this.#layout === null) return;
     this.#rereads.add(key);
-    // Until that is saved the slot holds the change that told of it.
-    this.#context.weave.hold(this.#save({ rereads: this.#rereads.keys() }));
+    if (this.#rereads.size > this.#context.config.snapshot.notedKeysMax) this.#tooManyMoved();
+    // Until that is saved the slot holds the change that told of it. One at a time: a save has all that came before it.
+    this.#movesSaved ??= this.#context.control((client) => {
+      this.#movesSaved = null;
+      const layout = this.#layout === null ? null : undefined;
+      return saveSnapshot(client, this.record.id, { rereads: this.#rereads.keys(), layout });
+    });
+    this.#context.weave.hold(this.#movesSaved);
+  }
+
+  /** What has been read is void, also where nobody goes on for now. */
+  #tooManyMoved(): void {
+    this.#warn('more of its rows moved than are remembered (snapshot.notedKeysMax): its snapshot starts again');
+    this.#layout = null;
+    this.#rereads.clear();
   }
 
   #relation(): Relation {
@@ -363,21 +383,4 @@ export class TableRun {
 
 function seqAfter(events: readonly ChangeEvent[]): number {
   return (events.at(-1)?.seq ?? 0) + 1;
-}
-
-/** Indexes of the rows that no streamed change has touched; `images` gets those whose newer image lacks values. */
-function untouched(
-  block: CopiedRows,
-  relation: Relation,
-  touched: ReadonlyMap<string, Touch<Row>>,
-  images: Row[],
-): number[] {
-  const kept: number[] = [];
-  for (let i = 0; i < block.count; i++) {
-    const touch = touched.get(keyOf((column) => block.text(i, column), relation.key) ?? '');
-    if (touch === undefined) kept.push(i);
-    else if (touch !== 'whole' && touch !== 'gone')
-      images.push(fillUnchanged(touch.image, block.select([i], relation).rows()[0]!));
-  }
-  return kept;
 }

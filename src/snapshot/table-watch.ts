@@ -1,8 +1,9 @@
 import type { ChangeEvent } from '../event/change-event.ts';
+import type { CopiedRows } from '../event/copied-rows.ts';
 import type { Relation } from '../event/relation.ts';
 import { copyRow, fillUnchanged, hasUnchanged, type Row } from '../event/row.ts';
 import type { KeyText } from '../postgres/snapshots.ts';
-import { isVisible, type PgSnapshot, TouchedKeys, type Verdict } from './reconcile.ts';
+import { isVisible, type PgSnapshot, type Touch, TouchedKeys, type Verdict } from './reconcile.ts';
 
 /** PostgreSQL's text has no NUL, so it can part the columns of a key. */
 const SEPARATOR = '\u0000';
@@ -54,6 +55,12 @@ function mergeImages(earlier: Row, later: Row): Row | null {
   return hasUnchanged(merged) ? merged : null;
 }
 
+/** With what the row before tells: all of it, or its key, which an UPDATE does not carry either where it is TOASTed. */
+function filled(after: Row, before: Row): Row {
+  const { replicaIdentity, key } = after.relation;
+  return hasUnchanged(after) ? fillUnchanged(after, before, replicaIdentity === 'f' ? null : key) : after;
+}
+
 /** Follows what the stream does to one table while a snapshot of it is under way. Called for every event of the table. */
 export class TableWatch {
   readonly oid: number;
@@ -94,7 +101,8 @@ export class TableWatch {
       this.#touched?.voidAll(xid);
       return;
     }
-    const { before, after } = event;
+    const { before } = event;
+    const after = event.after && before ? filled(event.after, before) : event.after;
     const to = after && keyOfRow(after, relation.key);
     const from = before && keyOfRow(before, relation.key);
     if (from !== null && from !== to) this.#touched?.touch(xid, from, 'gone');
@@ -126,4 +134,21 @@ export class TableWatch {
     const last = this.#shapes.at(-1)?.relation;
     return last && sameShape(last, relation) ? last : relation;
   }
+}
+
+/** Indexes of the rows that no streamed change has touched; `images` gets those whose newer image lacks values. */
+export function untouched(
+  block: CopiedRows,
+  relation: Relation,
+  touched: ReadonlyMap<string, Touch<Row>>,
+  images: Row[],
+): number[] {
+  const kept: number[] = [];
+  for (let i = 0; i < block.count; i++) {
+    const touch = touched.get(keyOf((column) => block.text(i, column), relation.key) ?? '');
+    if (touch === undefined) kept.push(i);
+    else if (touch !== 'whole' && touch !== 'gone')
+      images.push(fillUnchanged(touch.image, block.select([i], relation).rows()[0]!));
+  }
+  return kept;
 }
