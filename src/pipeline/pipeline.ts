@@ -96,6 +96,8 @@ export class Pipeline {
       ? {
           reason: 'replay',
           onOpen: async (...opened) => {
+            // Once it has gone back, whatever fails is no reason to go back again.
+            if (replayed) return opened[1];
             const { state, plan } = await this.#rewind(replay, ...opened);
             replayed ??= plan;
             return state;
@@ -134,9 +136,12 @@ export class Pipeline {
     const offsets = opened.map((offset) => ({ ...offset, position }));
     await planReplay(request, { config: this.#options.config, transport: this.#transport, offsets });
     return new Promise((resolve, reject) => {
+      let done = false;
       const onOpen: BeginAgain['onOpen'] = async (sink, state, identity) => {
+        if (done) return state;
         try {
           const rewound = await this.#rewind(request, sink, state, identity);
+          done = rewound.plan !== null;
           if (rewound.plan) resolve(rewound.plan);
           return rewound.state;
         } catch (error) {
@@ -193,6 +198,8 @@ export class Pipeline {
       if (this.#capture?.needsCopy && !outer.aborted) {
         this.#state = 'copying';
         await this.#capture.copy(outer);
+        // Whatever fails from here on is no reason to copy once more.
+        if (!outer.aborted) this.#again = { reason: this.#again.reason };
       }
       if ((until !== 'copied' || this.#capture?.filled === false) && !outer.aborted) {
         this.#state = 'streaming';
