@@ -144,6 +144,24 @@ describe('the WAL budget of a real server', () => {
     }
   });
 
+  it('lets snapshots go on that it paused, though it is not to pause any by now', async () => {
+    const made = await database();
+    const { config } = testPipeline(made, {}, { tables: ['public.t'], walBudget: WATCH });
+    await catchUp(config);
+    await askForSnapshot(made, config, 't');
+    await made.query("update waltide.snapshots set state = 'paused', error = 'paused until the WAL budget is at ease'");
+    const running = start(config);
+    try {
+      await eventually('it went on', async () => {
+        const [row] = await made.query('select state from waltide.snapshots');
+        return row!.state === 'completed';
+      });
+    } finally {
+      await running.stop();
+      await made.drop();
+    }
+  });
+
   it('drops the slot before the disk fills, fills every table anew, and keeps the rows meanwhile', async () => {
     const made = await database();
     const { sink, let: go } = standing();
