@@ -106,7 +106,11 @@ export class TableRun {
     await this.#start(await this.#describe(signal), signal);
     let next: Promise<Chunk | null> | null = null;
     for (this.#copied = false; ; ) {
-      if (this.#layout === null) await this.#reshape(signal);
+      if (this.#layout === null) {
+        await next;
+        next = null;
+        await this.#reshape(signal);
+      }
       const reread: boolean = this.#copied || this.#rereads.full;
       const keys: readonly Reread[] = reread ? this.#rereads.batch() : [];
       if (reread && keys.length === 0) {
