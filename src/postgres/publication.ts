@@ -194,9 +194,10 @@ async function align(
   warn: Warn,
 ): Promise<void> {
   const quoted = client.escapeIdentifier(name);
-  const list = (tables: readonly TableInfo[]): string =>
+  // ONLY: children of inheritance are tables of their own, and come and go as such.
+  const list = (tables: readonly { readonly schema: string; readonly table: string }[]): string =>
     tables
-      .map((table) => `${client.escapeIdentifier(table.schema)}.${client.escapeIdentifier(table.table)}`)
+      .map(({ schema, table }) => `ONLY ${client.escapeIdentifier(schema)}.${client.escapeIdentifier(table)}`)
       .join(', ');
   if (!row) {
     await client.query('BEGIN');
@@ -223,7 +224,7 @@ async function align(
       'table is not asked for any more: taken out of the publication; sinks keep its rows as they are',
     );
   if (surplus.length > 0)
-    await client.query(`ALTER PUBLICATION ${quoted} DROP TABLE ${list(surplus as unknown as TableInfo[])}`);
+    await client.query(`ALTER PUBLICATION ${quoted} DROP TABLE ${list(surplus)}`);
   if (missing.length > 0) await client.query(`ALTER PUBLICATION ${quoted} ADD TABLE ${list(missing)}`);
 }
 
