@@ -20,6 +20,8 @@ export interface PublicationOptions {
 /** One table as the publication publishes it. */
 export interface PublishedTable extends TableInfo {
   readonly columns: readonly string[];
+  /** True where one of these columns is generated. */
+  readonly generated: boolean;
   /** SQL expression of the row filter; null for all rows. */
   readonly rowFilter: string | null;
   /** See CapturedTable. */
@@ -281,7 +283,7 @@ export async function publishedTables(client: pg.Client, names: readonly string[
     table: string;
     attnames: string[] | null;
     rowfilter: string | null;
-    all: string[];
+    all: string[] | null;
     membership: string;
   }>(
     `SELECT schemaname AS schema, tablename AS table, ${lists},
@@ -300,7 +302,8 @@ export async function publishedTables(client: pg.Client, names: readonly string[
     const info = byName.get(`${row.schema}.${row.table}`);
     // Before 18 generated columns are never published, though 15 to 17 may list them.
     const columns =
-      version >= 180000 ? row.attnames : (row.attnames ?? row.all)?.filter((name) => row.all.includes(name));
-    return info ? [{ ...info, columns: columns ?? [], rowFilter: row.rowfilter, membership: row.membership }] : [];
+      version >= 180000 ? row.attnames : (row.attnames ?? row.all)?.filter((name) => row.all?.includes(name));
+    const generated = columns?.some((name) => !row.all?.includes(name)) ?? false;
+    return info ? [{ ...info, columns: columns ?? [], generated, rowFilter: row.rowfilter, membership: row.membership }] : [];
   });
 }

@@ -1,10 +1,10 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Config } from '../../src/config/schema.ts';
 import { connect } from '../../src/postgres/connection.ts';
 import { installDdlCapture } from '../../src/postgres/ddl-capture.ts';
 import { withDuckdb } from '../support/compare.ts';
 import { held, printed } from '../support/every-value.ts';
-import { catchUp, testPipeline } from '../support/pipeline.ts';
+import { catchUp, log, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 
 /* What kinds of tables there are, and what one can do to them. PostgreSQL is the oracle, row by row. */
@@ -17,7 +17,10 @@ beforeEach(async () => {
   database = await createDatabase();
   ({ config, path } = testPipeline(database));
 });
-afterEach(() => database.drop());
+afterEach(() => {
+  vi.restoreAllMocks();
+  return database.drop();
+});
 
 /** Applies what happened so far, then compares whole tables of schema public whose first column is `id`. */
 async function same(step: string, ...tables: string[]): Promise<void> {
@@ -232,11 +235,24 @@ describe('generated columns', () => {
     await database.query(
       `create table g (id int primary key, a int, twice int generated always as (a * 2) stored, thrice int generated always as (a * 3) virtual);
        insert into g (id, a) values (1, 10);
-       create publication ${database.name} for table g with (publish_generated_columns = stored)`,
+       create table k (id int, twice int generated always as (id * 2) stored); alter table k replica identity full;
+       insert into k values (1), (1);
+       create table p (id int, twice int generated always as (id * 2) stored) partition by range (id);
+       create table p1 partition of p default; alter table p replica identity full; insert into p values (1);
+       create publication ${database.name} for table g, k, p with (publish_generated_columns = stored, publish_via_partition_root)`,
+    );
+    const warned = vi.spyOn(log, 'warn');
+    expect(await catchUp(config)).toEqual([]);
+    expect(warned.mock.calls).toEqual([]);
+    expect(await rows('from k union all from p')).toEqual([...Array(3)].map(() => [1, 2]));
+    await database.query(
+      'insert into g (id, a) values (2, 20); update g set a = 11 where id = 1; update k set id = 2 where ctid = (select min(ctid) from k)',
     );
     expect(await catchUp(config)).toEqual([]);
-    await database.query('insert into g (id, a) values (2, 20); update g set a = 11 where id = 1');
-    expect(await catchUp(config)).toEqual([]);
+    expect(await rows('select * from k order by id')).toEqual([
+      [1, 2],
+      [2, 4],
+    ]);
     expect(await rows('select * from g order by id')).toEqual([
       [1, 11, 22],
       [2, 20, 40],
