@@ -46,6 +46,11 @@ export function matchesPattern(pattern: string, schema: string, table: string): 
   return new RegExp(`^${source}$`, 'su').test(full);
 }
 
+function isAsked({ schema, table }: TableInfo, { tables, exclude }: PublicationOptions): boolean {
+  const matches = (pattern: string): boolean => matchesPattern(pattern, schema, table);
+  return tables.some(matches) && !exclude.some(matches);
+}
+
 /**
  * Throws TABLES where a pattern without wildcards names no table, or where nothing is left at all.
  * `mayBeGone`: after the first copy a table that no longer exists is a warning of the caller's, not an error.
@@ -55,11 +60,7 @@ export function selectTables(
   options: PublicationOptions,
   mayBeGone = false,
 ): TableSelection {
-  const matching = all.filter(
-    (table) =>
-      options.tables.some((pattern) => matchesPattern(pattern, table.schema, table.table)) &&
-      !options.exclude.some((pattern) => matchesPattern(pattern, table.schema, table.table)),
-  );
+  const matching = all.filter((table) => isAsked(table, options));
   const faults = options.tables
     .filter(
       (pattern) =>
@@ -74,7 +75,8 @@ export function selectTables(
   for (const table of matching) {
     const why = cannotPublish(table);
     const named = options.tables.includes(`${table.schema}.${table.table}`);
-    if (why === 'partition' || ((table.kind === 'v' || table.kind === 'm') && !named)) continue;
+    // Partitions go with their root.
+    if (table.isPartition || ((table.kind === 'v' || table.kind === 'm') && !named)) continue;
     if (why) left.push({ name: `${table.schema}.${table.table}`, why });
     else if (hasIdentity(table)) tables.push(table);
     else if (options.keylessTables === 'insert-only') keyless.push(table);
@@ -99,7 +101,8 @@ function cannotPublish(table: TableInfo): string | null {
   if (table.kind === 'f') return "it is a foreign table; its rows are not in this server's WAL";
   if (table.kind === 'v' || table.kind === 'm') return 'it is a view; replicate the tables beneath it';
   if (table.persistence === 'u') return 'it is UNLOGGED, so its changes are not in the WAL; ALTER TABLE … SET LOGGED';
-  if (table.isPartition) return 'partition';
+  if (table.unloggedPartition)
+    return `its partition ${table.unloggedPartition}, so changes there are not in the WAL; SET LOGGED or DETACH it`;
   return null;
 }
 
@@ -257,11 +260,8 @@ async function adopt(
       { publication: row.name },
       'the publication does not publish all of insert, update, delete and truncate: the rest will be missing in the sinks',
     );
-  const asked = published.filter(
-    (table) =>
-      options.tables.some((pattern) => matchesPattern(pattern, table.schema, table.table)) &&
-      !options.exclude.some((pattern) => matchesPattern(pattern, table.schema, table.table)),
-  );
+  // It may well carry partitions that are not in the WAL.
+  const asked = published.filter((table) => isAsked(table, options) && cannotPublish(table) === null);
   const unasked = new Set(published.filter((table) => !asked.includes(table)).map(({ oid }) => oid));
   return { names: [row.name], tables: asked, left, missing, unasked };
 }
