@@ -76,6 +76,7 @@ export class TableKeeper {
     for (const table of recorded ?? []) this.captured.put(table);
     await this.#leave(client, publication);
     this.#follow(publication);
+    for (const { name, why } of publication.left) this.#tell({ table: name }, `table is left out: ${why}`);
     for (const { schema, table } of publication.missing)
       this.#tell(
         { table: `${schema}.${table}` },

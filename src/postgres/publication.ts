@@ -46,13 +46,16 @@ export function matchesPattern(pattern: string, schema: string, table: string): 
   return new RegExp(`^${source}$`, 'su').test(full);
 }
 
-function isAsked({ schema, table }: TableInfo, { tables, exclude }: PublicationOptions): boolean {
-  const matches = (pattern: string): boolean => matchesPattern(pattern, schema, table);
-  return tables.some(matches) && !exclude.some(matches);
+function isAsked(table: TableInfo, { tables, exclude }: PublicationOptions): boolean {
+  return matchesAny(table, tables) && !matchesAny(table, exclude);
+}
+
+function matchesAny({ schema, table }: TableInfo, patterns: readonly string[]): boolean {
+  return patterns.some((pattern) => matchesPattern(pattern, schema, table));
 }
 
 /**
- * Throws TABLES where a pattern without wildcards names no table, or where nothing is left at all.
+ * Throws TABLES where a pattern without wildcards names no table or one that cannot be published, or where nothing is left at all.
  * `mayBeGone`: after the first copy a table that no longer exists is a warning of the caller's, not an error.
  */
 export function selectTables(
@@ -72,13 +75,17 @@ export function selectTables(
   const tables: TableInfo[] = [];
   const keyless: TableInfo[] = [];
   const left: { name: string; why: string }[] = [];
+  const literal = options.tables.filter((pattern) => !/[*?]/.test(pattern));
+  let refused = false;
   for (const table of matching) {
     const why = cannotPublish(table);
-    const named = options.tables.includes(`${table.schema}.${table.table}`);
+    const named = matchesAny(table, literal);
     // Partitions go with their root.
     if (table.isPartition || ((table.kind === 'v' || table.kind === 'm') && !named)) continue;
-    if (why) left.push({ name: `${table.schema}.${table.table}`, why });
-    else if (hasIdentity(table)) tables.push(table);
+    if (why) {
+      left.push({ name: `${table.schema}.${table.table}`, why });
+      refused ||= named;
+    } else if (hasIdentity(table)) tables.push(table);
     else if (options.keylessTables === 'insert-only') keyless.push(table);
     else
       left.push({
@@ -86,7 +93,7 @@ export function selectTables(
         why: 'it has no primary key, so publishing it would make UPDATE and DELETE fail; add a key, or REPLICA IDENTITY FULL, or set source.keylessTables: insert-only',
       });
   }
-  if (!mayBeGone && (faults.length > 0 || tables.length + keyless.length === 0)) {
+  if (!mayBeGone && (refused || faults.length > 0 || tables.length + keyless.length === 0)) {
     const reasons = [...faults, ...left.map((table) => `${table.name} is left out: ${table.why}`)];
     throw new WaltideError(
       'TABLES',
@@ -228,8 +235,7 @@ async function align(
       { table: `${schema}.${table}` },
       'table is not asked for any more: taken out of the publication; sinks keep its rows as they are',
     );
-  if (surplus.length > 0)
-    await client.query(`ALTER PUBLICATION ${quoted} DROP TABLE ${list(surplus)}`);
+  if (surplus.length > 0) await client.query(`ALTER PUBLICATION ${quoted} DROP TABLE ${list(surplus)}`);
   if (missing.length > 0) await client.query(`ALTER PUBLICATION ${quoted} ADD TABLE ${list(missing)}`);
 }
 
@@ -304,6 +310,8 @@ export async function publishedTables(client: pg.Client, names: readonly string[
     const columns =
       version >= 180000 ? row.attnames : (row.attnames ?? row.all)?.filter((name) => row.all?.includes(name));
     const generated = columns?.some((name) => !row.all?.includes(name)) ?? false;
-    return info ? [{ ...info, columns: columns ?? [], generated, rowFilter: row.rowfilter, membership: row.membership }] : [];
+    return info
+      ? [{ ...info, columns: columns ?? [], generated, rowFilter: row.rowfilter, membership: row.membership }]
+      : [];
   });
 }

@@ -57,8 +57,7 @@ function copyCommand(target: CopyTarget, source: CopySource | null): string {
   const whole = source ? `ONLY ${from}` : fromOf(target);
   // COPY of a bare name takes neither partitioned tables nor generated columns nor conditions.
   const bare = (source || table.kind !== 'p') && !table.generated && relation.columns.length > 0;
-  if (bare && conditions.length === 0)
-    return `COPY ${from} (${columns}) TO STDOUT`;
+  if (bare && conditions.length === 0) return `COPY ${from} (${columns}) TO STDOUT`;
   const where = conditions.length > 0 ? ` WHERE ${conditions.join(' AND ')}` : '';
   return `COPY (SELECT ${columns} FROM ${whole}${where}) TO STDOUT`;
 }

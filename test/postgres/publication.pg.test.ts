@@ -60,6 +60,18 @@ describe('what is not in the WAL', () => {
     ]);
   });
 
+  it('is refused where it is named', async () => {
+    for (const [table, why] of [
+      ['fast', WHY.unlogged],
+      ['far', WHY.foreign],
+    ] as const) {
+      const tables = ['public.logged', `public.${table}`];
+      await expect(ensure({ tables })).rejects.toMatchObject({ code: 'TABLES', message: expect.stringMatching(why) });
+      // Once a slot streams, a table may become so under way.
+      expect((await ensure({ tables }, true)).left).toMatchObject([{ name: `public.${table}` }]);
+    }
+  });
+
   it.each([
     ['UNLOGGED', 'create unlogged table part partition of whole for values from (0) to (10)'],
     [

@@ -4,7 +4,7 @@ import { connect } from '../../src/postgres/connection.ts';
 import { installDdlCapture } from '../../src/postgres/ddl-capture.ts';
 import { withDuckdb } from '../support/compare.ts';
 import { held, printed } from '../support/every-value.ts';
-import { catchUp, log, testPipeline } from '../support/pipeline.ts';
+import { catchUp, eventually, log, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 
 /* What kinds of tables there are, and what one can do to them. PostgreSQL is the oracle, row by row. */
@@ -156,6 +156,31 @@ describe('inheritance', () => {
     expect(await catchUp(config)).toEqual([]);
     expect(await rows('select (select count(*)::int from parent), (select count(*)::int from child)')).toEqual([
       [0, 0],
+    ]);
+  });
+});
+
+describe('tables that are left out', () => {
+  it('are told of, each once and with the reason', async () => {
+    await database.query(
+      `create table t (id int primary key); create table bare (id int); create unlogged table fast (id int primary key);
+       create extension file_fdw; create server files foreign data wrapper file_fdw;
+       create foreign table far (id int) server files options (filename '/dev/null')`,
+    );
+    const warned = vi.spyOn(log, 'warn');
+    const quick = { ...config, snapshot: { ...config.snapshot, tablesIntervalMs: 20 } };
+    const running = start(quick);
+    await eventually('streaming', () => running.pipeline.status().source?.connected === true);
+    await database.query('create table later (id int primary key)');
+    await eventually('another look', async () => {
+      const found = await database.query("select from pg_publication_tables where tablename = 'later'");
+      return found.length === 1;
+    });
+    await running.stop();
+    expect(warned.mock.calls.filter(([, text]) => String(text).includes('left out'))).toEqual([
+      [{ table: 'public.bare' }, expect.stringMatching(/no primary key/)],
+      [{ table: 'public.far' }, expect.stringMatching(/foreign table/)],
+      [{ table: 'public.fast' }, expect.stringMatching(/UNLOGGED/)],
     ]);
   });
 });
