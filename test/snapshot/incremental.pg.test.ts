@@ -120,6 +120,25 @@ describe('incremental snapshot', () => {
     await settle(config);
     expect(await differences(TABLES)).toEqual([]);
   });
+
+  it.each([
+    ['citext', ''],
+    ['one', 'create domain one as citext;'],
+    ['two', 'create domain one as citext; create domain two as one;'],
+  ])("goes by the key's own order: %s", async (type, domains) => {
+    const config = configure({ chunkRows: 500 });
+    await database.query(
+      `create extension citext; ${domains} create table t (id ${type} collate "C" primary key, n int);
+       insert into t select case when i % 2 = 0 then upper(md5(i::text)) else md5(i::text) end, i from generate_series(1, 2000) i`,
+    );
+    running = start(config, { sinks: [sink] });
+    await eventually('live', () => sink.rows('public.t') !== undefined);
+    const id = await ask('t');
+    await ended(id);
+    expect(await stateOf(id)).toMatchObject({ state: 'completed', error: null });
+    await settle(config);
+    expect(await differences(['public.t'])).toEqual([]);
+  });
 });
 
 describe('snapshot of a table without a key', () => {
