@@ -3,6 +3,7 @@ import pg from 'pg';
 import { type ConnectionOptions, parse, toClientConfig } from 'pg-connection-string';
 import { type SessionAttributes, sessionAttributes, urlPerHost } from '../config/hosts.ts';
 import { type ErrorCode, messageOf, WaltideError } from '../errors.ts';
+import { Liveness } from './liveness.ts';
 
 /**
  * Session settings that decide how values look as text. Pinned on every connection, so that a snapshot's COPY and
@@ -32,6 +33,8 @@ export interface ConnectOptions {
   /** True opens a walsender session, which understands replication commands and simple queries only. */
   readonly replication?: boolean;
   readonly timeoutMs: number;
+  /** True for a session that is short, and itself looks whether another one is alive. */
+  readonly unwatched?: boolean;
 }
 
 /**
@@ -168,11 +171,13 @@ async function open(
   boundEnd(client);
   try {
     await client.connect();
-    return client;
   } catch (error) {
     await client.end().catch(() => {});
     throw connectError(error, url);
   }
+  if (!options.unwatched)
+    Liveness.watch(client, () => open(parsed, ssl, url, { ...options, replication: false, unwatched: true }));
+  return client;
 }
 
 /** The other end of a half-open connection never hangs up, and whoever waited for it would wait for ever. */

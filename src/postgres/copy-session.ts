@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream';
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
 import { FrameBuffer } from './frame.ts';
+import { Liveness } from './liveness.ts';
 
 /** 'd' CopyData. */
 export const COPY_DATA = 0x64;
@@ -40,6 +41,7 @@ export class CopySession {
 
   private constructor(client: pg.Client) {
     this.#stream = (client as unknown as Internals).connection.stream;
+    Liveness.waitsBy(client, () => this.waiting);
     this.#stream.removeAllListeners('data');
     this.#stream.removeAllListeners('error');
     this.#stream.on('data', (chunk: Buffer) => this.#onData(chunk));
