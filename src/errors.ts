@@ -5,6 +5,8 @@ interface Policy {
   readonly side: Side;
   /** True where the same attempt may succeed later without anyone acting. */
   readonly retry: boolean;
+  /** True where a restart ends the same: whoever would start the process again gains nothing. */
+  readonly final?: true;
 }
 
 /** The one table that decides what an error means: every code, whose side it is, whether trying again can help. */
@@ -18,7 +20,7 @@ export const POLICIES = {
   SOURCE_SETTINGS: { side: 'source', retry: false },
   SOURCE_CONNECTION_LOST: { side: 'source', retry: true },
   SOURCE_BUSY: { side: 'source', retry: true },
-  SOURCE_ROW_TOO_LONG: { side: 'source', retry: false },
+  SOURCE_ROW_TOO_LONG: { side: 'source', retry: false, final: true },
   SOURCE_QUERY: { side: 'source', retry: false },
   PROTOCOL: { side: 'source', retry: false },
   PUBLICATION: { side: 'source', retry: false },
@@ -75,6 +77,11 @@ export class WaltideError extends Error {
   /** What the caller may conclude: true = try again with backoff, false = a person must act first. */
   get retry(): boolean {
     return POLICIES[this.code].retry;
+  }
+
+  /** True where neither trying again nor starting the process again can help: a run without an end stays, and says why. */
+  get final(): boolean {
+    return 'final' in POLICIES[this.code];
   }
 }
 

@@ -85,9 +85,10 @@ export class Pipeline {
   }
 
   /**
-   * Until 'copied': set-up and first copy only. Until 'rewound': the replay's sink goes back, and no further. Until 'caught-up': stops once every sink has saved past the end of
-   * WAL of when the run began. Null: for ever. Resolves after draining, when the goal is reached or `signal` aborts;
-   * rejects with a WaltideError. What is not durable by then comes again at the next start.
+   * Until 'copied': set-up and first copy only. Until 'rewound': the replay's sink goes back, and no further. Until
+   * 'caught-up': stops once every sink has saved past the end of WAL of when the run began. Null: for ever. Resolves after
+   * draining, when the goal is reached or `signal` aborts; rejects with a WaltideError, where it is final and there is no
+   * goal only once `signal` aborts. What is not durable by then comes again at the next start.
    */
   async run(until: RunGoal, signal: AbortSignal): Promise<RunEnd> {
     const { replay, recopy = false } = this.#options;
@@ -106,7 +107,7 @@ export class Pipeline {
       : { reason: '', recopy };
     for (;;) {
       const again = await this.#session(until, signal).catch(async (error: unknown) => {
-        await this.#patience.outwait(error, signal);
+        await this.#patience.outwait(error, signal, until === null);
         return this.#again;
       });
       if (again === null || signal.aborted) return { stopped: this.#stopped(), replayed };
@@ -241,6 +242,7 @@ export class Pipeline {
   status(): PipelineStatus {
     return this.#reporter.report(
       this.#state,
+      this.#patience.failure,
       this.#transport,
       this.#capture,
       this.#watch?.status ?? null,

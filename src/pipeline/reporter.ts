@@ -1,4 +1,5 @@
 import type { Config } from '../config/schema.ts';
+import type { WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { Offset } from '../event/offset.ts';
 import type { ApplyLoop } from '../sink/apply-loop.ts';
@@ -44,6 +45,7 @@ export class StatusReporter {
 
   report(
     state: PipelineState,
+    failure: WaltideError | null,
     transport: Transport | null,
     capture: Capture | null,
     budget: BudgetStatus | null,
@@ -60,7 +62,8 @@ export class StatusReporter {
       version: VERSION,
       pid: process.pid,
       role: this.#role,
-      state,
+      state: failure ? 'failed' : state,
+      failure: failure && `${failure.code}: ${failure.message}. ${failure.help}`,
       startedAt: this.#startedAt.toISOString(),
       source,
       transport: { type: this.#config.transport.type, bytesInFlight: transport?.bytesInFlight ?? 0 },
