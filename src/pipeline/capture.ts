@@ -183,8 +183,9 @@ export class Capture {
 
   async #readRetained(client: pg.Client, slot: SlotInfo): Promise<void> {
     this.marks = await readMarks(client, slot.name);
-    for (const { lsn, at } of await momentsSince(client, slot.confirmedFlushLsn ?? 0n))
-      this.retain.note(lsn, at.getTime());
+    const now = performance.now();
+    for (const { lsn, ageMs } of await momentsSince(client, slot.confirmedFlushLsn ?? 0n))
+      this.retain.note(lsn, now - ageMs);
   }
 
   /** The slot to go on with; null when one must be made. */

@@ -48,7 +48,7 @@ export class Publisher {
       last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();
     if (batch.commitEndLsn !== null) {
       this.lag.note(batch.commitEndLsn, commitTimeMs);
-      this.#retain.note(batch.commitEndLsn, commitTimeMs);
+      this.#retain.note(batch.commitEndLsn, performance.now());
     }
     const durable = this.#acknowledger.track(batch.commitEndLsn);
     this.#transport
@@ -60,7 +60,7 @@ export class Publisher {
       .then(() => {
         failpoint('before-acknowledge');
         const lsn = durable();
-        this.#acknowledge(this.#retain.release(lsn, Date.now()), lsn);
+        this.#acknowledge(this.#retain.release(lsn, performance.now()), lsn);
       })
       .catch((error: unknown) => (this.#failure ??= error))
       .finally(() => this.#wakeAll());

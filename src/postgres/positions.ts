@@ -53,14 +53,15 @@ async function moment(client: pg.Client, where: string, values: unknown[]): Prom
   return row ? { lsn: parseLsn(row.lsn), at: row.at } : null;
 }
 
-/** Every position known from after `lsn` on, oldest first. */
-export async function momentsSince(client: pg.Client, lsn: Lsn): Promise<WalMoment[]> {
-  const rows = await run<{ lsn: string; at: Date }>(
+/** Every position known from after `lsn` on, oldest first, and how long ago that was by the server's own clock. */
+export async function momentsSince(client: pg.Client, lsn: Lsn): Promise<{ lsn: Lsn; ageMs: number }[]> {
+  const rows = await run<{ lsn: string; ageMs: number }>(
     client,
-    'SELECT lsn::text, at FROM waltide.positions WHERE lsn > $1 ORDER BY lsn',
+    `SELECT lsn::text, GREATEST(extract(epoch FROM pg_catalog.clock_timestamp() - at) * 1000, 0)::float8 AS "ageMs"
+     FROM waltide.positions WHERE lsn > $1 ORDER BY lsn`,
     [formatLsn(lsn)],
   );
-  return rows.map((row) => ({ lsn: parseLsn(row.lsn), at: row.at }));
+  return rows.map((row) => ({ lsn: parseLsn(row.lsn), ageMs: row.ageMs }));
 }
 
 /** How far a slot and its sinks were; `durable` under no name, sinks under theirs. */
