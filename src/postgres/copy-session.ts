@@ -160,12 +160,6 @@ export class CopySession {
     return this.#wake !== null;
   }
 
-  /** Gives the connection up, as if the server had hung up: a waiting `read` rejects. */
-  giveUp(reason: string): void {
-    this.#fail(lost(reason));
-    this.#stream.destroy();
-  }
-
   /** Lets a waiting `read` resolve with null, and leaves the connection open for `send`. */
   stopReading(): void {
     this.#ended = true;

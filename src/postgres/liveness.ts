@@ -91,17 +91,20 @@ export class Liveness {
     );
   }
 
-  /** What the server says of its end: it is at work, or has done its part (or nothing at all, or waits for us to read). */
+  /**
+   * What the server says of its end: it is at work, or has done its part (or knows of nothing, or waits for us to read, or for
+   * more WAL). A walsender may be at work on one long row for minutes, and answers nothing meanwhile.
+   */
   async #owed(): Promise<'working' | 'nothing' | 'unknown'> {
     const other = await this.#probe();
     try {
-      const { rows } = await other.query<{ state: string | null; blocked: boolean }>({
-        text: `SELECT state, wait_event IS NOT DISTINCT FROM 'ClientWrite' AS blocked FROM pg_catalog.pg_stat_activity WHERE pid = $1`,
+      const { rows } = await other.query<{ state: string | null; waiting: boolean }>({
+        text: `SELECT state, COALESCE(wait_event_type IN ('Client', 'Activity'), false) AS waiting FROM pg_catalog.pg_stat_activity WHERE pid = $1`,
         values: [this.#client.processID],
         query_timeout: LOOK_MS,
       } as pg.QueryConfig);
       const [row] = rows;
-      if (!row || row.blocked || row.state?.startsWith('idle')) return 'nothing';
+      if (!row || row.waiting || row.state?.startsWith('idle')) return 'nothing';
       return row.state === 'active' ? 'working' : 'unknown';
     } finally {
       await other.end().catch(() => {});
