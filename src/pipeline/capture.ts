@@ -70,6 +70,8 @@ export class Capture {
   #source: WalSource | null = null;
   /** Sinks want everything that committed from here on; 0 = from where the slot is. */
   needFrom: Lsn = 0n;
+  /** Past where the last snapshot ended: a sink that has applied this has all of it. 0 while none has ended. */
+  snapshotsEndedBy: Lsn = 0n;
   /** Where WAL ended when this capture began; `inserted` is what "caught up" means. */
   wal: { readonly inserted: Lsn; readonly flushed: Lsn } = { inserted: 0n, flushed: 0n };
 
@@ -306,6 +308,8 @@ export class Capture {
       control: <T>(work: (client: pg.Client) => Promise<T>) => this.#control.run(work),
     };
     this.#snapshots = new SnapshotManager(context, async ({ tableOid, kind, sinks }) => {
+      // A heartbeat comes after it, and an idle stream passes it at once.
+      this.snapshotsEndedBy = (await this.#heartbeat.beat()) ?? this.#source?.status.serverLsn ?? 0n;
       if (kind === 'incremental' && sinks === null) await this.#tables.filled(tableOid);
     });
     return this.#snapshots;

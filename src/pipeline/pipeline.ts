@@ -346,8 +346,11 @@ export class Pipeline {
   #reached(target: Lsn): boolean {
     if (this.#bound) return this.#bound.reached;
     if (this.#capture?.settled === false) return false;
-    if (this.#appliers.length === 0) return (this.#capture?.durableLsn ?? 0n) >= target;
-    return this.#appliers.every(({ subscription }) => subscription.appliedLsn() >= target);
+    // Through Kafka a snapshot ends before the sinks have it.
+    const ended = this.#capture?.snapshotsEndedBy ?? 0n;
+    const end = ended > target ? ended : target;
+    if (this.#appliers.length === 0) return (this.#capture?.durableLsn ?? 0n) >= end;
+    return this.#appliers.every(({ subscription }) => subscription.appliedLsn() >= end);
   }
 
   async #caughtUp(target: Lsn, signal: AbortSignal): Promise<void> {
