@@ -18,7 +18,7 @@ export default defineConfig({
     pool: 'forks',
     // Many tests run servers and child processes of their own; more would only make them time out.
     maxWorkers: 2,
-    testTimeout: 60_000,
-    hookTimeout: 120_000,
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
   },
 });

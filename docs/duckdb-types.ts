@@ -143,6 +143,8 @@ ${AS_TEXT.map((types) => `| ${types} | \`VARCHAR\` | PostgreSQL's text | nothing
 
 A domain is held as its base type is, a domain over a domain likewise.
 Times with time zone are held as points in time; DuckDB shows them in its own session's time zone.
+To DuckDB 0 and -0 are equal, as they are to PostgreSQL. Where it stores a run of equal floats once (its Constant and RLE
+compression), a run of both comes back with one sign. No setting of DuckDB's changes that.
 
 ## A value that does not fit
 

@@ -10,6 +10,8 @@ interface Policy {
   readonly retry: boolean;
   /** Where it is not what the side says. */
   readonly class?: ErrorClass;
+  /** True where a restart ends the same: whoever would start the process again gains nothing. */
+  readonly final?: true;
 }
 
 const CLASS_OF_SIDE: Record<Side, ErrorClass> = {
@@ -32,7 +34,7 @@ export const POLICIES = {
   SOURCE_SETTINGS: { side: 'source', retry: false },
   SOURCE_CONNECTION_LOST: { side: 'source', retry: true, class: 'network' },
   SOURCE_BUSY: { side: 'source', retry: true },
-  SOURCE_ROW_TOO_LONG: { side: 'source', retry: false, class: 'data' },
+  SOURCE_ROW_TOO_LONG: { side: 'source', retry: false, class: 'data', final: true },
   SOURCE_QUERY: { side: 'source', retry: false },
   PROTOCOL: { side: 'source', retry: false },
   PUBLICATION: { side: 'source', retry: false },
@@ -108,6 +110,11 @@ export class WaltideError extends Error {
   /** What the caller may conclude: true = try again with backoff, false = a person must act first. */
   get retry(): boolean {
     return POLICIES[this.code].retry;
+  }
+
+  /** True where neither trying again nor starting the process again can help: a run without an end stays, and says why. */
+  get final(): boolean {
+    return 'final' in POLICIES[this.code];
   }
 }
 

@@ -28,7 +28,7 @@ const FAMILIES: readonly Family[] = [
     type: 'gauge',
     labels: ['state'],
     sample: (status, add) => {
-      for (const state of ['starting', 'copying', 'streaming', 'stopping', 'stopped'])
+      for (const state of ['starting', 'copying', 'streaming', 'failed', 'stopping', 'stopped'])
         add(status.state === state ? 1 : 0, { state });
     },
   },

@@ -103,8 +103,9 @@ function sendReadiness(response: ServerResponse, status: PipelineStatus): void {
   const failing = status.sinks.flatMap((sink) =>
     sink.lastError === null ? [] : [`sink "${sink.name}": ${sink.lastError}`],
   );
-  const reasons = status.ready ? [] : [`state is ${status.state}`, ...status.stuck, ...failing];
-  if (!status.ready && status.source?.connected === false) reasons.push('not connected to PostgreSQL');
+  const reasons = status.ready ? [] : [status.failure ?? `state is ${status.state}`, ...status.stuck, ...failing];
+  if (!status.ready && !status.failure && status.source?.connected === false)
+    reasons.push('not connected to PostgreSQL');
   sendJson(response, status.ready ? 200 : 503, { status: status.ready ? 'ready' : 'not ready', reasons });
 }
 

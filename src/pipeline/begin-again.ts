@@ -3,6 +3,7 @@ import { WaltideError } from '../errors.ts';
 import type { SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import type { Sink, SinkState } from '../sink/sink.ts';
+import { waitForAbort } from './wait.ts';
 
 /** Why a pipeline closes everything and opens it again, and what is different then. */
 export interface BeginAgain {
@@ -19,11 +20,16 @@ export interface BeginAgain {
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_MAX_MS = 30_000;
 
-/** Whatever was open once may go away for a while: it is waited for. Before that, a person is told at once. */
+/**
+ * Whatever was open once may go away for a while: it is waited for. Before that, a person is told at once. What is final
+ * is told too, but does not end a run without an end: whoever keeps processes up would start it over and over again.
+ */
 export class Patience {
   readonly #log: Log;
   /** Null until everything was open once. */
   #backoffMs: number | null = null;
+  /** What nothing but a person's doing and a new start can mend. */
+  failure: WaltideError | null = null;
 
   constructor(log: Log) {
     this.#log = log;
@@ -33,8 +39,16 @@ export class Patience {
     this.#backoffMs = BACKOFF_FIRST_MS;
   }
 
-  /** Resolves when another attempt is due, or `signal` aborts; rejects with `error` where none would help. */
-  async outwait(error: unknown, signal: AbortSignal): Promise<void> {
+  /**
+   * Resolves when another attempt is due, or `signal` aborts; rejects with `error` where none would help, `endless` where
+   * it is final only once `signal` aborts.
+   */
+  async outwait(error: unknown, signal: AbortSignal, endless: boolean): Promise<void> {
+    if (endless && error instanceof WaltideError && error.final) {
+      this.failure = error;
+      this.#log.error({ code: error.code }, `standing still: ${error.message}. ${error.help}`);
+      await waitForAbort(signal);
+    }
     const retryInMs = this.#backoffMs;
     if (retryInMs === null || signal.aborted || !(error instanceof WaltideError) || !error.retry) throw error;
     this.#log.warn({ retryInMs }, `${error.message}; trying again. ${error.help}`);

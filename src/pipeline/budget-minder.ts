@@ -31,7 +31,8 @@ export class BudgetMinder {
   async mind({ level }: BudgetStatus, copying: boolean, client: pg.Client): Promise<void> {
     if (!copying && !atLeast(level, 'critical')) this.#refilling = false;
     const { onBudget } = this.#config.walBudget;
-    if (onBudget === 'pause-snapshot') await this.#pause(atLeast(level, 'warning'), client);
+    // Whatever is asked for by now, snapshots that were paused for it go on some time.
+    await this.#pause(onBudget === 'pause-snapshot' && atLeast(level, 'warning'), client);
     if (onBudget === 'drop-and-resnapshot' && atLeast(level, 'critical')) this.#giveUp();
   }
 

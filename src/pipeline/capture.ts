@@ -77,6 +77,8 @@ export class Capture {
   #source: WalSource | null = null;
   /** Sinks want everything that committed from here on; 0 = from where the slot is. */
   needFrom: Lsn = 0n;
+  /** Past where the last snapshot ended: a sink that has applied this has all of it. 0 while none has ended. */
+  snapshotsEndedBy: Lsn = 0n;
   /** Where WAL ended when this capture began; `inserted` is what "caught up" means. */
   wal: { readonly inserted: Lsn; readonly flushed: Lsn } = { inserted: 0n, flushed: 0n };
 
@@ -208,8 +210,9 @@ export class Capture {
 
   async #readRetained(client: pg.Client, slot: SlotInfo): Promise<void> {
     this.marks = await readMarks(client, slot.name);
-    for (const { lsn, at } of await momentsSince(client, slot.confirmedFlushLsn ?? 0n))
-      this.retain.note(lsn, at.getTime());
+    const now = performance.now();
+    for (const { lsn, ageMs } of await momentsSince(client, slot.confirmedFlushLsn ?? 0n))
+      this.retain.note(lsn, now - ageMs);
   }
 
   /** The slot to go on with; null when one must be made. */
@@ -331,6 +334,8 @@ export class Capture {
       control: <T>(work: (client: pg.Client) => Promise<T>) => this.#control.run(work),
     };
     this.#snapshots = new SnapshotManager(context, async ({ tableOid, kind, sinks }) => {
+      // A heartbeat comes after it, and an idle stream passes it at once.
+      this.snapshotsEndedBy = (await this.#heartbeat.beat()) ?? this.#source?.status.serverLsn ?? 0n;
       if (kind === 'incremental' && sinks === null) await this.#tables.filled(tableOid);
     });
     return this.#snapshots;

@@ -83,6 +83,7 @@ export class TableKeeper {
     const known = new Set(this.captured.values().map(({ oid }) => oid));
     this.#follow(publication);
     await this.#protect(client, publication, known);
+    for (const { name, why } of publication.left) this.#tell({ table: name }, `table is left out: ${why}`);
     for (const { schema, table } of publication.missing)
       this.#tell(
         { table: `${schema}.${table}` },

@@ -77,7 +77,12 @@ export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal):
       log,
       connect: () => connectSource(slotSide(config.source), 'copy'),
       publish: options.publish,
-      onCompleted: ({ oid }) => recorded.push(keeper.filled(oid)),
+      onCompleted: ({ oid }) => {
+        const filled = keeper.filled(oid);
+        // Looked at once all is copied.
+        filled.catch(() => {});
+        recorded.push(filled);
+      },
       onProgress: options.onProgress,
     });
     await snapshot.run(signal);

@@ -1,6 +1,6 @@
 import type { Config } from '../config/schema.ts';
 import { messageOf } from '../errors.ts';
-import { formatLsn, LSN_MAX, type Lsn } from '../event/lsn.ts';
+import { LSN_MAX, type Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import { DURABLE } from '../postgres/positions.ts';
@@ -16,6 +16,7 @@ import { type BeginAgain, Patience } from './begin-again.ts';
 import { BudgetMinder } from './budget-minder.ts';
 import { Capture } from './capture.ts';
 import type { WantedTables } from './captured-tables.ts';
+import { caughtUp } from './caught-up.ts';
 import { beginsAgain, checkRole, checkSinks } from './checks.ts';
 import { createTransport } from './create-transport.ts';
 import { fillSinks } from './fill-sinks.ts';
@@ -55,9 +56,6 @@ export interface RunEnd {
   readonly replayed: ReplayPlan | null;
 }
 
-/** How often "caught up" is asked; costs nothing, and bounds what it adds to a run's time. */
-const CAUGHT_UP_POLL_MS = 20;
-
 /** The wiring, in the order in which data flows: capture, transport, apply loops. One pipeline runs once. */
 export class Pipeline {
   readonly #options: PipelineOptions;
@@ -88,9 +86,10 @@ export class Pipeline {
   }
 
   /**
-   * Until 'copied': set-up and first copy only. Until 'rewound': the replay's sink goes back, and no further. Until 'caught-up': stops once every sink has saved past the end of
-   * WAL of when the run began. Null: for ever. Resolves after draining, when the goal is reached or `signal` aborts;
-   * rejects with a WaltideError. What is not durable by then comes again at the next start.
+   * Until 'copied': set-up and first copy only. Until 'rewound': the replay's sink goes back, and no further. Until
+   * 'caught-up': stops once every sink has saved past the end of WAL of when the run began. Null: for ever. Resolves after
+   * draining, when the goal is reached or `signal` aborts; rejects with a WaltideError, where it is final and there is no
+   * goal only once `signal` aborts. What is not durable by then comes again at the next start.
    */
   async run(until: RunGoal, signal: AbortSignal): Promise<RunEnd> {
     const { replay, recopy = false } = this.#options;
@@ -99,6 +98,8 @@ export class Pipeline {
       ? {
           reason: 'replay',
           onOpen: async (...opened) => {
+            // Once it has gone back, whatever fails is no reason to go back again.
+            if (replayed) return opened[1];
             const { state, plan } = await this.#rewind(replay, ...opened);
             replayed ??= plan;
             return state;
@@ -108,7 +109,7 @@ export class Pipeline {
     try {
       for (;;) {
         const again = await this.#session(until, signal).catch(async (error: unknown) => {
-          await this.#patience.outwait(error, signal);
+          await this.#patience.outwait(error, signal, until === null);
           return this.#again;
         });
         if (again === null || signal.aborted) return { stopped: stoppedTables(this.#appliers), replayed };
@@ -146,9 +147,12 @@ export class Pipeline {
     const offsets = opened.map((offset) => ({ ...offset, position }));
     await planReplay(request, { config: this.#options.config, transport: this.#transport, offsets });
     return new Promise((resolve, reject) => {
+      let done = false;
       const onOpen: BeginAgain['onOpen'] = async (sink, state, identity) => {
+        if (done) return state;
         try {
           const rewound = await this.#rewind(request, sink, state, identity);
+          done = rewound.plan !== null;
           if (rewound.plan) resolve(rewound.plan);
           return rewound.state;
         } catch (error) {
@@ -205,12 +209,19 @@ export class Pipeline {
       if (this.#capture?.needsCopy && !outer.aborted) {
         this.#state = 'copying';
         await this.#capture.copy(outer);
+        // Whatever fails from here on is no reason to copy once more.
+        if (!outer.aborted) this.#again = { reason: this.#again.reason };
       }
       if ((until !== 'copied' || this.#capture?.filled === false) && !outer.aborted) {
         this.#state = 'streaming';
         const streaming =
           this.#capture?.stream(reading.signal, until !== null).catch(fail) ?? waitForAbort(reading.signal);
-        if (until !== null) await this.#caughtUp(target, outer);
+        if (until !== null)
+          await caughtUp(
+            target,
+            { bound: this.#bound, capture: this.#capture, appliers: this.#appliers, log: this.#options.log },
+            outer,
+          );
         else await waitForAbort(outer);
         reading.abort();
         await streaming;
@@ -246,6 +257,7 @@ export class Pipeline {
   status(): PipelineStatus {
     return this.#reporter.report(
       this.#state,
+      this.#patience.failure,
       this.#transport,
       this.#capture,
       this.#watch?.status ?? null,
@@ -351,24 +363,6 @@ export class Pipeline {
     if (until === undefined || sink.name !== replay?.sink) return subscription;
     this.#bound = new UntilSubscription(subscription, until, offsets);
     return this.#bound;
-  }
-
-  #reached(target: Lsn): boolean {
-    if (this.#bound) return this.#bound.reached;
-    if (this.#capture?.settled === false) return false;
-    if (this.#appliers.length === 0) return (this.#capture?.durableLsn ?? 0n) >= target;
-    return this.#appliers.every(({ subscription }) => subscription.appliedLsn() >= target);
-  }
-
-  async #caughtUp(target: Lsn, signal: AbortSignal): Promise<void> {
-    this.#options.log.debug({ target: formatLsn(target) }, 'catching up');
-    while (!signal.aborted) {
-      if (this.#reached(target)) {
-        this.#options.log.info({ target: formatLsn(target) }, 'caught up');
-        return;
-      }
-      await new Promise((resolve) => setTimeout(resolve, CAUGHT_UP_POLL_MS));
-    }
   }
 
   /** What was published is applied and acknowledged, so that little comes again; a hanging sink may take the time given, no more. */

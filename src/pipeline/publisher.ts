@@ -53,7 +53,7 @@ export class Publisher {
       last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();
     if (batch.commitEndLsn !== null) {
       this.lag.note(batch.commitEndLsn, commitTimeMs);
-      this.#retain.note(batch.commitEndLsn, commitTimeMs);
+      this.#retain.note(batch.commitEndLsn, performance.now());
     }
     const durable = this.#acknowledger.track(batch.commitEndLsn);
     this.#transport
@@ -65,7 +65,7 @@ export class Publisher {
       .then(() => {
         failpoint('before-acknowledge');
         const lsn = durable();
-        this.#acknowledge(this.#retain.release(lsn, Date.now()), lsn);
+        this.#acknowledge(this.#retain.release(lsn, performance.now()), lsn);
       })
       .catch((error: unknown) => (this.#failure ??= error))
       .finally(() => this.#wakeAll());

@@ -1,5 +1,6 @@
 import type { Config } from '../config/schema.ts';
 import type { OpenLetters } from '../dead-letter/store.ts';
+import type { WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import type { Transport } from '../transport/transport.ts';
@@ -38,6 +39,7 @@ export class StatusReporter {
 
   report(
     state: PipelineState,
+    failure: WaltideError | null,
     transport: Transport | null,
     capture: Capture | null,
     budget: BudgetStatus | null,
@@ -60,7 +62,8 @@ export class StatusReporter {
       version: VERSION,
       pid: process.pid,
       role: this.#role,
-      state,
+      state: failure ? 'failed' : state,
+      failure: failure && `${failure.code}: ${failure.message}. ${failure.help}`,
       startedAt: this.#startedAt.toISOString(),
       source,
       transport: { type: this.#config.transport.type, bytesInFlight: transport?.bytesInFlight ?? 0 },

@@ -13,7 +13,8 @@ export interface RetainBounds {
 
 /**
  * Holds the acknowledgement back on purpose, so that what is already in the sinks can be streamed once more. Whichever
- * bound is reached first lets go. Pure: the caller says what is durable and what time it is.
+ * bound is reached first lets go. Pure: the caller says what is durable, and what time it is by a clock that never jumps
+ * (`performance.now`): what was let go once is gone.
  */
 export class RetainWindow {
   readonly #bounds: RetainBounds | null;
@@ -27,7 +28,7 @@ export class RetainWindow {
     this.#bounds = bounds;
   }
 
-  /** Everything before `lsn` was committed by `timeMs` (Unix milliseconds). */
+  /** Everything before `lsn` was committed by `timeMs`. */
   note(lsn: Lsn, timeMs: number): void {
     if (this.#bounds === null || this.#bounds.ms === null) return;
     const last = this.#samples.at(-1);

@@ -4,7 +4,7 @@ import type { ProtocolStatus } from '../source/source.ts';
 
 /** all = both ends in one process; capture ends at the transport, apply begins there. */
 export type Role = 'all' | 'capture' | 'apply';
-export type PipelineState = 'starting' | 'copying' | 'streaming' | 'stopping' | 'stopped';
+export type PipelineState = 'starting' | 'copying' | 'streaming' | 'failed' | 'stopping' | 'stopped';
 
 /** One picture of a running pipeline: what `waltide status`, /metrics and the health checks are made from. LSNs as text. */
 export interface PipelineStatus {
@@ -13,6 +13,8 @@ export interface PipelineStatus {
   readonly role: Role;
   readonly state: PipelineState;
   readonly startedAt: string;
+  /** Why the state is `failed`, and what to do; else null. Nothing goes on until the process is started again. */
+  readonly failure: string | null;
   /** Null in role apply. */
   readonly source: CaptureStatus | null;
   readonly transport: { readonly type: 'in-process' | 'kafka'; readonly bytesInFlight: number };

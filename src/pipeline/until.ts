@@ -2,6 +2,7 @@ import type { Delivery } from '../event/batch.ts';
 import type { ChangeEvent } from '../event/change-event.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Offset } from '../event/offset.ts';
+import { comparePosition } from '../event/position.ts';
 import type { Subscription } from '../transport/transport.ts';
 
 /** Where to stop: after what was committed at `lsn`, or by `time`. `lsn` of a time is one beyond which nothing is of before it. */
@@ -23,7 +24,6 @@ export class UntilSubscription implements Subscription {
   #last: Lsn | null = null;
   /** Handed on and not yet durable; true for those that were cut. */
   readonly #underWay = new Map<Delivery, boolean>();
-  #passed = false;
 
   constructor(inner: Subscription, bound: UntilBound, from: readonly Offset[]) {
     this.#inner = inner;
@@ -31,9 +31,9 @@ export class UntilSubscription implements Subscription {
     for (const offset of from) this.#offsets.set(offset.partition, offset);
   }
 
-  /** Everything up to the bound is in the sink. */
+  /** Everything up to the bound is in the sink: no partition, nor the stream, can bring more of it. */
   get reached(): boolean {
-    return (this.#passed && this.#underWay.size === 0) || this.#inner.appliedLsn() > this.#bound.lsn;
+    return this.#underWay.size === 0 && this.#inner.receivedLsn() > (this.#last ?? this.#bound.lsn);
   }
 
   set onAdvanced(advanced: () => void) {
@@ -47,42 +47,37 @@ export class UntilSubscription implements Subscription {
   async receive(signal: AbortSignal): Promise<Delivery> {
     for (;;) {
       const delivery = await this.#inner.receive(signal);
-      if (!this.#passed && !delivery.events.some((event) => this.#beyond(event))) {
-        for (const offset of delivery.offsets) this.#offsets.set(offset.partition, offset);
-        this.#underWay.set(delivery, false);
-        return delivery;
-      }
       const events = delivery.events.filter((event) => !this.#beyond(event));
-      this.#passed = true;
+      const offsets = delivery.offsets.map((offset) => this.#before(offset));
+      const whole = events.length === delivery.events.length && offsets.every((one, i) => one === delivery.offsets[i]);
       // Frees the budget, so that other sinks go on; never `applied`, which would let the slot go past what was cut.
-      this.#inner.taken(delivery);
-      if (events.length === 0) continue;
-      const kept = {
-        events,
-        bytes: delivery.bytes,
-        offsets: delivery.offsets.map((offset) => this.#before(offset)),
-        complete: true,
-      };
-      this.#underWay.set(kept, true);
+      if (!whole) this.#inner.taken(delivery);
+      if (!whole && events.length === 0) continue;
+      const kept = whole ? delivery : { events, bytes: delivery.bytes, offsets, complete: true };
+      for (const offset of offsets) this.#offsets.set(offset.partition, offset);
+      this.#underWay.set(kept, !whole);
       return kept;
     }
   }
 
+  /** Commit times follow the order of commits nearly, so a later event may show that an earlier one is beyond. */
   #beyond(event: ChangeEvent): boolean {
     const { commitLsn, commitTimeUs } = event.transaction;
-    if (this.#last !== null) return commitLsn > this.#last;
     const late = this.#bound.time !== null && commitTimeUs > BigInt(this.#bound.time.getTime()) * 1000n;
-    if (!late && commitLsn <= this.#bound.lsn) return false;
-    this.#last = late ? commitLsn - 1n : this.#bound.lsn;
+    const last = this.#last ?? this.#bound.lsn;
+    if (!late && commitLsn <= last) return false;
+    this.#last = late && commitLsn <= last ? commitLsn - 1n : last;
     return true;
   }
 
   /** Past what is kept of the delivery and before what is not; a log is read again from where it was. */
   #before(offset: Offset): Offset {
-    const end = { commitLsn: this.#last! + 1n, seq: 0 };
+    if (this.#last === null) return offset;
+    const end = { commitLsn: this.#last + 1n, seq: 0 };
     if (offset.position.commitLsn < end.commitLsn) return offset;
-    const next = offset.next === null ? null : (this.#offsets.get(offset.partition)?.next ?? 0n);
-    return { partition: offset.partition, position: end, next };
+    const before = this.#offsets.get(offset.partition);
+    const position = before && comparePosition(before.position, end) > 0 ? before.position : end;
+    return { partition: offset.partition, position, next: offset.next === null ? null : (before?.next ?? 0n) };
   }
 
   taken(delivery: Delivery): void {
@@ -96,6 +91,10 @@ export class UntilSubscription implements Subscription {
 
   appliedLsn(): Lsn {
     return this.#inner.appliedLsn();
+  }
+
+  receivedLsn(): Lsn {
+    return this.#inner.receivedLsn();
   }
 
   publishedLsn(): Lsn {

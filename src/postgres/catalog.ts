@@ -132,6 +132,8 @@ export interface TableInfo {
   readonly kind: string;
   readonly persistence: 'p' | 'u' | 't';
   readonly isPartition: boolean;
+  /** Of a partitioned table: one of its partitions whose rows are not in the WAL, in words; else null. */
+  readonly unloggedPartition: string | null;
   readonly replicaIdentity: ReplicaIdentity;
   readonly hasPrimaryKey: boolean;
   readonly rowSecurity: boolean;
@@ -141,7 +143,12 @@ export interface TableInfo {
 
 const TABLES = `
 SELECT c.oid::int8::float8 AS oid, n.nspname AS schema, c.relname AS table, c.relkind::text AS kind, c.relpersistence::text AS persistence,
-       c.relispartition AS "isPartition", c.relreplident::text AS "replicaIdentity",
+       c.relispartition AS "isPartition",
+       CASE WHEN c.relkind = 'p' THEN (
+         SELECT pn.nspname || '.' || p.relname || CASE WHEN p.relkind = 'f' THEN ' is a foreign table' ELSE ' is UNLOGGED' END
+         FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class p ON p.oid = t.relid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+         WHERE t.isleaf AND (p.relkind = 'f' OR p.relpersistence = 'u') ORDER BY 1 LIMIT 1) END AS "unloggedPartition",
+       c.relreplident::text AS "replicaIdentity",
        EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate) AS "hasPrimaryKey",
        c.relrowsecurity AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user) AS "rowSecurity",
        pg_catalog.has_table_privilege(c.oid, 'SELECT') AS "canSelect",

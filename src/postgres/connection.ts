@@ -3,6 +3,7 @@ import pg from 'pg';
 import { type ConnectionOptions, parse, toClientConfig } from 'pg-connection-string';
 import { type SessionAttributes, sessionAttributes, urlPerHost } from '../config/hosts.ts';
 import { type ErrorCode, messageOf, WaltideError } from '../errors.ts';
+import { Liveness } from './liveness.ts';
 
 /**
  * Session settings that decide how values look as text. Pinned on every connection, so that a snapshot's COPY and
@@ -34,6 +35,8 @@ export interface ConnectOptions {
   /** For what the user's own triggers are part of. Whatever of ours runs there names schemas. */
   readonly ownSearchPath?: boolean;
   readonly timeoutMs: number;
+  /** True for a session that is short, and itself looks whether another one is alive. */
+  readonly unwatched?: boolean;
 }
 
 /**
@@ -172,11 +175,13 @@ async function open(
   boundEnd(client);
   try {
     await client.connect();
-    return client;
   } catch (error) {
     await client.end().catch(() => {});
     throw connectError(error, url);
   }
+  if (!options.unwatched)
+    Liveness.watch(client, () => open(parsed, ssl, url, { ...options, replication: false, unwatched: true }));
+  return client;
 }
 
 /** The other end of a half-open connection never hangs up, and whoever waited for it would wait for ever. */

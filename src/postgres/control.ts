@@ -25,15 +25,16 @@ export async function migrate(client: pg.Client): Promise<void> {
   const files = readdirSync(MIGRATIONS)
     .filter((file) => /^\d{6}_.*\.sql$/.test(file))
     .sort();
-  const latest = Number(files.at(-1)?.slice(0, 6) ?? 0);
-  const installed = await installedVersion(client);
-  if (installed === latest) return;
-  if (installed > latest)
+  const versions = files.map(versionOf);
+  const installed = await installedVersions(client);
+  const foreign = installed.filter((version) => !versions.includes(version));
+  if (foreign.length > 0)
     throw new WaltideError(
       'SOURCE_SETTINGS',
-      `schema "waltide" is at version ${installed}, this Waltide knows ${latest}`,
+      `schema "waltide" is at version ${Math.max(...foreign)}, this Waltide knows ${versions.at(-1)}`,
       'Use the newer Waltide that made it; going back is not possible.',
     );
+  if (installed.length === versions.length) return;
   try {
     await client.query('BEGIN');
     await client.query(`SELECT pg_catalog.pg_advisory_xact_lock(${BigInt(MIGRATION_LOCK)})`);
@@ -46,7 +47,7 @@ export async function migrate(client: pg.Client): Promise<void> {
     const { rows } = await client.query<{ version: number }>('SELECT version FROM waltide.migrations');
     const done = new Set(rows.map((row) => row.version));
     for (const file of files) {
-      const version = Number(file.slice(0, 6));
+      const version = versionOf(file);
       if (done.has(version)) continue;
       await client.query(readFileSync(new URL(file, MIGRATIONS), 'utf8'));
       await client.query('INSERT INTO waltide.migrations (version, name) VALUES ($1, $2)', [version, file]);
@@ -65,14 +66,17 @@ export async function migrate(client: pg.Client): Promise<void> {
   }
 }
 
-async function installedVersion(client: pg.Client): Promise<number> {
+/** Numbers are reserved while they are worked on, so they may come in any order. */
+function versionOf(file: string): number {
+  return Number(file.slice(0, 6));
+}
+
+async function installedVersions(client: pg.Client): Promise<number[]> {
   try {
-    const { rows } = await client.query<{ version: number }>(
-      'SELECT COALESCE(max(version), 0) AS version FROM waltide.migrations',
-    );
-    return rows[0]!.version;
+    const { rows } = await client.query<{ version: number }>('SELECT version FROM waltide.migrations');
+    return rows.map(({ version }) => version);
   } catch (error) {
-    if (isMissing(error)) return 0;
+    if (isMissing(error)) return [];
     throw queryError(error, 'reading schema "waltide"');
   }
 }

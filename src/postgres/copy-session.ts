@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream';
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
 import { FrameBuffer } from './frame.ts';
+import { Liveness } from './liveness.ts';
 
 /** 'd' CopyData. */
 export const COPY_DATA = 0x64;
@@ -40,6 +41,7 @@ export class CopySession {
 
   private constructor(client: pg.Client) {
     this.#stream = (client as unknown as Internals).connection.stream;
+    Liveness.waitsBy(client, () => this.waiting);
     this.#stream.removeAllListeners('data');
     this.#stream.removeAllListeners('error');
     this.#stream.on('data', (chunk: Buffer) => this.#onData(chunk));
@@ -156,12 +158,6 @@ export class CopySession {
   /** True while a `read` waits for the server: silence then means something. */
   get waiting(): boolean {
     return this.#wake !== null;
-  }
-
-  /** Gives the connection up, as if the server had hung up: a waiting `read` rejects. */
-  giveUp(reason: string): void {
-    this.#fail(lost(reason));
-    this.#stream.destroy();
   }
 
   /** Lets a waiting `read` resolve with null, and leaves the connection open for `send`. */

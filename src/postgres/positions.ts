@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { formatLsn, type Lsn, parseLsn } from '../event/lsn.ts';
+import { formatLsn, LSN_MAX, type Lsn, parseLsn } from '../event/lsn.ts';
 import { isMissing, queryError } from './connection.ts';
 
 /** Longer than anyone retains WAL in a slot on purpose. */
@@ -22,14 +22,21 @@ export async function notePosition(client: pg.Client): Promise<void> {
   await run(client, `DELETE FROM waltide.positions WHERE at < now() - interval '${KEEP}'`, []);
 }
 
-/** The latest position known from before `time`; null where none is known. */
+/**
+ * The latest position known from before `time`, and before every later one; null where none is known. By LSN: where the
+ * server's clock was set back, times do not rise with it.
+ */
 export function momentBefore(client: pg.Client, time: Date): Promise<WalMoment | null> {
-  return moment(client, 'WHERE at <= $1 ORDER BY at DESC', [time]);
+  const later = 'SELECT min(lsn) FROM waltide.positions WHERE at > $1';
+  return moment(client, `WHERE at <= $1 AND lsn < COALESCE((${later}), '${formatLsn(LSN_MAX)}') ORDER BY lsn DESC`, [
+    time,
+  ]);
 }
 
-/** The first position known from after `time`: nothing that committed by then lies after it. Null where none is known. */
+/** The first position known from after `time`, and after every earlier one: nothing that committed by then lies after it. */
 export function momentAfter(client: pg.Client, time: Date): Promise<WalMoment | null> {
-  return moment(client, 'WHERE at >= $1 ORDER BY at', [time]);
+  const earlier = 'SELECT max(lsn) FROM waltide.positions WHERE at < $1';
+  return moment(client, `WHERE at >= $1 AND lsn > COALESCE((${earlier}), '0/0') ORDER BY lsn`, [time]);
 }
 
 /** The first position known at or after `lsn`. */
@@ -46,14 +53,15 @@ async function moment(client: pg.Client, where: string, values: unknown[]): Prom
   return row ? { lsn: parseLsn(row.lsn), at: row.at } : null;
 }
 
-/** Every position known from after `lsn` on, oldest first. */
-export async function momentsSince(client: pg.Client, lsn: Lsn): Promise<WalMoment[]> {
-  const rows = await run<{ lsn: string; at: Date }>(
+/** Every position known from after `lsn` on, oldest first, and how long ago that was by the server's own clock. */
+export async function momentsSince(client: pg.Client, lsn: Lsn): Promise<{ lsn: Lsn; ageMs: number }[]> {
+  const rows = await run<{ lsn: string; ageMs: number }>(
     client,
-    'SELECT lsn::text, at FROM waltide.positions WHERE lsn > $1 ORDER BY lsn',
+    `SELECT lsn::text, GREATEST(extract(epoch FROM pg_catalog.clock_timestamp() - at) * 1000, 0)::float8 AS "ageMs"
+     FROM waltide.positions WHERE lsn > $1 ORDER BY lsn`,
     [formatLsn(lsn)],
   );
-  return rows.map((row) => ({ lsn: parseLsn(row.lsn), at: row.at }));
+  return rows.map((row) => ({ lsn: parseLsn(row.lsn), ageMs: row.ageMs }));
 }
 
 /** How far a slot and its sinks were; `durable` under no name, sinks under theirs. */

@@ -20,6 +20,8 @@ export interface PublicationOptions {
 /** One table as the publication publishes it. */
 export interface PublishedTable extends TableInfo {
   readonly columns: readonly string[];
+  /** True where one of these columns is generated. */
+  readonly generated: boolean;
   /** SQL expression of the row filter; null for all rows. */
   readonly rowFilter: string | null;
   /** See CapturedTable. */
@@ -44,8 +46,16 @@ export function matchesPattern(pattern: string, schema: string, table: string): 
   return new RegExp(`^${source}$`, 'su').test(full);
 }
 
+function isAsked(table: TableInfo, { tables, exclude }: PublicationOptions): boolean {
+  return matchesAny(table, tables) && !matchesAny(table, exclude);
+}
+
+function matchesAny({ schema, table }: TableInfo, patterns: readonly string[]): boolean {
+  return patterns.some((pattern) => matchesPattern(pattern, schema, table));
+}
+
 /**
- * Throws TABLES where a pattern without wildcards names no table, or where nothing is left at all.
+ * Throws TABLES where a pattern without wildcards names no table or one that cannot be published, or where nothing is left at all.
  * `mayBeGone`: after the first copy a table that no longer exists is a warning of the caller's, not an error.
  */
 export function selectTables(
@@ -53,11 +63,7 @@ export function selectTables(
   options: PublicationOptions,
   mayBeGone = false,
 ): TableSelection {
-  const matching = all.filter(
-    (table) =>
-      options.tables.some((pattern) => matchesPattern(pattern, table.schema, table.table)) &&
-      !options.exclude.some((pattern) => matchesPattern(pattern, table.schema, table.table)),
-  );
+  const matching = all.filter((table) => isAsked(table, options));
   const faults = options.tables
     .filter(
       (pattern) =>
@@ -69,12 +75,17 @@ export function selectTables(
   const tables: TableInfo[] = [];
   const keyless: TableInfo[] = [];
   const left: { name: string; why: string }[] = [];
+  const literal = options.tables.filter((pattern) => !/[*?]/.test(pattern));
+  let refused = false;
   for (const table of matching) {
     const why = cannotPublish(table);
-    const named = options.tables.includes(`${table.schema}.${table.table}`);
-    if (why === 'partition' || ((table.kind === 'v' || table.kind === 'm') && !named)) continue;
-    if (why) left.push({ name: `${table.schema}.${table.table}`, why });
-    else if (hasIdentity(table)) tables.push(table);
+    const named = matchesAny(table, literal);
+    // Partitions go with their root.
+    if (table.isPartition || ((table.kind === 'v' || table.kind === 'm') && !named)) continue;
+    if (why) {
+      left.push({ name: `${table.schema}.${table.table}`, why });
+      refused ||= named;
+    } else if (hasIdentity(table)) tables.push(table);
     else if (options.keylessTables === 'insert-only') keyless.push(table);
     else
       left.push({
@@ -82,7 +93,7 @@ export function selectTables(
         why: 'it has no primary key, so publishing it would make UPDATE and DELETE fail; add a key, or REPLICA IDENTITY FULL, or set source.keylessTables: insert-only',
       });
   }
-  if (!mayBeGone && (faults.length > 0 || tables.length + keyless.length === 0)) {
+  if (!mayBeGone && (refused || faults.length > 0 || tables.length + keyless.length === 0)) {
     const reasons = [...faults, ...left.map((table) => `${table.name} is left out: ${table.why}`)];
     throw new WaltideError(
       'TABLES',
@@ -97,7 +108,8 @@ function cannotPublish(table: TableInfo): string | null {
   if (table.kind === 'f') return "it is a foreign table; its rows are not in this server's WAL";
   if (table.kind === 'v' || table.kind === 'm') return 'it is a view; replicate the tables beneath it';
   if (table.persistence === 'u') return 'it is UNLOGGED, so its changes are not in the WAL; ALTER TABLE … SET LOGGED';
-  if (table.isPartition) return 'partition';
+  if (table.unloggedPartition)
+    return `its partition ${table.unloggedPartition}, so changes there are not in the WAL; SET LOGGED or DETACH it`;
   return null;
 }
 
@@ -136,8 +148,8 @@ export interface EnsuredPublication {
   readonly unasked: ReadonlySet<number>;
 }
 
-/** SQLSTATEs of what happens where tables are created, renamed and dropped meanwhile: looking again helps. */
-const MOVING = new Set(['42P01', '3F000', '42704', 'XX000']);
+/** SQLSTATEs of what happens where tables or the publication are created, renamed and dropped meanwhile: looking again helps. */
+const MOVING = new Set(['42P01', '3F000', '42704', '42710', '23505', 'XX000']);
 const LOOKS_MAX = 10;
 const LOOK_AGAIN_MS = 100;
 
@@ -194,9 +206,10 @@ async function align(
   warn: Warn,
 ): Promise<void> {
   const quoted = client.escapeIdentifier(name);
-  const list = (tables: readonly TableInfo[]): string =>
+  // ONLY: children of inheritance are tables of their own, and come and go as such.
+  const list = (tables: readonly { readonly schema: string; readonly table: string }[]): string =>
     tables
-      .map((table) => `${client.escapeIdentifier(table.schema)}.${client.escapeIdentifier(table.table)}`)
+      .map(({ schema, table }) => `ONLY ${client.escapeIdentifier(schema)}.${client.escapeIdentifier(table)}`)
       .join(', ');
   if (!row) {
     await client.query('BEGIN');
@@ -222,8 +235,7 @@ async function align(
       { table: `${schema}.${table}` },
       'table is not asked for any more: taken out of the publication; sinks keep its rows as they are',
     );
-  if (surplus.length > 0)
-    await client.query(`ALTER PUBLICATION ${quoted} DROP TABLE ${list(surplus as unknown as TableInfo[])}`);
+  if (surplus.length > 0) await client.query(`ALTER PUBLICATION ${quoted} DROP TABLE ${list(surplus)}`);
   if (missing.length > 0) await client.query(`ALTER PUBLICATION ${quoted} ADD TABLE ${list(missing)}`);
 }
 
@@ -254,11 +266,8 @@ async function adopt(
       { publication: row.name },
       'the publication does not publish all of insert, update, delete and truncate: the rest will be missing in the sinks',
     );
-  const asked = published.filter(
-    (table) =>
-      options.tables.some((pattern) => matchesPattern(pattern, table.schema, table.table)) &&
-      !options.exclude.some((pattern) => matchesPattern(pattern, table.schema, table.table)),
-  );
+  // It may well carry partitions that are not in the WAL.
+  const asked = published.filter((table) => isAsked(table, options) && cannotPublish(table) === null);
   const unasked = new Set(published.filter((table) => !asked.includes(table)).map(({ oid }) => oid));
   return { names: [row.name], tables: asked, left, missing, unasked };
 }
@@ -280,7 +289,7 @@ export async function publishedTables(client: pg.Client, names: readonly string[
     table: string;
     attnames: string[] | null;
     rowfilter: string | null;
-    all: string[];
+    all: string[] | null;
     membership: string;
   }>(
     `SELECT schemaname AS schema, tablename AS table, ${lists},
@@ -299,7 +308,10 @@ export async function publishedTables(client: pg.Client, names: readonly string[
     const info = byName.get(`${row.schema}.${row.table}`);
     // Before 18 generated columns are never published, though 15 to 17 may list them.
     const columns =
-      version >= 180000 ? row.attnames : (row.attnames ?? row.all)?.filter((name) => row.all.includes(name));
-    return info ? [{ ...info, columns: columns ?? [], rowFilter: row.rowfilter, membership: row.membership }] : [];
+      version >= 180000 ? row.attnames : (row.attnames ?? row.all)?.filter((name) => row.all?.includes(name));
+    const generated = columns?.some((name) => !row.all?.includes(name)) ?? false;
+    return info
+      ? [{ ...info, columns: columns ?? [], generated, rowFilter: row.rowfilter, membership: row.membership }]
+      : [];
   });
 }

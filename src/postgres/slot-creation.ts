@@ -6,6 +6,8 @@ import { queryError, sqlState } from './connection.ts';
 
 /** How often one who waits for a slot is told what for. */
 const BLOCKERS_INTERVAL_MS = 2000;
+/** A server that does not do what it was told by then does not answer at all. */
+const UNANSWERED_MS = 10_000;
 
 export interface SlotCreation {
   readonly name: string;
@@ -19,6 +21,8 @@ export interface SlotCreation {
   readonly failover?: boolean;
   /** A session on the primary, where the slot is on a standby of it; null where it is on the primary. */
   readonly primary?: pg.Client | null;
+  /** Rejects with its reason once it aborts. */
+  readonly signal?: AbortSignal;
 }
 
 export interface CreatedSlot {
@@ -27,20 +31,35 @@ export interface CreatedSlot {
   readonly snapshotName: string | null;
 }
 
+/** Of a client of node-postgres. */
+interface Internals {
+  readonly processID: number;
+  readonly connection: { readonly stream: { destroy(): void } };
+}
+
 /**
  * Makes a slot. PostgreSQL first waits for every transaction older than the slot to end; `watcher` (an ordinary
  * session on the same server) says meanwhile which those are. Rejects with SLOT_BLOCKED after `waitMs`, with SOURCE_SETTINGS where
- * wal_level or the number of slots forbids it.
+ * wal_level or the number of slots forbids it. `replication` is of no more use after a rejection.
  */
 export async function createSlot(
   replication: pg.Client,
   watcher: pg.Client,
-  { name, waitMs, snapshot, temporary = false, failover = false, primary = null }: SlotCreation,
+  { name, waitMs, snapshot, temporary = false, failover = false, primary = null, signal }: SlotCreation,
   log: Log,
 ): Promise<CreatedSlot> {
   const deadline = performance.now() + waitMs;
   let blockers = '';
   let late = false;
+  const { processID, connection } = replication as unknown as Internals;
+  const cancel = (): Promise<unknown> => watcher.query('SELECT pg_catalog.pg_cancel_backend($1)', [processID]);
+  let silent = setTimeout(() => connection.stream.destroy(), waitMs + UNANSWERED_MS);
+  const abort = (): void => {
+    void cancel().catch(() => {});
+    clearTimeout(silent);
+    silent = setTimeout(() => connection.stream.destroy(), UNANSWERED_MS);
+  };
+  signal?.addEventListener('abort', abort, { once: true });
   const watch = setInterval(async () => {
     try {
       // A standby learns from its primary alone what is in progress; without that right it waits for up to a checkpoint.
@@ -49,8 +68,7 @@ export async function createSlot(
       if (blockers) log.warn({ slot: name, blockers }, 'creating the slot waits for older transactions to end');
       if (performance.now() < deadline || late) return;
       late = true;
-      const { processID } = replication as unknown as { processID: number };
-      await watcher.query('SELECT pg_catalog.pg_cancel_backend($1)', [processID]);
+      await cancel();
     } catch {
       // The statement below reports what went wrong.
     }
@@ -67,6 +85,7 @@ export async function createSlot(
     );
     return { consistentPoint: parseLsn(rows[0]!.consistent_point), snapshotName: rows[0]!.snapshot_name };
   } catch (error) {
+    signal?.throwIfAborted();
     if (late)
       throw new WaltideError(
         'SLOT_BLOCKED',
@@ -77,6 +96,8 @@ export async function createSlot(
     throw creationError(error, name);
   } finally {
     clearInterval(watch);
+    clearTimeout(silent);
+    signal?.removeEventListener('abort', abort);
   }
 }
 

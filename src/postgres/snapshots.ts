@@ -14,6 +14,14 @@ export const SNAPSHOT_CHANNEL = 'waltide_snapshots';
 /** The key of a row: PostgreSQL's text of each of its columns, in the order of the key's index. */
 export type KeyText = readonly string[];
 
+/** What rows must have in common to stand beside each other in one snapshot. */
+export interface Layout {
+  /** Type and modifier of each column, by its number in the catalog. */
+  readonly columns: Readonly<Record<string, string>>;
+  /** Name and type of each column of the key, in the order of its index. */
+  readonly key: readonly string[];
+}
+
 /** A row of `waltide.snapshots`. */
 export interface SnapshotRecord {
   readonly id: string;
@@ -32,6 +40,8 @@ export interface SnapshotRecord {
   readonly begun: boolean;
   readonly cursor: KeyText | null;
   readonly rereads: readonly KeyText[];
+  /** Of the rows read so far; null where it begins, or has to begin again. */
+  readonly layout: Layout | null;
   readonly rows: number;
   readonly bytes: number;
   readonly estimatedRows: number;
@@ -43,7 +53,7 @@ export interface SnapshotRecord {
 }
 
 const COLUMNS = `id, slot_name AS slot, table_oid::int8::float8 AS "tableOid", schema_name AS schema, table_name AS "table", kind, sinks,
-  where_sql AS "where", rows_per_second_max AS "rowsPerSecondMax", chunk_rows AS "chunkRows", reason, state, begun, cursor_key AS cursor, rereads,
+  where_sql AS "where", rows_per_second_max AS "rowsPerSecondMax", chunk_rows AS "chunkRows", reason, state, begun, cursor_key AS cursor, rereads, layout,
   rows_done::float8 AS rows, bytes_done::float8 AS bytes, rows_estimated::float8 AS "estimatedRows", error,
   created_at AS "createdAt", started_at AS "startedAt", updated_at AS "updatedAt", finished_at AS "finishedAt"`;
 
@@ -141,6 +151,7 @@ export interface SnapshotProgress {
   readonly begun?: boolean;
   readonly cursor?: KeyText | null;
   readonly rereads?: readonly KeyText[];
+  readonly layout?: Layout | null | undefined;
   readonly rows?: number;
   readonly bytes?: number;
   readonly estimatedRows?: number;
@@ -153,13 +164,13 @@ export interface SnapshotProgress {
 export async function saveSnapshot(
   client: pg.Client,
   id: string,
-  { begun, cursor, rereads, rows, bytes, estimatedRows }: SnapshotProgress,
+  { begun, cursor, rereads, layout, rows, bytes, estimatedRows }: SnapshotProgress,
 ): Promise<SnapshotState | null> {
   const result = await run(
     client,
     `UPDATE waltide.snapshots SET begun = COALESCE($2, begun), cursor_key = CASE WHEN $3 THEN $4 ELSE cursor_key END,
        rereads = COALESCE($5, rereads), rows_done = COALESCE($6, rows_done), bytes_done = COALESCE($7, bytes_done),
-       rows_estimated = COALESCE($8, rows_estimated), updated_at = now()
+       rows_estimated = COALESCE($8, rows_estimated), layout = CASE WHEN $9 THEN $10::jsonb ELSE layout END, updated_at = now()
      WHERE id = $1 RETURNING state`,
     [
       id,
@@ -170,6 +181,8 @@ export async function saveSnapshot(
       rows ?? null,
       bytes ?? null,
       estimatedRows === undefined ? null : Math.round(estimatedRows),
+      layout !== undefined,
+      layout ? JSON.stringify(layout) : null,
     ],
   );
   return (result.rows[0] as { state: SnapshotState } | undefined)?.state ?? null;

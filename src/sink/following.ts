@@ -151,7 +151,9 @@ export class Following {
     const until = reason === null ? (events.at(-1)?.position ?? START) : null;
     if (filling !== null) this.#refused.set(`${filling} ${key}`, until);
     for (const { op, relation, transaction } of events) {
-      if (op === 't' && transaction.snapshot && relation && tableKey(relation) === key)
+      if (op !== 't' || !transaction.snapshot || !relation || tableKey(relation) !== key) continue;
+      // Another table may have taken its name, with a snapshot of its own.
+      if (oid === 0 || relation.oid === 0 || relation.oid === oid)
         this.#refused.set(`${transaction.snapshot.id} ${key}`, until);
     }
   }

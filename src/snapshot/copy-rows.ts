@@ -55,9 +55,9 @@ function copyCommand(target: CopyTarget, source: CopySource | null): string {
   if (range) conditions.push(`ctid >= '(${range.from},0)'::tid`);
   if (range?.to != null) conditions.push(`ctid < '(${range.to},0)'::tid`);
   const whole = source ? `ONLY ${from}` : fromOf(target);
-  // COPY of a bare name takes neither partitioned tables nor conditions.
-  if ((source || table.kind !== 'p') && conditions.length === 0 && relation.columns.length > 0)
-    return `COPY ${from} (${columns}) TO STDOUT`;
+  // COPY of a bare name takes neither partitioned tables nor generated columns nor conditions.
+  const bare = (source || table.kind !== 'p') && !table.generated && relation.columns.length > 0;
+  if (bare && conditions.length === 0) return `COPY ${from} (${columns}) TO STDOUT`;
   const where = conditions.length > 0 ? ` WHERE ${conditions.join(' AND ')}` : '';
   return `COPY (SELECT ${columns} FROM ${whole}${where}) TO STDOUT`;
 }

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
 import { ChangeEvent, type Transaction } from '../event/change-event.ts';
@@ -51,8 +52,7 @@ export class KeylessRun {
     for (;;) {
       const done = await retrying('snapshot', this.#context.log, signal, () => this.#attempt(signal));
       if (done) return;
-      await new Promise((resolve) => setTimeout(resolve, TRY_AGAIN_MS));
-      signal.throwIfAborted();
+      await sleep(TRY_AGAIN_MS, undefined, { signal });
     }
   }
 
@@ -104,7 +104,7 @@ export class KeylessRun {
           try {
             signal.throwIfAborted();
             const name = `waltide_copy_${randomBytes(6).toString('hex')}`;
-            const creation = { name, waitMs: CONSISTENT_WAIT_MS, snapshot: 'export', temporary: true } as const;
+            const creation = { name, waitMs: CONSISTENT_WAIT_MS, snapshot: 'export', temporary: true, signal } as const;
             const slot = await createSlot(replication, client, creation, log);
             at = slot.consistentPoint;
             snapshotName = slot.snapshotName!;

@@ -1,32 +1,30 @@
 import { randomBytes } from 'node:crypto';
 import { messageOf, WaltideError } from '../errors.ts';
 import { ChangeEvent, type Transaction } from '../event/change-event.ts';
-import { type CopiedRows, CopyEvent } from '../event/copied-rows.ts';
 import type { Relation } from '../event/relation.ts';
-import { encodeTuple, fillUnchanged, Row } from '../event/row.ts';
+import type { Row } from '../event/row.ts';
 import { failpoint } from '../failpoint.ts';
-import { type KeyText, type SnapshotRecord, type SnapshotState, saveSnapshot } from '../postgres/snapshots.ts';
+import {
+  type KeyText,
+  type Layout,
+  type SnapshotProgress as SavedProgress,
+  type SnapshotRecord,
+  type SnapshotState,
+  saveSnapshot,
+} from '../postgres/snapshots.ts';
 import { writersGone } from '../postgres/writers.ts';
+import { absentKeys, chunkEvents } from './chunk-events.ts';
 import { type Chunk, ChunkReader } from './chunk-reader.ts';
 import { endEvent, inSession, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
-import type { Touch } from './reconcile.ts';
+import { type Reread, Rereads } from './rereads.ts';
 import { retrying } from './retry.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
-import { checkWhere, describeTable, needsNewStart, type Selection, type TableShape } from './table-shape.ts';
-import { keyOf, TableWatch } from './table-watch.ts';
+import { checkWhere, describeTable, layoutOf, needsNewStart, type Selection, type TableShape } from './table-shape.ts';
+import { TableWatch } from './table-watch.ts';
 
 /** The first chunk: how wide rows are is not known yet. */
 const FIRST_ROWS = 500;
 const GROWTH_MAX = 4;
-/** Keys in one statement. */
-const REREADS_MAX = 500;
-
-/** A key to read once more. */
-interface Reread {
-  readonly key: KeyText;
-  /** Another number: it was asked for again. */
-  readonly asked: number;
-}
 
 /** What a chunk that was woven leads to. */
 interface Outcome {
@@ -44,12 +42,15 @@ export class TableRun {
   readonly #reader: ChunkReader;
   readonly #watermarks: WatermarkWriter;
   readonly #rate: RateLimit;
-  /** Keys to read once more, each with a number that changes when it is asked for again. */
-  readonly #rereads = new Map<string, Reread>();
-  #asked = 0;
+  readonly #rereads: Rereads;
   #shape: TableShape | null = null;
   #begun: boolean;
+  /** Null: nothing has been read, or what has been is void. */
+  #layout: Layout | null;
+  #movesSaved: Promise<unknown> | null = null;
   #cursor: KeyText | null;
+  /** The end of the table has been reached: what is left is to be read once more. */
+  #copied = false;
   #rows: number;
   #bytes: number;
   #limit = FIRST_ROWS;
@@ -60,10 +61,11 @@ export class TableRun {
     this.record = record;
     this.#context = context;
     this.#begun = record.begun;
+    this.#layout = record.layout;
     this.#cursor = record.cursor;
     this.#rows = record.rows;
     this.#bytes = record.bytes;
-    for (const key of record.rereads) this.#rereads.set(JSON.stringify(key), { key, asked: 0 });
+    this.#rereads = new Rereads(record.rereads);
     this.#watch = new TableWatch(record.tableOid, context.config.snapshot.notedKeysMax, (key) => this.#moved(key));
     const connect = (what: string) => () => context.connect(`${what} ${record.id}`);
     this.#reader = new ChunkReader(connect('snapshot'));
@@ -101,13 +103,16 @@ export class TableRun {
   }
 
   async #run(signal: AbortSignal): Promise<boolean> {
-    const shape = await this.#describe(signal);
-    await this.#begin(shape, signal);
-    await this.#quiet(signal);
+    await this.#start(await this.#describe(signal), signal);
     let next: Promise<Chunk | null> | null = null;
-    for (let copied = false; ; ) {
-      const reread: boolean = copied || this.#rereads.size >= REREADS_MAX;
-      const keys: readonly Reread[] = reread ? [...this.#rereads.values()].slice(0, REREADS_MAX) : [];
+    for (this.#copied = false; ; ) {
+      if (this.#layout === null) {
+        await next;
+        next = null;
+        await this.#reshape(signal);
+      }
+      const reread: boolean = this.#copied || this.#rereads.full;
+      const keys: readonly Reread[] = reread ? this.#rereads.batch() : [];
       if (reread && keys.length === 0) {
         if (await this.#end(signal)) return true;
         continue;
@@ -121,6 +126,11 @@ export class TableRun {
         await this.#reshape(signal);
         continue;
       }
+      // Which keys have no row is known only where all rows came; a row too large for any chunk comes alone.
+      if (reread && !chunk.whole && keys.length > 1) {
+        this.#rereads.tooMany(keys);
+        continue;
+      }
       // The next one is read while this one waits for its place in the stream.
       if (!reread && !chunk.whole) next = this.#prefetch(chunk, signal);
       const outcome = await this.#weave(chunk, reread ? keys : null, signal);
@@ -129,10 +139,10 @@ export class TableRun {
         next = null;
         continue;
       }
-      const state = await this.#save(chunk, reread ? keys : null, signal);
+      const state = await this.#saveChunk(chunk, reread ? keys : null, signal);
       if (outcome.ended) return true;
       if (state !== 'running') return false;
-      copied ||= !reread && chunk.whole;
+      this.#copied ||= !reread && chunk.whole;
     }
   }
 
@@ -154,10 +164,39 @@ export class TableRun {
     return shape;
   }
 
-  /** From here on every change is noted; the sinks are told unless they have been. */
-  async #begin({ relation }: TableShape, signal: AbortSignal): Promise<void> {
-    const { id, kind, tableOid: oid } = this.record;
-    const tell = kind === 'incremental' && !this.#begun;
+  /** Begins, or goes on where rows read before can stand beside those read from now on. */
+  async #start(shape: TableShape, signal: AbortSignal): Promise<void> {
+    const layout = layoutOf(shape);
+    const fresh = this.#layout === null || needsNewStart(this.#layout, layout);
+    if (fresh) await this.#discard();
+    await this.#note(shape, fresh && this.record.kind === 'incremental', signal);
+    if (fresh) {
+      this.#layout = layout;
+      this.#begun = this.record.kind === 'incremental';
+      const { estimatedRows } = shape.table;
+      const nothing = { cursor: null, rows: 0, bytes: 0, rereads: this.#rereads.keys() };
+      await this.#save({ begun: this.#begun, layout, estimatedRows, ...nothing });
+      this.#context.log.debug({ table: this.record.table, snapshot: this.record.id }, 'snapshot begun');
+    }
+    await this.#quiet(signal);
+  }
+
+  /** What has been read is void. That is saved before the sinks are told: a process that dies between must not go on. */
+  async #discard(): Promise<void> {
+    if (this.#layout !== null) {
+      this.#warn('the table was altered under its snapshot, which starts again');
+      await this.#save({ layout: null });
+    }
+    this.#layout = null;
+    this.#rereads.clear();
+    this.#copied = false;
+    this.#cursor = null;
+    this.#rows = 0;
+    this.#bytes = 0;
+  }
+
+  /** From here on every change is noted; `tell`: the sinks begin it, too. */
+  async #note({ relation }: TableShape, tell: boolean, signal: AbortSignal): Promise<void> {
     await this.#insert((transaction) => {
       this.#context.weave.watch(this.#watch);
       this.#watch.startNoting();
@@ -165,14 +204,6 @@ export class TableRun {
       const named = this.#context.named(relation);
       return [new ChangeEvent('t', transaction, 1, 1, transaction.commitLsn, named, null, null)];
     }, signal);
-    if (!tell) return;
-    this.#begun = true;
-    this.#cursor = null;
-    this.#rows = 0;
-    this.#bytes = 0;
-    const progress = { begun: true, cursor: null, rows: 0, bytes: 0, estimatedRows: this.#shape!.table.estimatedRows };
-    await this.#context.control((client) => saveSnapshot(client, id, progress));
-    this.#context.log.debug({ table: relation.table, oid, snapshot: id }, 'snapshot begun');
   }
 
   /** What was streamed before noting began must be visible to the chunks. */
@@ -182,20 +213,14 @@ export class TableRun {
     );
   }
 
-  /** The table is another than it was. Where rows read before cannot stand beside those read from now on, all begins again. */
+  /** The table is another than it was. */
   async #reshape(signal: AbortSignal): Promise<void> {
-    const before = this.#shape!;
-    const now = await this.#describe(signal);
-    if (!needsNewStart(before, now)) return;
-    const { schema, table } = this.record;
-    this.#context.log.warn(
-      { table: `${schema}.${table}` },
-      'the table was altered under its snapshot, which starts again',
-    );
-    this.#begun = false;
-    this.#rereads.clear();
-    await this.#begin(now, signal);
-    await this.#quiet(signal);
+    const shape = await this.#describe(signal);
+    if (this.#layout === null || needsNewStart(this.#layout, layoutOf(shape))) await this.#start(shape, signal);
+  }
+
+  #warn(message: string): void {
+    this.#context.log.warn({ table: `${this.record.schema}.${this.record.table}` }, message);
   }
 
   #range(after: KeyText | null): Selection {
@@ -224,7 +249,14 @@ export class TableRun {
   async #weave(chunk: Chunk, rereads: readonly Reread[] | null, signal: AbortSignal): Promise<Outcome> {
     const reread = rereads !== null;
     // Those of a partial snapshot were asked for by whoever wants the sinks to have what the source has.
-    const absent = this.record.kind === 'partial' && rereads ? absentKeys(chunk, rereads, this.#shape!.key) : [];
+    const absent =
+      this.record.kind === 'partial' && rereads
+        ? absentKeys(
+            chunk,
+            rereads.map(({ key }) => key),
+            this.#shape!.key.map(({ index }) => index),
+          )
+        : [];
     await this.#rate.take(chunk.count, signal);
     let outcome: Outcome = { void: true, ended: false };
     const build = (transaction: Transaction): ChangeEvent[] => {
@@ -248,36 +280,17 @@ export class TableRun {
     absent: readonly Row[],
   ): ChangeEvent[] | null {
     const verdict = this.#watch.verdict(snapshot, relation);
-    if (verdict.void) return null;
+    if (verdict.void || this.#layout === null) return null;
     this.#watch.forget(snapshot);
     const streamed = this.#context.named(this.#watch.streamed(relation));
-    const { commitLsn } = transaction;
-    const events: ChangeEvent[] = [];
-    const images: Row[] = [];
-    let seq = 0;
-    for (const block of blocks) {
-      const kept = verdict.touched.size === 0 ? null : untouched(block, streamed, verdict.touched, images);
-      if (kept?.length === 0) continue;
-      const rows = block.select(kept, streamed);
-      seq += rows.count;
-      events.push(new CopyEvent(transaction, seq, seq, commitLsn, rows));
-    }
-    for (const row of images)
-      events.push(new ChangeEvent('r', transaction, ++seq, seq, commitLsn, streamed, null, row));
-    for (const row of absent) {
-      // What was streamed of it since is newer.
-      if (verdict.touched.has(keyOf((column) => row.text(column), relation.key) ?? '')) continue;
-      const before = new Row(streamed, row.bytes, row.at);
-      events.push(new ChangeEvent('d', transaction, ++seq, seq, commitLsn, streamed, before, null));
-    }
-    return events;
+    return chunkEvents({ blocks, absent, verdict, relation: streamed }, transaction);
   }
 
   /** Nothing is left but to say so; false where another row moved meanwhile. */
   async #end(signal: AbortSignal): Promise<boolean> {
     let ended = false;
     await this.#insert((transaction) => {
-      ended = this.#rereads.size === 0;
+      ended = this.#rereads.size === 0 && this.#layout !== null;
       return ended && this.record.kind === 'incremental'
         ? [endEvent(transaction, 1, 1, this.#relation(), 'completed')]
         : [];
@@ -285,38 +298,50 @@ export class TableRun {
     return ended;
   }
 
-  async #save(chunk: Chunk, rereads: readonly Reread[] | null, signal: AbortSignal): Promise<SnapshotState | null> {
-    for (const { key, asked } of rereads ?? []) {
-      const name = JSON.stringify(key);
-      if (this.#rereads.get(name)?.asked === asked) this.#rereads.delete(name);
-    }
+  async #saveChunk(
+    chunk: Chunk,
+    rereads: readonly Reread[] | null,
+    signal: AbortSignal,
+  ): Promise<SnapshotState | null> {
+    if (rereads) this.#rereads.done(rereads);
     this.#rows += chunk.count;
     this.#bytes += chunk.length;
     if (!rereads) this.#cursor = chunk.last ?? this.#cursor;
-    const state = await this.#context.control((client) =>
-      saveSnapshot(client, this.record.id, {
-        cursor: this.#cursor,
-        rows: this.#rows,
-        bytes: this.#bytes,
-        rereads: [...this.#rereads.values()].map(({ key }) => key),
-      }),
-    );
+    const state = await this.#save({
+      cursor: this.#cursor,
+      rows: this.#rows,
+      bytes: this.#bytes,
+      rereads: this.#rereads.keys(),
+    });
     failpoint('after-chunk-saved');
     signal.throwIfAborted();
     this.#context.onProgress(this.progress('running'));
     return state;
   }
 
+  #save(progress: SavedProgress): Promise<SnapshotState | null> {
+    return this.#context.control((client) => saveSnapshot(client, this.record.id, progress));
+  }
+
   /** A row moved, without all of its values, from where it may not have been copied: it is read again under its new key. */
   #moved(key: KeyText): void {
-    if (this.record.kind === 'partial' || !this.#begun) return;
-    this.#rereads.set(JSON.stringify(key), { key, asked: ++this.#asked });
-    // Until that is saved the slot holds the change that told of it.
-    this.#context.weave.hold(
-      this.#context.control((client) =>
-        saveSnapshot(client, this.record.id, { rereads: [...this.#rereads.values()].map((one) => one.key) }),
-      ),
-    );
+    if (this.record.kind === 'partial' || this.#layout === null) return;
+    this.#rereads.add(key);
+    if (this.#rereads.size > this.#context.config.snapshot.notedKeysMax) this.#tooManyMoved();
+    // Until that is saved the slot holds the change that told of it. One at a time: a save has all that came before it.
+    this.#movesSaved ??= this.#context.control((client) => {
+      this.#movesSaved = null;
+      const layout = this.#layout === null ? null : undefined;
+      return saveSnapshot(client, this.record.id, { rereads: this.#rereads.keys(), layout });
+    });
+    this.#context.weave.hold(this.#movesSaved);
+  }
+
+  /** What has been read is void, also where nobody goes on for now. */
+  #tooManyMoved(): void {
+    this.#warn('more of its rows moved than are remembered (snapshot.notedKeysMax): its snapshot starts again');
+    this.#layout = null;
+    this.#rereads.clear();
   }
 
   #relation(): Relation {
@@ -365,34 +390,4 @@ export class TableRun {
 
 function seqAfter(events: readonly ChangeEvent[]): number {
   return (events.at(-1)?.seq ?? 0) + 1;
-}
-
-/** The keys that the chunk was to read and did not find, as rows of nothing but their key. */
-function absentKeys({ relation, blocks }: Chunk, rereads: readonly Reread[], key: TableShape['key']): Row[] {
-  const columns = key.map(({ index }) => index);
-  const found = new Set<string>();
-  for (const block of blocks)
-    for (let i = 0; i < block.count; i++) found.add(keyOf((column) => block.text(i, column), columns) ?? '');
-  const rows = rereads.map((reread) => {
-    const values = relation.columns.map((_, index) => reread.key[columns.indexOf(index)] ?? null);
-    return new Row(relation, encodeTuple(values), 0);
-  });
-  return rows.filter((row) => !found.has(keyOf((column) => row.text(column), columns) ?? ''));
-}
-
-/** Indexes of the rows that no streamed change has touched; `images` gets those whose newer image lacks values. */
-function untouched(
-  block: CopiedRows,
-  relation: Relation,
-  touched: ReadonlyMap<string, Touch<Row>>,
-  images: Row[],
-): number[] {
-  const kept: number[] = [];
-  for (let i = 0; i < block.count; i++) {
-    const touch = touched.get(keyOf((column) => block.text(i, column), relation.key) ?? '');
-    if (touch === undefined) kept.push(i);
-    else if (touch !== 'whole' && touch !== 'gone')
-      images.push(fillUnchanged(touch.image, block.select([i], relation).rows()[0]!));
-  }
-  return kept;
 }

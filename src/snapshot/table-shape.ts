@@ -4,7 +4,7 @@ import type { Relation } from '../event/relation.ts';
 import { describeRelation, keyColumns, TypeCatalog } from '../postgres/catalog.ts';
 import { queryError } from '../postgres/connection.ts';
 import { type PublishedTable, publishedTables } from '../postgres/publication.ts';
-import type { KeyText } from '../postgres/snapshots.ts';
+import type { KeyText, Layout } from '../postgres/snapshots.ts';
 
 const { escapeIdentifier, escapeLiteral } = pg;
 
@@ -39,19 +39,18 @@ export function digestSql(oid: number): string {
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ${oid}`;
 }
 
+export function layoutOf({ digest, key }: TableShape): Layout {
+  const columns = JSON.parse(digest)[3] as [number, string, number, number][];
+  return {
+    columns: Object.fromEntries(columns.map(([number, , type, modifier]) => [number, `${type}/${modifier}`])),
+    key: key.map(({ name, type }) => `${name} ${type}`),
+  };
+}
+
 /** True where rows read under `before` cannot stand beside rows read under `after`: a column came, changed its type, or the key is another. */
-export function needsNewStart(before: TableShape, after: TableShape): boolean {
-  const columnsOf = (shape: TableShape): Map<number, string> =>
-    new Map(
-      (JSON.parse(shape.digest)[3] as [number, string, ...unknown[]][]).map(([n, , ...rest]) => [
-        n,
-        `${rest[0]}/${rest[1]}`,
-      ]),
-    );
-  const old = columnsOf(before);
-  for (const [number, type] of columnsOf(after)) if (old.get(number) !== type) return true;
-  const keyOf = (shape: TableShape): string => shape.key.map(({ name, type }) => `${name} ${type}`).join();
-  return keyOf(before) !== keyOf(after);
+export function needsNewStart(before: Layout, after: Layout): boolean {
+  const other = Object.entries(after.columns).some(([number, type]) => before.columns[number] !== type);
+  return other || before.key.join() !== after.key.join();
 }
 
 /**
@@ -116,13 +115,17 @@ async function describeKey(client: pg.Client, relation: Relation, table: Publish
   const names = await keyColumns(client, table.oid, table.replicaIdentity);
   const { rows } = await client.query<{ name: string; type: string; schema: string | null; operator: string | null }>(
     `SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, o.schema, o.operator
-     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+     FROM pg_catalog.pg_attribute a
+     CROSS JOIN LATERAL (
+       WITH RECURSIVE road(oid) AS (
+         SELECT a.atttypid UNION ALL SELECT d.typbasetype FROM road JOIN pg_catalog.pg_type d ON d.oid = road.oid WHERE d.typtype = 'd')
+       SELECT road.oid FROM road JOIN pg_catalog.pg_type t ON t.oid = road.oid WHERE t.typtype <> 'd') base
      LEFT JOIN LATERAL (
        SELECT n.nspname AS schema, op.oprname AS operator
        FROM pg_catalog.pg_opclass c JOIN pg_catalog.pg_am am ON am.oid = c.opcmethod AND am.amname = 'btree'
        JOIN pg_catalog.pg_amop ao ON ao.amopfamily = c.opcfamily AND ao.amoplefttype = c.opcintype AND ao.amoprighttype = c.opcintype AND ao.amopstrategy = 5
        JOIN pg_catalog.pg_operator op ON op.oid = ao.amopopr JOIN pg_catalog.pg_namespace n ON n.oid = op.oprnamespace
-       WHERE c.opcdefault AND c.opcintype = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END) o ON true
+       WHERE c.opcdefault AND c.opcintype = base.oid) o ON true
      WHERE a.attrelid = $1 AND a.attname = ANY($2)`,
     [table.oid, names],
   );

@@ -19,7 +19,7 @@ export function keyOf(text: (column: number) => string | null | undefined, key: 
   return all;
 }
 
-const keyOfRow = (row: Row, key: readonly number[]): string | null => keyOf((column) => row.text(column), key);
+export const keyOfRow = (row: Row, key: readonly number[]): string | null => keyOf((column) => row.text(column), key);
 
 export function keyText(row: Row, columns: readonly number[]): KeyText {
   return columns.map((column) => row.text(column) ?? '');
@@ -52,6 +52,12 @@ function weighImage(row: Row): number {
 function mergeImages(earlier: Row, later: Row): Row | null {
   const merged = fillUnchanged(later, earlier);
   return hasUnchanged(merged) ? merged : null;
+}
+
+/** With what the row before tells: all of it, or its key, which an UPDATE does not carry either where it is TOASTed. */
+function filled(after: Row, before: Row): Row {
+  const { replicaIdentity, key } = after.relation;
+  return hasUnchanged(after) ? fillUnchanged(after, before, replicaIdentity === 'f' ? null : key) : after;
 }
 
 /** Follows what the stream does to one table while a snapshot of it is under way. Called for every event of the table. */
@@ -88,12 +94,14 @@ export class TableWatch {
     const { xid, snapshot } = event.transaction;
     if (snapshot) return;
     if (this.#shapes.at(-1)?.relation !== relation) this.#shapes.push({ xid, relation });
-    if (event.op === 't') {
+    if (event.op === 'm') return;
+    // Without a key in the stream it may be any row. A key that is there now counts for the stream a moment later.
+    if (event.op === 't' || relation.key.length === 0) {
       this.#touched?.voidAll(xid);
       return;
     }
-    if (event.op === 'm') return;
-    const { before, after } = event;
+    const { before } = event;
+    const after = event.after && before ? filled(event.after, before) : event.after;
     const to = after && keyOfRow(after, relation.key);
     const from = before && keyOfRow(before, relation.key);
     if (from !== null && from !== to) this.#touched?.touch(xid, from, 'gone');

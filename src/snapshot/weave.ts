@@ -64,6 +64,8 @@ export class Weave {
 
   /** The batch being woven is not acknowledged before `work` is resolved. For a TableWatch's callbacks. */
   hold(work: Promise<unknown>): void {
+    // Looked at only once the batch is durable; until then a rejection has nobody else.
+    work.catch(() => {});
     this.#holds.push(work);
   }
 
@@ -133,7 +135,9 @@ export class Weave {
     const holds = this.#holds;
     if (holds.length === 0) return { batch, hold: null, durable };
     this.#holds = [];
-    return { batch, hold: Promise.all(holds), durable };
+    const hold = Promise.all(holds);
+    hold.catch(() => {});
+    return { batch, hold, durable };
   }
 }
 

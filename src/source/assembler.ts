@@ -28,7 +28,8 @@ export const HEARTBEAT_PREFIX = 'waltide.heartbeat';
 export type Told = RelationMessage | LogicalDecodingMessage | OpenMessage;
 
 interface Relations {
-  get(oid: number): Relation | null | undefined;
+  /** Of a change whose transaction commits at `commitLsn`. */
+  get(oid: number, commitLsn: Lsn): Relation | null | undefined;
 }
 
 /**
@@ -182,7 +183,7 @@ export class Assembler {
   }
 
   #change(message: InsertMessage | UpdateMessage | DeleteMessage, bytes: Buffer, lsn: Lsn): void {
-    const relation = this.#relations.get(message.relationOid);
+    const relation = this.#relations.get(message.relationOid, this.#current().commitLsn);
     if (!relation) {
       if (relation === undefined) throw new PgoutputError(`relation ${message.relationOid} was never described`);
       this.#seq++;
@@ -196,7 +197,7 @@ export class Assembler {
 
   #truncate(message: TruncateMessage, lsn: Lsn): void {
     for (const oid of message.relationOids) {
-      const relation = this.#relations.get(oid);
+      const relation = this.#relations.get(oid, this.#current().commitLsn);
       if (relation) this.#emit('t', lsn, relation, null, null);
       else if (relation === undefined) throw new PgoutputError(`relation ${oid} was never described`);
       else this.#seq++;

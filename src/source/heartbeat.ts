@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import type { SourceConfig } from '../config/schema.ts';
 import { messageOf } from '../errors.ts';
+import { type Lsn, parseLsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import { connectSource } from '../postgres/session.ts';
 import { HEARTBEAT_PREFIX } from './assembler.ts';
@@ -12,7 +13,8 @@ import { HEARTBEAT_PREFIX } from './assembler.ts';
 export class Heartbeat {
   readonly #source: SourceConfig;
   readonly #log: Log;
-  #client: pg.Client | null = null;
+  /** One for all beats, also for two at once. */
+  #client: Promise<pg.Client> | null = null;
   #timer: NodeJS.Timeout | null = null;
   #warned = false;
 
@@ -28,27 +30,37 @@ export class Heartbeat {
     this.#timer.unref();
   }
 
-  /** Never rejects: a heartbeat that fails is said once, and tried again at the next interval. */
-  async beat(): Promise<void> {
+  /**
+   * Resolves with the LSN at the end of its message: the stream passes it after all that has committed by now. Null where it
+   * failed, which is said once, and tried again at the next interval. Never rejects.
+   */
+  async beat(): Promise<Lsn | null> {
     try {
-      this.#client ??= await connectSource(this.#source, 'heartbeat');
+      this.#client ??= connectSource(this.#source, 'heartbeat');
+      const client = await this.#client;
       // Not transactional, so that it costs no transaction id.
-      await this.#client.query('SELECT pg_catalog.pg_logical_emit_message(false, $1, $2)', [
-        HEARTBEAT_PREFIX,
-        JSON.stringify({ slot: this.#source.slot, at: Date.now() }),
-      ]);
+      const { rows } = await client.query<{ lsn: string }>(
+        'SELECT pg_catalog.pg_logical_emit_message(false, $1, $2)::text AS lsn',
+        [HEARTBEAT_PREFIX, JSON.stringify({ slot: this.#source.slot, at: Date.now() })],
+      );
       this.#warned = false;
+      return parseLsn(rows[0]!.lsn);
     } catch (error) {
-      await this.#client?.end().catch(() => {});
-      this.#client = null;
+      await this.#hangUp();
       if (!this.#warned) this.#log.warn(`heartbeat failed: ${messageOf(error)}`);
       this.#warned = true;
+      return null;
     }
   }
 
   async stop(): Promise<void> {
     if (this.#timer) clearInterval(this.#timer);
-    await this.#client?.end().catch(() => {});
+    await this.#hangUp();
+  }
+
+  async #hangUp(): Promise<void> {
+    const client = this.#client;
     this.#client = null;
+    await client?.then((one) => one.end()).catch(() => {});
   }
 }

@@ -4,7 +4,7 @@ import { WaltideError } from '../errors.ts';
 import type { Lsn } from '../event/lsn.ts';
 import { COPY_DATA } from '../postgres/copy-session.ts';
 import { MESSAGE, ORIGIN, PgoutputError, PREPARE, RELATION, STREAM_STOP } from './pgoutput.ts';
-import type { CommitPreparedMessage, OpenMessage, StreamCommitMessage } from './pgoutput-messages.ts';
+import type { CommitPreparedMessage, OpenMessage, RelationMessage, StreamCommitMessage } from './pgoutput-messages.ts';
 import type { PreparedHold } from './prepared-hold.ts';
 import { TransactionLog } from './transaction-log.ts';
 import { XLOG_DATA, XLOG_DATA_AT } from './xlog-data.ts';
@@ -16,6 +16,14 @@ export interface OpenTransactionsOptions {
   readonly folder: string | null;
   readonly hold: PreparedHold;
 }
+
+/** The newest Relation message of a table that holds for ordinary transactions, and when it came. */
+export interface DescribedTable {
+  readonly message: RelationMessage;
+  readonly stamp: number;
+}
+/** By OID. */
+type Described = ReadonlyMap<number, DescribedTable>;
 
 /** A transaction that has not committed, or was not seen to. */
 interface OpenTransaction {
@@ -30,6 +38,8 @@ interface OpenTransaction {
   readonly messageEnds: number[];
   /** Relation messages in the log: where they stand, and when they came. */
   readonly relations: { readonly oid: number; readonly offset: number; readonly stamp: number }[];
+  /** What the server took for known when it began to come; empty for a streamed one, which describes all that it needs. */
+  readonly described: Described;
 }
 
 /** Of several in a row only the end of the last matters. */
@@ -48,6 +58,8 @@ export interface CommittedTransaction {
   /** As for decodePgoutput. */
   readonly streamed: boolean;
   readonly parts: () => AsyncGenerator<Buffer>;
+  /** What tables were before its own Relation messages. */
+  readonly described: Described;
   /** When the last Relation message about this table came in it; 0 for never. */
   relationStamp(oid: number): number;
   close(): Promise<void>;
@@ -131,17 +143,17 @@ export class OpenTransactions {
   }
 
   /**
-   * What begins, goes on or ends. Resolves with a transaction that has committed, for the caller to deliver before anything
+   * What begins, goes on or ends, while `described` holds. Resolves with a transaction that has committed, for the caller to deliver before anything
    * else. Rejects with PgoutputError where the order of messages makes no sense, with SPILL, with STREAMING
    * where a transaction can only be read once it has ended.
    */
-  async take(message: OpenMessage): Promise<CommittedTransaction | null> {
+  async take(message: OpenMessage, described: Described = new Map()): Promise<CommittedTransaction | null> {
     switch (message.type) {
       case 'streamStart':
         await this.#start(message.xid, message.first, true);
         return null;
       case 'beginPrepare':
-        await this.#start(message.xid, true, false);
+        await this.#start(message.xid, true, false, new Map(described));
         this.#options.hold.prepared(message.xid, message.prepareLsn);
         return null;
       case 'streamStop':
@@ -172,19 +184,19 @@ export class OpenTransactions {
     }
   }
 
-  async #start(xid: number, first: boolean, streamed: boolean): Promise<void> {
+  async #start(xid: number, first: boolean, streamed: boolean, described?: Described): Promise<void> {
     if (this.#current) throw new PgoutputError(`transaction ${xid} began inside another`);
-    if (first) await this.#begin(xid, streamed);
+    if (first) await this.#begin(xid, streamed, described);
     this.#current = this.#known(xid);
     this.#current.lastXid = xid;
   }
 
-  async #begin(xid: number, streamed: boolean): Promise<void> {
+  async #begin(xid: number, streamed: boolean, described: Described = new Map()): Promise<void> {
     const { folder } = this.#options;
     if (folder === null) throw new PgoutputError('a transaction in progress came, and none was asked for');
     await this.#open.get(xid)?.log.remove();
     const log = new TransactionLog(folder);
-    const empty = { subs: [], subIndexes: new Map(), messageEnds: [], relations: [] };
+    const empty = { subs: [], subIndexes: new Map(), messageEnds: [], relations: [], described };
     this.#open.set(xid, { log, streamed, lastXid: xid, ...empty });
   }
 
@@ -228,6 +240,7 @@ export class OpenTransactions {
     return {
       ...{ xid, commitLsn, endLsn, commitTime, streamed: transaction.streamed },
       parts: () => transaction.log.parts(),
+      described: transaction.described,
       relationStamp: (oid) => transaction.relations.findLast((relation) => relation.oid === oid)?.stamp ?? 0,
       close: async () => {
         this.#open.delete(xid);

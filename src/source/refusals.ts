@@ -11,7 +11,7 @@ export function serverRefusal(error: ServerError): WaltideError {
     return new WaltideError(
       'SOURCE_ROW_TOO_LONG',
       `a changed row is longer than PostgreSQL can send, 1 GB as text: ${error.message}`,
-      'The slot cannot pass it. Shorten or delete the row, or leave its table out, then copy anew with `waltide run --recopy`.',
+      'The slot cannot pass it, and keeps WAL meanwhile. Shorten or delete the row, or leave its table out; then stop this process and copy anew with `waltide run --recopy`.',
       options,
     );
   if (error.code === '55000' && /can no longer|invalidated|lost/i.test(error.message))

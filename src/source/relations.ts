@@ -1,9 +1,10 @@
 import type pg from 'pg';
+import type { Lsn } from '../event/lsn.ts';
 import type { Relation } from '../event/relation.ts';
 import { type SchemaChange, sameDescription } from '../event/schema-change.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTables } from '../postgres/captured.ts';
-import { existingValues, keyColumns, type TypeCatalog } from '../postgres/catalog.ts';
+import { existingValues, type TypeCatalog } from '../postgres/catalog.ts';
 import {
   type AlteredTable,
   changeOf,
@@ -16,6 +17,7 @@ import {
 } from './ddl.ts';
 import type { RelationMessage } from './pgoutput-messages.ts';
 import type { SchemaHistory } from './schema-history.ts';
+import { needsSettledKey, settledKey } from './settled-key.ts';
 
 /** A table that changed its shape, at one point of the stream. */
 export interface TableChange {
@@ -25,6 +27,24 @@ export interface TableChange {
   readonly partitions: readonly number[];
 }
 
+export interface RelationCacheOptions {
+  readonly catalog: pg.Client;
+  readonly types: TypeCatalog;
+  readonly slot: string;
+  readonly publications: readonly string[];
+  /** The tables to let through, which may change at any time; null takes every table that comes. */
+  readonly captured: CapturedTables | null;
+  readonly log: Log;
+  /** Null where nothing is to be recorded. */
+  readonly history: SchemaHistory | null;
+}
+
+/** The same table with the key that counts for transactions that commit beyond `from`. */
+interface Keyed {
+  readonly key: readonly number[];
+  readonly from: Lsn;
+}
+
 /**
  * The relation cache: from a Relation message to what it means. A table that is the same as before keeps its object,
  * since encoders and sinks remember what they worked out by it.
@@ -32,6 +52,7 @@ export interface TableChange {
 export class RelationCache {
   readonly #catalog: pg.Client;
   readonly #types: TypeCatalog;
+  readonly #slot: string;
   readonly #publications: readonly string[];
   readonly #captured: CapturedTables | null;
   readonly #history: SchemaHistory | null;
@@ -43,19 +64,14 @@ export class RelationCache {
   readonly #leftOut = new Map<number, string>();
   /** Tables that are left out, should they be captured later: the server does not describe them again for that. */
   readonly #spare = new Map<number, Relation>();
+  /** Tables that have no key yet where the stream is. */
+  readonly #keyed = new Map<number, Keyed>();
   #version = 0;
 
-  /** `captured`: the tables to let through, which may change at any time; null takes every table that comes. */
-  constructor(
-    catalog: pg.Client,
-    types: TypeCatalog,
-    publications: readonly string[],
-    captured: CapturedTables | null,
-    log: Log,
-    history: SchemaHistory | null = null,
-  ) {
+  constructor({ catalog, types, slot, publications, captured, log, history }: RelationCacheOptions) {
     this.#catalog = catalog;
     this.#types = types;
+    this.#slot = slot;
     this.#publications = publications;
     this.#history = history;
     this.#partitions = new Map(history?.partitions());
@@ -64,11 +80,22 @@ export class RelationCache {
   }
 
   /** Null for a table that this pipeline leaves out; undefined where the server has not described it. Asked per change. */
-  get(oid: number): Relation | null | undefined {
+  get(oid: number, commitLsn: Lsn): Relation | null | undefined {
     if (this.#captured && this.#captured.version !== this.#version) this.#chooseAgain(this.#captured);
+    if (this.#keyed.size > 0) this.#takeKey(oid, commitLsn);
     const relation = this.#relations.get(oid);
     if (relation === null) this.#warnLeftOut(oid);
     return relation;
+  }
+
+  #takeKey(oid: number, commitLsn: Lsn): void {
+    const keyed = this.#keyed.get(oid);
+    if (!keyed || commitLsn <= keyed.from) return;
+    this.#keyed.delete(oid);
+    for (const relations of [this.#relations, this.#spare]) {
+      const relation = relations.get(oid);
+      if (relation) relations.set(oid, { ...relation, key: keyed.key });
+    }
   }
 
   /** Only once a change comes: partitions are described too, though their changes come under the root's name. */
@@ -156,6 +183,7 @@ export class RelationCache {
     const before = this.#relations.get(message.oid) ?? null;
     const from = this.#captured?.get(message.oid) ?? before;
     const followed = this.#follows(message);
+    this.#keyed.delete(message.oid);
     if (message.event === 'drop') return followed ? this.#drop(message) : this.#dropPartition(message);
     // Also of tables that may be captured later.
     const rows = this.#movedRows(message);
@@ -211,12 +239,22 @@ export class RelationCache {
   }
 
   /** Under FULL every column is flagged, and under NOTHING none: there the primary key is looked up. */
-  async #key(message: RelationMessage): Promise<number[]> {
-    if (message.replicaIdentity === 'd' || message.replicaIdentity === 'i')
-      return message.columns.flatMap((column, index) => (column.isKey ? [index] : []));
-    const names = await keyColumns(this.#catalog, message.oid, message.replicaIdentity);
-    const key = names.map((name) => message.columns.findIndex((column) => column.name === name));
-    return key.includes(-1) ? [] : key.sort((a, b) => a - b);
+  async #key({ oid, replicaIdentity, columns }: RelationMessage): Promise<readonly number[]> {
+    this.#keyed.delete(oid);
+    if (!needsSettledKey(replicaIdentity)) return columns.flatMap((column, index) => (column.isKey ? [index] : []));
+    const { names, from } = await settledKey(this.#catalog, oid, this.#slot, this.#toldKey(oid));
+    const found = names.map((name) => columns.findIndex((column) => column.name === name));
+    const key = found.includes(-1) ? [] : found.sort((a, b) => a - b);
+    if (from === null || key.length === 0) return key;
+    this.#keyed.set(oid, { key, from });
+    return [];
+  }
+
+  /** As the capture trigger told last, in the order of the columns; null where it did not. Only it knows their numbers. */
+  #toldKey(oid: number): readonly string[] | null {
+    const before = this.#relations.get(oid);
+    if (!before) return this.#history?.toldKey(oid) ?? null;
+    return before.columns[0]?.attnum === undefined ? null : before.key.map((index) => before.columns[index]!.name);
   }
 
   /** True for a table to let through. It goes on under the name that it has at this point of the stream. */

@@ -5,7 +5,7 @@ import { failpoint } from '../failpoint.ts';
 import { COPY_DATA, CopySession } from '../postgres/copy-session.ts';
 import type { Assembler, Told } from './assembler.ts';
 import { readDdl } from './ddl.ts';
-import type { CommittedTransaction, OpenTransactions } from './open-transactions.ts';
+import type { CommittedTransaction, DescribedTable, OpenTransactions } from './open-transactions.ts';
 import { PgoutputError } from './pgoutput.ts';
 import type { LogicalDecodingMessage, RelationMessage } from './pgoutput-messages.ts';
 import type { PreparedHold } from './prepared-hold.ts';
@@ -18,10 +18,8 @@ const POSTGRES_EPOCH_MS = 946_684_800_000;
 
 /** Well below the smallest sensible wal_sender_timeout, and cheap. */
 const STATUS_INTERVAL_MS = 1000;
-/** A server that has been silent for this long is asked for a sign of life… */
-const PROBE_AFTER_MS = 10_000;
-/** … and given up after this: TCP alone would take many minutes to notice a half-open connection. */
-const SILENCE_MAX_MS = 40_000;
+/** A server that has been silent for this long is asked for a sign of life: from then on silence means something (liveness.ts). */
+const PROBE_AFTER_MS = 5000;
 
 export interface ReplicationStreamOptions {
   readonly slot: string;
@@ -48,8 +46,7 @@ export class ReplicationStream {
   readonly #history: SchemaHistory | null;
   readonly #hold: PreparedHold;
   readonly #open: OpenTransactions;
-  /** The newest Relation message of each table that holds for ordinary transactions, and when it came. */
-  readonly #described = new Map<number, { readonly message: RelationMessage; readonly stamp: number }>();
+  readonly #described = new Map<number, DescribedTable>();
   readonly #timer: NodeJS.Timeout;
   /** Offset of the last XLogData of this read; -1 for none. */
   #lastDataAt = -1;
@@ -97,7 +94,7 @@ export class ReplicationStream {
           if (told?.type === 'relation') await this.#describe(told, frames, from, next);
           else if (told?.type === 'message') await this.#takeIn(told, frames.readBigUInt64BE(from + 6));
           else if (told) {
-            const committed = await this.#open.take(told);
+            const committed = await this.#open.take(told, this.#described);
             if (!committed) continue;
             yield* this.#assembler.take(at - taken);
             taken = at;
@@ -175,6 +172,8 @@ export class ReplicationStream {
   async *#deliver(committed: CommittedTransaction, signal: AbortSignal): AsyncGenerator<Batch> {
     const { xid, commitLsn, commitTime, endLsn, streamed } = committed;
     const described = new Map<number, RelationMessage>();
+    const before = this.#describedBefore(committed);
+    for (const { message } of before) await this.#relations.describe(message);
     let bytes = 0;
     this.#assembler.begin(xid, commitLsn, commitTime);
     for await (const part of committed.parts()) {
@@ -195,8 +194,14 @@ export class ReplicationStream {
     }
     this.#assembler.commit(endLsn);
     yield* this.#assembler.take(bytes);
+    for (const { message } of before) await this.#relations.describe(this.#described.get(message.oid)!.message);
     for (const message of described.values()) await this.#adopt(message, committed.relationStamp(message.oid));
     await committed.close();
+  }
+
+  /** Tables that have been described anew since the transaction came, by itself or by others: they were this to its first changes. */
+  #describedBefore({ described }: CommittedTransaction): DescribedTable[] {
+    return [...described].flatMap(([oid, known]) => (this.#described.get(oid) === known ? [] : [known]));
   }
 
   /**
@@ -218,8 +223,7 @@ export class ReplicationStream {
 
   #tick(): void {
     const silentMs = this.#session.waiting ? performance.now() - this.#session.receivedAt : 0;
-    if (silentMs <= SILENCE_MAX_MS) this.#sendStatus(silentMs > PROBE_AFTER_MS);
-    else this.#session.giveUp(`the server has been silent for ${Math.round(silentMs / 1000)} s`);
+    this.#sendStatus(silentMs > PROBE_AFTER_MS);
   }
 
   #sendStatus(wantReply = false): void {

@@ -64,6 +64,12 @@ export class SchemaHistory {
     return this.#last.get(oid)?.new?.columns.map(({ name }) => name) ?? null;
   }
 
+  /** Names of the key's columns as the capture trigger told last; null where it was not the last to tell. */
+  toldKey(oid: number): readonly string[] | null {
+    const table = this.#last.get(oid)?.new;
+    return table?.columns[0]?.attnum === undefined ? null : table.key;
+  }
+
   /** pgoutput described a table: recorded where it is not what was recorded last. True where that is a change. */
   async described(relation: Relation, partitions: readonly number[] | undefined, at: Moment): Promise<boolean> {
     const last = this.#last.get(relation.oid);

@@ -58,7 +58,9 @@ export class TemporarySlot {
       replication = await connectSource(slotSide(config), 'tail', { replication: true });
       const creation = { name, waitMs: config.slotCreateWaitMs, snapshot: 'none', temporary: true, primary } as const;
       const { consistentPoint: startLsn } = await createSlot(replication, catalog, creation, log);
-      const relations = new RelationCache(catalog, new TypeCatalog(catalog), publications, null, log);
+      const types = new TypeCatalog(catalog);
+      const unfiltered = { captured: null, history: null };
+      const relations = new RelationCache({ catalog, types, slot: name, publications, log, ...unfiltered });
       const hold = new PreparedHold();
       const assembler = new Assembler(relations);
       const stream = await ReplicationStream.start(replication, {

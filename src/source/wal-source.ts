@@ -133,14 +133,9 @@ export class WalSource implements Source {
   }
 
   #relations(catalog: pg.Client, history: SchemaHistory): RelationCache {
-    return new RelationCache(
-      catalog,
-      new TypeCatalog(catalog),
-      this.#options.publications,
-      this.#options.captured,
-      this.#options.log,
-      history,
-    );
+    const { config, publications, captured, log } = this.#options;
+    const types = new TypeCatalog(catalog);
+    return new RelationCache({ catalog, types, slot: config.slot, publications, captured, log, history });
   }
 
   #connect(replication: boolean): Promise<pg.Client> {

@@ -102,6 +102,7 @@ class InProcessSubscription implements Subscription {
   /** What the sink had when it was opened: a restarted slot may begin before it. Null once the stream has passed it. */
   #from: Position | null;
   #appliedLsn: Lsn = 0n;
+  #receivedLsn: Lsn = 0n;
   #publishedLsn: Lsn = 0n;
   #wake: (() => void) | null = null;
   onAdvanced?: () => void;
@@ -110,6 +111,7 @@ class InProcessSubscription implements Subscription {
     this.#from = from;
     this.#free = free;
     this.#appliedLsn = from.commitLsn;
+    this.#receivedLsn = from.commitLsn;
     this.#onClose = onClose;
   }
 
@@ -134,6 +136,8 @@ class InProcessSubscription implements Subscription {
     const { batch, published } = this.#queue.shift()!;
     const delivery = this.#deliver(batch, published.bytes);
     this.#inFlight.set(delivery, published);
+    const { commitEndLsn } = batch;
+    if (commitEndLsn !== null && commitEndLsn > this.#receivedLsn) this.#receivedLsn = commitEndLsn;
     this.#untaken.add(delivery);
     return delivery;
   }
@@ -178,6 +182,10 @@ class InProcessSubscription implements Subscription {
 
   appliedLsn(): Lsn {
     return this.#appliedLsn;
+  }
+
+  receivedLsn(): Lsn {
+    return this.#receivedLsn;
   }
 
   async close(): Promise<void> {

@@ -52,6 +52,7 @@ export interface Subscription {
   applied(delivery: Delivery): void;
   /** Everything committed before this LSN is in the sink, as far as `applied` has been told; 0 when unknown. */
   appliedLsn(): Lsn;
+  receivedLsn(): Lsn; // As appliedLsn, of what `receive` has handed out.
   onAdvanced?: () => void; // Set by the pipeline, called when `appliedLsn` may have grown.
   /** Everything committed before this LSN has been published, as far as is known here; 0 when unknown. */
   publishedLsn(): Lsn;

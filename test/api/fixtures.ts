@@ -34,6 +34,7 @@ export function pipelineStatus(changes: Partial<PipelineStatus> = {}): PipelineS
     role: 'all',
     state: 'streaming',
     startedAt: new Date(0).toISOString(),
+    failure: null,
     source: {
       slot: 'waltide',
       publication: 'waltide',

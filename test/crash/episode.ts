@@ -18,7 +18,7 @@ import { installTrigger, provoke } from './provoke.ts';
 import { type Child, startChild } from './victim.ts';
 
 /** A process that does not come to its point within this time never will. */
-const POINT_TIMEOUT_MS = 40_000;
+const POINT_TIMEOUT_MS = 90_000;
 
 export interface Arena {
   readonly postgres: EmbeddedPostgres;

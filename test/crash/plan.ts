@@ -63,14 +63,14 @@ export function planEpisode(seed: number, transport: 'in-process' | 'kafka'): Fa
   });
   const ofKafka = points.filter(({ way }) => way.kafkaOnly);
   const others = points.filter(({ way }) => !way.kafkaOnly);
-  const perEpisode = 2;
+  // One of a Kafka episode's two points lies in Kafka's road.
+  const perEpisode = transport === 'kafka' ? 1 : 2;
   return Array.from({ length: ROUNDS_PER_EPISODE }, (_, i): Fault => {
     const afterMs = 100 + random.int(900);
     if (i % 2 === 1) {
+      const turn = seed * perEpisode + ((i >> 1) % perEpisode);
       const { point, way } =
-        transport === 'kafka' && i === 1
-          ? ofKafka[seed % ofKafka.length]!
-          : others[(seed * perEpisode + (i >> 1)) % others.length]!;
+        transport === 'kafka' && i === 1 ? ofKafka[seed % ofKafka.length]! : others[turn % others.length]!;
       return { kind: 'point', point, way, times: 1 + random.int(way.timesMax) };
     }
     // Starting again takes a broker seconds, so it is killed seldom.

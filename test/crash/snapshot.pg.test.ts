@@ -19,7 +19,9 @@ const IN_SNAPSHOTS: readonly [Failpoint, number][] = [
   ['before-snapshot-end', 2],
 ];
 
-describe('kill -9 in a snapshot', () => {
+const SEED = Number(process.env.WALTIDE_CRASH_SEED ?? Date.now() % 1_000_000);
+
+describe(`kill -9 in a snapshot, seed ${SEED}`, () => {
   let database: TestDatabase;
   let file = '';
   let path = '';
@@ -48,7 +50,7 @@ describe('kill -9 in a snapshot', () => {
 
   async function dies(point: Failpoint, times: number, args: readonly string[]): Promise<void> {
     const writing = new AbortController();
-    const workload = runWorkload(database.url, Date.now() % 100_000, writing.signal);
+    const workload = runWorkload(database.url, SEED + times, writing.signal);
     // Keys that move where the cursor has passed, with values that the WAL does not carry.
     const moving = move(writing.signal);
     const process = startWaltide(['run', ...args, '--config', file], { WALTIDE_FAILPOINT: `${point}@${times}` });
@@ -94,14 +96,15 @@ describe('kill -9 in a snapshot', () => {
       );
       expect(before.some(({ state }) => state === 'running')).toBe(true);
       await equal();
-      for (const { id, rows } of before) {
+      for (const { id, rows, table_name: table } of before) {
         const [after] = await database.query(
           'select state, rows_done::int as rows from waltide.snapshots where id = $1',
           [id],
         );
         expect(after!.state).toBe('completed');
-        // What was saved is not read again.
-        expect(after!.rows as number).toBeGreaterThanOrEqual(rows as number);
+        // What was saved is not read again; a table without a key is read in one piece, of which nothing is saved.
+        if (table !== 'event_log')
+          expect(after!.rows as number, table as string).toBeGreaterThanOrEqual(rows as number);
       }
     },
     120_000,

@@ -5,7 +5,7 @@ import { type Arena, Episode } from './episode.ts';
 import { ROUNDS_PER_EPISODE } from './plan.ts';
 
 /** A round takes one to three seconds, or ten where a server is started again. */
-const EPISODE_TIMEOUT_MS = 300_000;
+const EPISODE_TIMEOUT_MS = 600_000;
 
 export interface SuiteOptions {
   readonly transport: 'in-process' | 'kafka';

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { differences, withDuckdb } from '../support/compare.ts';
-import { catchUp, testPipeline } from '../support/pipeline.ts';
+import { MemorySink } from '../support/memory-sink.ts';
+import { catchUp, eventually, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 
 describe('the first copy', () => {
@@ -35,5 +36,29 @@ describe('the first copy', () => {
         [17000n, 144508500n, 17000n, 7000n],
       ]);
     });
+  });
+
+  it('ends with the reason where what it has copied cannot be recorded, not with an unhandled rejection', async () => {
+    const sink = new MemorySink();
+    const { config } = testPipeline(database, { sinks: [], snapshot: { workers: 1 } });
+    await database.query('create table a (id int primary key); insert into a select generate_series(1, 150000)');
+    await database.query('create table b (id int primary key); insert into b select generate_series(1, 100000)');
+    await database.query('create sequence refused');
+    let armed = false;
+    sink.before = async ({ events }) => {
+      const tables = new Set(events.map(({ relation }) => relation?.table));
+      if (tables.has('a') && !armed) {
+        armed = true;
+        await database.query(
+          `create or replace function refuse() returns trigger language plpgsql as 'begin perform nextval(''public.refused''); raise ''no''; end';
+           create or replace trigger refuse before update on waltide.slots for each row execute function public.refuse()`,
+        );
+      } else if (tables.has('b') && armed)
+        await eventually(
+          'refused',
+          async () => (await database.query('select is_called from refused'))[0]!.is_called === true,
+        );
+    };
+    await expect(catchUp(config, { sinks: [sink] })).rejects.toMatchObject({ code: 'SOURCE_QUERY' });
   });
 });

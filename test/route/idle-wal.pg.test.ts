@@ -14,6 +14,8 @@ let database: TestDatabase;
 let other: TestDatabase;
 const MB = 1024 * 1024;
 const DURATION_MS = 20_000;
+/** What is written at least: far more than either slot may be behind for a moment. */
+const WRITTEN_MIN = 200 * MB;
 
 beforeAll(async () => {
   server = await startPostgres({ max_wal_size: '64MB', min_wal_size: '32MB' });
@@ -43,7 +45,7 @@ async function retained(): Promise<Retained[]> {
   return rows as unknown as Retained[];
 }
 
-describe('an idle database', { timeout: 120_000 }, () => {
+describe('an idle database', { timeout: 300_000 }, () => {
   it('retains no WAL of other tables, other databases and checkpoints, with a quick sink and with a slow one', async () => {
     const slow = new MemorySink('slow');
     slow.before = () => new Promise((resolve) => setTimeout(resolve, 500));
@@ -63,7 +65,7 @@ describe('an idle database', { timeout: 120_000 }, () => {
     try {
       const began = await wal();
       const samples: Retained[] = [];
-      for (const until = Date.now() + DURATION_MS; Date.now() < until; ) {
+      for (const until = Date.now() + DURATION_MS; Date.now() < until || (await wal()) - began < WRITTEN_MIN; ) {
         const noise = "insert into noise select i, repeat('x', 8000) from generate_series(1, 600) i";
         await Promise.all([database.query(noise), other.query(noise)]);
         await database.query('update noise set id = id + 1 where id % 7 = 0');
@@ -72,7 +74,6 @@ describe('an idle database', { timeout: 120_000 }, () => {
         await new Promise((resolve) => setTimeout(resolve, 200));
       }
       const written = (await wal()) - began;
-      expect(written).toBeGreaterThan(150 * MB);
       const most = (slot: string): number =>
         Math.max(...samples.filter((sample) => sample.slot === slot).map((sample) => sample.retained));
       const slots = pipelines.map(({ config }) => config.source.slot);

@@ -21,7 +21,9 @@ let brokers: string[];
 beforeEach(async () => {
   brokers = await ensureSharedKafka();
   database = await createDatabase();
-  await database.query('create table t (id int primary key); create table u (id int primary key)');
+  await database.query(
+    'create table t (id int primary key); create table u (id int primary key); create table big (id int primary key, body text)',
+  );
   sink = new MemorySink('memory');
   const transport = { type: 'kafka', brokers, topicPrefix: database.name, partitions: 3 } as const;
   ({ config } = testPipeline(database, { sinks: [], transport }));
@@ -68,6 +70,22 @@ describe('replay from Kafka', () => {
     expect(keys(before)).toEqual(numbers(51, 100));
     await apply('caught-up', {});
     expect(keys(before)).toEqual(numbers(51, 120));
+  });
+
+  it('does not end at a bound before every partition is past it', async () => {
+    const from = await lsn();
+    await database.query('insert into big select i, repeat(md5(i::text), 30) from generate_series(1, 30000) i');
+    const until = await lsn();
+    await database.query('insert into u values (1)');
+    await catchUp(config, { sinks: [sink] });
+    const before = sink.events.length;
+    await apply('caught-up', {
+      replay: { ...all, from: { lsn: from } },
+      until: await findUntil(config, { lsn: until }),
+    });
+    expect(keys(before)).toEqual(numbers(1, 30000));
+    await apply('caught-up', {});
+    expect(keys(before)).toHaveLength(30001);
   });
 
   it('is done by a running pipeline, of one table alone', async () => {

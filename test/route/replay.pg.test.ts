@@ -3,9 +3,12 @@ import type { Config } from '../../src/config/schema.ts';
 import { formatLsn, parseLsn } from '../../src/event/lsn.ts';
 import { Pipeline, type PipelineOptions } from '../../src/pipeline/pipeline.ts';
 import { findUntil } from '../../src/pipeline/replay.ts';
+import { connect } from '../../src/postgres/connection.ts';
+import { momentAfter, momentBefore } from '../../src/postgres/positions.ts';
 import { MemorySink } from '../support/memory-sink.ts';
 import { catchUp, eventually, log, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { TcpProxy } from '../support/tcp-proxy.ts';
 
 /*
  * Goal: what was applied once is applied again, exactly from where it was asked for, to exactly where it shall end; and
@@ -151,5 +154,86 @@ describe('replay in-process', () => {
     });
     await expect(findUntil(config, { lsn: beyond + 1_000_000_000n })).rejects.toMatchObject({ code: 'REPLAY' });
     expect(formatLsn(beyond)).toContain('/');
+  });
+});
+
+describe('what was asked for once', () => {
+  /** Nobody listens there. */
+  const NOWHERE = 1;
+  let proxy: TcpProxy;
+  let port: number;
+
+  beforeEach(async () => {
+    proxy = await TcpProxy.before(database.url);
+    port = Number(new URL(database.url).port);
+    config = { ...config, source: { ...config.source, url: proxy.through(database.url) } };
+  });
+  afterEach(() => proxy.close());
+
+  it('goes back once, whatever fails afterwards', async () => {
+    const from = await lsn();
+    await database.query('insert into t values (1), (2)');
+    const running = start(config, { sinks: [sink] });
+    try {
+      await eventually('it came', () => keys().length === 2);
+      const rewind = sink.rewind.bind(sink);
+      let rewound = 0;
+      sink.rewind = async (to) => {
+        rewound++;
+        await rewind(to);
+        proxy.aim(NOWHERE);
+      };
+      await running.pipeline.replay({ ...all, from: { lsn: from } });
+      await eventually('it failed', () => running.pipeline.status().state === 'stopped');
+      proxy.aim(port);
+      await eventually('it came again', () => keys().length === 4);
+      expect(rewound).toBe(1);
+    } finally {
+      await running.stop();
+    }
+    expect(keys()).toEqual([1, 2, 1, 2]);
+  });
+
+  it('copies once, whatever fails afterwards', async () => {
+    await database.query('insert into t values (1), (2)');
+    let streams = 0;
+    proxy.wire = async (piece) => {
+      if (!piece.includes('START_REPLICATION') || streams++ > 0) return [piece];
+      proxy.cut();
+      return [];
+    };
+    const ended = new AbortController();
+    const pipeline = new Pipeline({ config, role: 'all', log, sinks: [sink], recopy: true });
+    const finished = pipeline.run(null, ended.signal);
+    try {
+      await eventually('it streams', () => streams > 1);
+      await database.query('insert into t values (3)');
+      await eventually('it came', () => keys().includes(3));
+    } finally {
+      ended.abort();
+      await finished;
+    }
+    const copied = sink.events.filter(({ op, table }) => op === 'r' && table === 't');
+    expect(copied.map(({ key }) => key).sort()).toEqual(['1', '2']);
+  });
+});
+
+describe('a time', () => {
+  it('is found where the clock of the server was set back', async () => {
+    await database.query('truncate waltide.positions');
+    // Set back by an hour at 0/400.
+    await database.query(
+      `insert into waltide.positions values ('0/100', '2001-01-01 10:00Z'), ('0/200', '2001-01-01 10:30Z'), ('0/300', '2001-01-01 11:00Z'),
+         ('0/400', '2001-01-01 10:05Z'), ('0/500', '2001-01-01 10:25Z'), ('0/600', '2001-01-01 11:10Z')`,
+    );
+    const client = await connect(database.url, { applicationName: 'test', timeoutMs: 5000 });
+    try {
+      const at = new Date('2001-01-01 10:26Z');
+      // What was committed from then on may lie before the clock was set back, what was committed by then after it.
+      expect((await momentBefore(client, at))?.lsn).toBe(0x100n);
+      expect((await momentAfter(client, at))?.lsn).toBe(0x600n);
+    } finally {
+      await client.end();
+    }
   });
 });

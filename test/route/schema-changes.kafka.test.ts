@@ -4,6 +4,7 @@ import { installDdlCapture } from '../../src/postgres/ddl-capture.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
 import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { SchemaWorkload } from '../support/schema-workload.ts';
 import { ensureSharedKafka } from '../support/shared-kafka.ts';
 
 let database: TestDatabase;
@@ -55,5 +56,32 @@ it.each([1, 3])(
     expect(await catchUp(config)).toEqual([]);
     const tables = ['public.a', 'public.b', 'public.c'];
     expect(await withDuckdb(path, (query) => differences(database.url, query, tables))).toEqual([]);
+  },
+);
+
+const SEED = Number(process.env.WALTIDE_SCHEMA_SEED ?? Date.now() % 100_000);
+
+it.each([SEED, SEED + 1])(
+  'the target equals the source after a random series of schema changes (seed %i)',
+  async (seed) => {
+    const brokers = await ensureSharedKafka();
+    const workload = await SchemaWorkload.start(database.url, seed, true);
+    const { config, path } = testPipeline(database, {
+      transport: { type: 'kafka', brokers, topicPrefix: database.name, partitions: 1 + (seed % 2) * 2 },
+    });
+    try {
+      await catchUp(config);
+      const client = await connect(database.url, { applicationName: 'test', timeoutMs: 5000 });
+      await installDdlCapture(client).finally(() => client.end());
+      for (let round = 0; round < 3; round++) {
+        await workload.run(15);
+        expect(await catchUp(config), workload.statements.join(';\n')).toEqual([]);
+        const tables = (await workload.tables()).map(({ name }) => name.replaceAll('"', ''));
+        const found = await withDuckdb(path, (query) => differences(database.url, query, tables)).catch(String);
+        expect(found, `seed ${seed}\n${workload.statements.join(';\n')}`).toEqual([]);
+      }
+    } finally {
+      await workload.end();
+    }
   },
 );

@@ -1,8 +1,10 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Config } from '../../src/config/schema.ts';
+import { connect } from '../../src/postgres/connection.ts';
+import { installDdlCapture } from '../../src/postgres/ddl-capture.ts';
 import { withDuckdb } from '../support/compare.ts';
 import { held, printed } from '../support/every-value.ts';
-import { catchUp, testPipeline } from '../support/pipeline.ts';
+import { catchUp, eventually, log, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 
 /* What kinds of tables there are, and what one can do to them. PostgreSQL is the oracle, row by row. */
@@ -15,7 +17,10 @@ beforeEach(async () => {
   database = await createDatabase();
   ({ config, path } = testPipeline(database));
 });
-afterEach(() => database.drop());
+afterEach(() => {
+  vi.restoreAllMocks();
+  return database.drop();
+});
 
 /** Applies what happened so far, then compares whole tables of schema public whose first column is `id`. */
 async function same(step: string, ...tables: string[]): Promise<void> {
@@ -27,6 +32,11 @@ async function same(step: string, ...tables: string[]): Promise<void> {
 }
 
 const rows = (sql: string): Promise<readonly (readonly unknown[])[]> => withDuckdb(path, (query) => query(sql));
+
+async function installTrigger(): Promise<void> {
+  const client = await connect(database.url, { applicationName: 'test', timeoutMs: 5000 });
+  await installDdlCapture(client).finally(() => client.end());
+}
 
 describe('replica identities', () => {
   it('change in mid-stream, between default, full, index and nothing', async () => {
@@ -68,6 +78,33 @@ describe('replica identities', () => {
     await database.query('alter table t replica identity nothing; insert into t values (2, 2)');
     await expect(database.query('update t set v = 3')).rejects.toThrow(/replica identity/);
     await same('inserts', 't');
+  });
+});
+
+describe('REPLICA IDENTITY FULL and a key that comes and goes while nobody looks', () => {
+  it.each([
+    ['comes', 'create table t (id int, v text)', ''],
+    ['goes and comes back', 'create table t (id int primary key, v text)', 'alter table t drop constraint t_pkey'],
+  ])('%s: rows that were alike stay apart', async (_, create, drop) => {
+    const alike = "insert into t values (1, 'a'), (1, 'a'), (2, 'b')";
+    const apart = `delete from t where ctid = (select min(ctid) from t where id = 1);
+      alter table t add primary key (id); update t set v = 'c' where id = 2`;
+    await database.query(`${create}; alter table t replica identity full; ${drop ? '' : alike}`);
+    await same('the copy', 't');
+    await database.query(drop ? `${drop}; ${alike}; ${apart}` : apart);
+    await same('the deletion', 't');
+    await database.query("update t set v = 'd'; update t set id = id + 10; insert into t values (3, 'x')");
+    await same('changes with the key', 't');
+  });
+
+  it('as the capture trigger tells', async () => {
+    await database.query(
+      "create table t (id int, v text); alter table t replica identity full; insert into t values (1, 'a'), (1, 'a')",
+    );
+    await same('the copy', 't');
+    await installTrigger();
+    await database.query("delete from t where ctid = '(0,1)'; alter table t add primary key (id)");
+    await same('the deletion', 't');
   });
 });
 
@@ -119,6 +156,31 @@ describe('inheritance', () => {
     expect(await catchUp(config)).toEqual([]);
     expect(await rows('select (select count(*)::int from parent), (select count(*)::int from child)')).toEqual([
       [0, 0],
+    ]);
+  });
+});
+
+describe('tables that are left out', () => {
+  it('are told of, each once and with the reason', async () => {
+    await database.query(
+      `create table t (id int primary key); create table bare (id int); create unlogged table fast (id int primary key);
+       create extension file_fdw; create server files foreign data wrapper file_fdw;
+       create foreign table far (id int) server files options (filename '/dev/null')`,
+    );
+    const warned = vi.spyOn(log, 'warn');
+    const quick = { ...config, snapshot: { ...config.snapshot, tablesIntervalMs: 20 } };
+    const running = start(quick);
+    await eventually('streaming', () => running.pipeline.status().source?.connected === true);
+    await database.query('create table later (id int primary key)');
+    await eventually('another look', async () => {
+      const found = await database.query("select from pg_publication_tables where tablename = 'later'");
+      return found.length === 1;
+    });
+    await running.stop();
+    expect(warned.mock.calls.filter(([, text]) => String(text).includes('left out'))).toEqual([
+      [{ table: 'public.bare' }, expect.stringMatching(/no primary key/)],
+      [{ table: 'public.far' }, expect.stringMatching(/foreign table/)],
+      [{ table: 'public.fast' }, expect.stringMatching(/UNLOGGED/)],
     ]);
   });
 });
@@ -198,11 +260,24 @@ describe('generated columns', () => {
     await database.query(
       `create table g (id int primary key, a int, twice int generated always as (a * 2) stored, thrice int generated always as (a * 3) virtual);
        insert into g (id, a) values (1, 10);
-       create publication ${database.name} for table g with (publish_generated_columns = stored)`,
+       create table k (id int, twice int generated always as (id * 2) stored); alter table k replica identity full;
+       insert into k values (1), (1);
+       create table p (id int, twice int generated always as (id * 2) stored) partition by range (id);
+       create table p1 partition of p default; alter table p replica identity full; insert into p values (1);
+       create publication ${database.name} for table g, k, p with (publish_generated_columns = stored, publish_via_partition_root)`,
+    );
+    const warned = vi.spyOn(log, 'warn');
+    expect(await catchUp(config)).toEqual([]);
+    expect(warned.mock.calls).toEqual([]);
+    expect(await rows('from k union all from p')).toEqual([...Array(3)].map(() => [1, 2]));
+    await database.query(
+      'insert into g (id, a) values (2, 20); update g set a = 11 where id = 1; update k set id = 2 where ctid = (select min(ctid) from k)',
     );
     expect(await catchUp(config)).toEqual([]);
-    await database.query('insert into g (id, a) values (2, 20); update g set a = 11 where id = 1');
-    expect(await catchUp(config)).toEqual([]);
+    expect(await rows('select * from k order by id')).toEqual([
+      [1, 2],
+      [2, 4],
+    ]);
     expect(await rows('select * from g order by id')).toEqual([
       [1, 11, 22],
       [2, 20, 40],

@@ -36,7 +36,7 @@ afterEach(() => database.drop());
 it.each([
   ['transaction', 6],
   ['table', 0],
-] as const)('consistency: %s', { timeout: 180_000 }, async (consistency, rounds) => {
+] as const)('consistency: %s', { timeout: 400_000 }, async (consistency, rounds) => {
   const seed = Number(process.env.WALTIDE_SEED ?? Date.now() % 100_000);
   console.info(`seed ${seed}`);
   const random = new Random(seed);
@@ -66,8 +66,9 @@ it.each([
   const totals = new Map<number, number>();
   const processes = { capture: run('capture'), apply: run('apply') };
   const readUntil = async (enough: () => boolean): Promise<void> => {
-    const deadline = Date.now() + 60_000;
-    while (!enough() && Date.now() < deadline) {
+    const deadline = Date.now() + 120_000;
+    while (!enough()) {
+      if (Date.now() > deadline) throw new Error(`seed ${seed}: the reader did not see enough: ${readings()} readings`);
       const total = await readTotal(join(folder, '.waltide'), database.name);
       if (total !== null) totals.set(total, (totals.get(total) ?? 0) + 1);
       await new Promise((resolve) => setTimeout(resolve, 2));

@@ -1,9 +1,13 @@
 import { describe, expect, it } from 'vitest';
+import { connect } from '../../src/postgres/connection.ts';
+import { installDdlCapture } from '../../src/postgres/ddl-capture.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
 import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, query, type TestDatabase } from '../support/postgres.ts';
 import { OLDER_VERSIONS } from '../support/postgres-package.ts';
+import { SchemaWorkload } from '../support/schema-workload.ts';
 import { ensureSharedPostgres } from '../support/shared-postgres.ts';
+import { askForSnapshot } from '../support/snapshots.ts';
 import { runWorkload, SCHEMA, TABLES } from '../support/workload.ts';
 
 /** The newest version is what every other test runs on. */
@@ -31,6 +35,51 @@ describe.each(OLDER_VERSIONS)('PostgreSQL %i → DuckDB', (version) => {
         expect(await catchUp(config)).toEqual([]);
         expect(await withDuckdb(path, (run) => differences(database.url, run, TABLES))).toEqual([]);
         await runWorkload(database.url, seed, AbortSignal.timeout(700));
+      }
+    }));
+
+  it('reads tables again beside the stream, under writes, those without a key too', () =>
+    withDatabase(async (database) => {
+      const { config, path } = testPipeline(database, { snapshot: { chunkRows: 50, tablesIntervalMs: 300 } });
+      await database.query(SCHEMA);
+      await runWorkload(database.url, 1, AbortSignal.timeout(700));
+      await catchUp(config);
+      const running = start(config);
+      await eventually('it streams', () => running.pipeline.status().source?.connected === true);
+      const writing = new AbortController();
+      const workload = runWorkload(database.url, 2, writing.signal);
+      for (const table of ['account', 'renamed_key', 'event_log']) await askForSnapshot(database, config, table);
+      await eventually('they are read', async () => {
+        const [row] = await database.query(
+          "select count(*)::int as n from waltide.snapshots where state = 'completed'",
+        );
+        return row!.n === 3;
+      });
+      writing.abort();
+      await workload;
+      await running.stop();
+      expect(await catchUp(config)).toEqual([]);
+      expect(await withDuckdb(path, (run) => differences(database.url, run, TABLES))).toEqual([]);
+    }));
+
+  it('follows a random series of schema changes by the capture trigger', () =>
+    withDatabase(async (database) => {
+      const seed = Number(process.env.WALTIDE_SCHEMA_SEED ?? Date.now() % 100_000);
+      const workload = await SchemaWorkload.start(database.url, seed, true);
+      const { config, path } = testPipeline(database);
+      try {
+        await catchUp(config);
+        const client = await connect(database.url, { applicationName: 'test', timeoutMs: 5000 });
+        await installDdlCapture(client).finally(() => client.end());
+        for (let round = 0; round < 2; round++) {
+          await workload.run(20);
+          expect(await catchUp(config), workload.statements.join(';\n')).toEqual([]);
+          const tables = (await workload.tables()).map(({ name }) => name.replaceAll('"', ''));
+          const found = await withDuckdb(path, (run) => differences(database.url, run, tables)).catch(String);
+          expect(found, `seed ${seed}\n${workload.statements.join(';\n')}`).toEqual([]);
+        }
+      } finally {
+        await workload.end();
       }
     }));
 

@@ -62,8 +62,9 @@ describe('the WAL budget of a real server', () => {
       await eventually('the sink stands', () => running.pipeline.status().transport.bytesInFlight > 0);
       const levels = new Set<string>();
       for (let i = 0; i < 22 && !levels.has('critical'); i++) {
+        const before = budget()!;
         await makeWal(made, 5);
-        await new Promise((resolve) => setTimeout(resolve, 150));
+        await eventually('it is looked at again', () => budget()!.retainedBytes > before.retainedBytes);
         levels.add(budget()!.level);
       }
       expect([...levels]).toEqual(['ok', 'notice', 'warning', 'critical']);
@@ -138,6 +139,24 @@ describe('the WAL budget of a real server', () => {
       expect(await withDuckdb(path, (run) => differences(made.url, run, ['public.t']))).toEqual([]);
     } finally {
       go();
+      await running.stop();
+      await made.drop();
+    }
+  });
+
+  it('lets snapshots go on that it paused, though it is not to pause any by now', async () => {
+    const made = await database();
+    const { config } = testPipeline(made, {}, { tables: ['public.t'], walBudget: WATCH });
+    await catchUp(config);
+    await askForSnapshot(made, config, 't');
+    await made.query("update waltide.snapshots set state = 'paused', error = 'paused until the WAL budget is at ease'");
+    const running = start(config);
+    try {
+      await eventually('it went on', async () => {
+        const [row] = await made.query('select state from waltide.snapshots');
+        return row!.state === 'completed';
+      });
+    } finally {
       await running.stop();
       await made.drop();
     }

@@ -1,9 +1,11 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Config } from '../../src/config/schema.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
+import { ModelSink } from '../support/model-sink.ts';
 import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { Random } from '../support/random.ts';
+import { askForSnapshot } from '../support/snapshots.ts';
 import { TcpProxy } from '../support/tcp-proxy.ts';
 import { runWorkload, SCHEMA, TABLES } from '../support/workload.ts';
 
@@ -32,6 +34,12 @@ async function equal(): Promise<void> {
 }
 
 describe('a bad wire to PostgreSQL', () => {
+  const endWalsender = () =>
+    database.query(
+      'select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active_pid is not null',
+      [database.name],
+    );
+
   it('loses nothing when bytes come in pieces of any size, and late', async () => {
     const random = new Random(11);
     proxy.wire = async (bytes) => {
@@ -60,10 +68,7 @@ describe('a bad wire to PostgreSQL', () => {
     proxy.freeze();
     await runWorkload(database.url, 4, AbortSignal.timeout(300));
     // The server's own end of it: nobody answers there either.
-    await database.query(
-      'select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active_pid is not null',
-      [database.name],
-    );
+    await endWalsender();
     await eventually(
       'it reconnects',
       () =>
@@ -74,6 +79,49 @@ describe('a bad wire to PostgreSQL', () => {
     await running.stop();
     await equal();
   }, 120_000);
+
+  it('notices it in a first copy, which is finished beside the stream', async () => {
+    await database.query(
+      "create table wide (id int primary key, v text); insert into wide select i, repeat('x', 1000) from generate_series(1, 30000) i",
+    );
+    const sink = new ModelSink('analytics');
+    let frozen = false;
+    sink.before = async ({ events }) => {
+      if (!frozen && events.some(({ op }) => op === 'r')) {
+        frozen = true;
+        proxy.freeze();
+      }
+    };
+    const running = start(through, { sinks: [sink] });
+    await eventually('frozen', () => frozen);
+    await eventually('all rows', () => sink.rows('public.wide')?.length === 30_000, 90_000);
+    proxy.cut();
+    await running.stop();
+  }, 150_000);
+
+  it('notices it in a snapshot beside the stream, which goes on', async () => {
+    await database.query(
+      "create table wide (id int primary key, v text); insert into wide select i, repeat('x', 1000) from generate_series(1, 20000) i",
+    );
+    const sink = new ModelSink('analytics');
+    const running = start(through, { sinks: [sink] });
+    await eventually('it streams', () => running.pipeline.status().source?.connected === true);
+    let frozen = false;
+    sink.before = async ({ events }) => {
+      if (!frozen && events.some(({ transaction }) => transaction.snapshot?.kind === 'incremental')) {
+        frozen = true;
+        proxy.freeze();
+      }
+    };
+    await askForSnapshot(database, config, 'wide');
+    await eventually('frozen', () => frozen);
+    await endWalsender();
+    await eventually('the snapshot ends', () => sink.ended.length > 0, 90_000);
+    proxy.cut();
+    await running.stop();
+    await catchUp(config, { sinks: [sink] });
+    expect(sink.rows('public.wide')).toHaveLength(20_000);
+  }, 150_000);
 
   it('takes no notice of a clock that jumps, forth and back', async () => {
     const running = start(config);

@@ -33,6 +33,7 @@ function subscriptionOf(deliveries: readonly Delivery[], told: string[]): Subscr
     taken: (delivery) => told.push(`taken ${number(delivery)} with ${delivery.events.length}`),
     applied: (delivery) => told.push(`applied ${number(delivery)} with ${delivery.events.length}`),
     appliedLsn: () => 0n,
+    receivedLsn: () => 0n,
     publishedLsn: () => 0n,
     close: async () => {},
   };

@@ -98,6 +98,16 @@ describe('a stopped table', () => {
     expect(pass(filling, change, end('x', 'cancelled'), change)).toBe('ca ma');
   });
 
+  it('does not keep another table, which takes its name, from being filled', () => {
+    const following = new Following('s', { stopped: [], tables: [{ ...live('a'), oid: a.oid }] });
+    const other = relation('a', [['id', 'int8']], { oid: a.oid + 100 });
+    const beginning = snapshotEvents('x', 'incremental', [['t', other]]);
+    const together = [...change, ...beginning];
+    following.stop({ schema: 'public', table: 'a', oid: a.oid, reason: null }, together, false);
+    expect(pass(following, together)).toBe('ta');
+    expect(following.tables).toMatchObject([{ oid: other.oid, filling: 'x' }]);
+  });
+
   it('is filled on where only its live rows were at fault', () => {
     const following = new Following('s', { stopped: [], tables: [live('a')] });
     const together = [...begin('x'), ...change];

@@ -1,3 +1,4 @@
+import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Config, ConfigInput } from '../../src/config/schema.ts';
 import { ModelSink } from '../support/model-sink.ts';
@@ -118,5 +119,55 @@ describe('incremental snapshot', () => {
     await Promise.all(writers);
     await settle(config);
     expect(await differences(TABLES)).toEqual([]);
+  });
+
+  it.each([
+    ['citext', ''],
+    ['one', 'create domain one as citext;'],
+    ['two', 'create domain one as citext; create domain two as one;'],
+  ])("goes by the key's own order: %s", async (type, domains) => {
+    const config = configure({ chunkRows: 500 });
+    await database.query(
+      `create extension citext; ${domains} create table t (id ${type} collate "C" primary key, n int);
+       insert into t select case when i % 2 = 0 then upper(md5(i::text)) else md5(i::text) end, i from generate_series(1, 2000) i`,
+    );
+    running = start(config, { sinks: [sink] });
+    await eventually('live', () => sink.rows('public.t') !== undefined);
+    const id = await ask('t');
+    await ended(id);
+    expect(await stateOf(id)).toMatchObject({ state: 'completed', error: null });
+    await settle(config);
+    expect(await differences(['public.t'])).toEqual([]);
+  });
+});
+
+describe('snapshot of a table without a key', () => {
+  it('can be cancelled while it waits for older transactions, and lets the stream go on', async () => {
+    const config = configure();
+    await database.query(
+      'create table keyless (x int); alter table keyless replica identity full; create table other (id int primary key)',
+    );
+    running = start(config, { sinks: [sink] });
+    await eventually('live', () => sink.rows('public.keyless') !== undefined);
+    // Not a writer of the table: only the slot waits for it.
+    const open = new pg.Client(database.url);
+    await open.connect();
+    try {
+      await open.query('begin; insert into other values (1)');
+      const id = await ask('keyless');
+      await eventually('its slot waits', async () => {
+        const rows = await database.query(
+          "select from pg_stat_activity where datname = current_database() and query like 'CREATE_REPLICATION_SLOT%' and state = 'active'",
+        );
+        return rows.length > 0;
+      });
+      await database.query('insert into other values (2)');
+      await database.query("update waltide.snapshots set state = 'cancelling'; notify waltide_snapshots");
+      // The slot's own patience would be 20 s.
+      await eventually('cancelled', async () => (await stateOf(id)).state === 'cancelled', 12_000);
+      await eventually('it streams', () => sink.rows('public.other')?.length === 1, 5000);
+    } finally {
+      await open.end();
+    }
   });
 });

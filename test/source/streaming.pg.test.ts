@@ -8,7 +8,7 @@ import type { PostgresVersion } from '../support/postgres-package.ts';
 import { randomTransactions, readSlot } from './transactions.ts';
 
 const seed = Number(process.env.WALTIDE_TEST_SEED ?? Date.now() % 1_000_000);
-const versions: readonly PostgresVersion[] = [14, 15, 16, 18];
+const versions: readonly PostgresVersion[] = [14, 15, 16, 17, 18];
 
 /** Streams every change at once (16+): the server's own switch for tests of receivers like this one. */
 const IMMEDIATE = '-c debug_logical_replication_streaming=immediate';

@@ -48,9 +48,9 @@ export function testPipeline(
 /** Copies if need be, streams until everything written so far is in every sink, and stops. */
 export async function catchUp(
   config: Config,
-  options: { recopy?: boolean; sinks?: readonly Sink[] } = {},
+  options: { role?: 'all' | 'apply'; recopy?: boolean; sinks?: readonly Sink[] } = {},
 ): Promise<readonly StoppedTableOf[]> {
-  const timeout = AbortSignal.timeout(40_000);
+  const timeout = AbortSignal.timeout(90_000);
   const pipeline = new Pipeline({ config, role: 'all', log, ...options });
   let status = pipeline.status();
   timeout.addEventListener('abort', () => (status = pipeline.status()), { once: true });

@@ -87,7 +87,7 @@ export const pipelineStatusSchema = z.object({
   version: z.string(),
   pid: count,
   role: z.enum(['all', 'capture', 'apply']),
-  state: z.enum(['starting', 'copying', 'streaming', 'stopping', 'stopped']),
+  state: z.enum(['starting', 'copying', 'streaming', 'failed', 'stopping', 'stopped']),
   startedAt: z.string(),
   source: source.nullable(),
   transport: z.object({ type: z.enum(['in-process', 'kafka']), bytesInFlight: bytes }),
@@ -95,5 +95,6 @@ export const pipelineStatusSchema = z.object({
   copy: z.array(copy),
   memory: z.object({ rssBytes: bytes, heapBytes: bytes }),
   stuck: z.array(z.string()).describe('stages that have work and make no progress'),
+  failure: z.string().nullable().describe('why it stands still until a person acts'),
   ready: z.boolean(),
 }) satisfies z.ZodType<PipelineStatus>;

@@ -128,14 +128,15 @@ function describeProcess(status: PipelineStatus, paint: Paint): string {
   const { source, sinks, copy, transport, memory } = status;
   const uptime = formatDuration((Date.now() - Date.parse(status.startedAt)) / 1000);
   const health =
-    status.stuck.length > 0
-      ? paint('red', 'stuck')
+    status.stuck.length > 0 || status.failure
+      ? paint('red', status.failure ? 'failed' : 'stuck')
       : status.ready
         ? paint('green', status.state)
         : paint('yellow', status.state);
   const lines = [
     `${health}  pid ${status.pid}, role ${status.role}, up ${uptime}, waltide ${status.version}, ${formatBytes(memory.rssBytes)} of memory`,
   ];
+  if (status.failure) lines.push(`  ${printable(status.failure)}`);
   for (const reason of status.stuck) lines.push(`  ${paint('red', 'stuck')}: ${printable(reason)}`);
   if (source) {
     const connected = source.connected ? 'connected' : paint('yellow', 'not connected');

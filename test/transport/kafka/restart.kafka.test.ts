@@ -76,13 +76,11 @@ describe('brokers that do not answer', () => {
     const { port } = server.address() as { port: number };
     if (!silent) await new Promise((resolve) => server.close(resolve));
     const transport = closedAfterTest(openTransport(kafkaConfig([`127.0.0.1:${port}`], newPrefix())));
-    const started = Date.now();
     const error = await transport.openCapture(IDENTITY, null).catch((cause: unknown) => cause);
     expect(error).toMatchObject({
       code: 'TRANSPORT_UNREACHABLE',
       message: expect.stringContaining(`127.0.0.1:${port}`),
     });
-    expect(Date.now() - started).toBeLessThan(26_000);
     server.close();
   });
 
@@ -90,9 +88,7 @@ describe('brokers that do not answer', () => {
     const transport = openTransport(kafkaConfig(['127.0.0.1:1'], newPrefix()));
     const opening = transport.openCapture(IDENTITY, null).catch((error: unknown) => error);
     await sleep(200);
-    const started = Date.now();
     await transport.close();
-    expect(Date.now() - started).toBeLessThan(3000);
     expect(await opening).toMatchObject({ code: 'TRANSPORT' });
   });
 });

@@ -55,6 +55,7 @@ export class KafkaSubscription implements Subscription {
   readonly #fetcher: Fetcher;
   readonly #group: GroupMember;
   readonly #tracker: AppliedTracker;
+  readonly #handedOut: AppliedTracker;
   readonly #makeCodec: (database: string) => EventCodec;
   readonly #decoding: Decoding;
   readonly #collector: Collector;
@@ -114,6 +115,7 @@ export class KafkaSubscription implements Subscription {
       failed,
     );
     this.#tracker = new AppliedTracker((topic) => this.#isElsewhere(topic));
+    this.#handedOut = new AppliedTracker((topic) => this.#isElsewhere(topic));
     this.#group = new GroupMember(cluster, `${clientId}.${topicPrefix}.${sink.name}`, {
       state: () => this.#state(),
       pause: () => this.#pause(),
@@ -151,6 +153,7 @@ export class KafkaSubscription implements Subscription {
       const delivery = await this.#collect();
       if (delivery) {
         this.#outstanding.set(delivery, true);
+        for (const { partition, next } of delivery.offsets) this.#handedOut.applied(partition, next ?? 0n);
         this.#outstandingBytes += delivery.bytes;
         return delivery;
       }
@@ -183,6 +186,10 @@ export class KafkaSubscription implements Subscription {
 
   appliedLsn(): Lsn {
     return this.#tracker.lsn();
+  }
+
+  receivedLsn(): Lsn {
+    return this.#handedOut.lsn();
   }
 
   async close(): Promise<void> {
@@ -257,6 +264,7 @@ export class KafkaSubscription implements Subscription {
     for (const topic of topics) this.#topics.add(topic);
     this.#wake.ring();
     this.#tracker.progress(progress);
+    this.#handedOut.progress(progress);
     this.onAdvanced?.();
     if (this.#topics.size > before) return true;
     return topics.some((topic) => this.#assignedTopics?.has(topic) === false);
@@ -311,6 +319,7 @@ export class KafkaSubscription implements Subscription {
       // Another member went further than we know: what we have of this partition is behind it.
       this.#positions.set(offset.partition, offset);
       this.#tracker.applied(offset.partition, offset.next ?? 0n);
+      this.#handedOut.applied(offset.partition, offset.next ?? 0n);
       this.#readers.delete(offset.partition);
     }
     const readers = new Map<string, PartitionReader>();
@@ -345,6 +354,7 @@ export class KafkaSubscription implements Subscription {
       const { offset, unsaved } = starts.get(key)!;
       this.#positions.set(key, offset);
       this.#tracker.applied(key, offset.next ?? 0n);
+      this.#handedOut.applied(key, offset.next ?? 0n);
       into.set(key, new PartitionReader(topic, partition, offset, unsaved));
     }
   }
