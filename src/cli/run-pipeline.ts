@@ -107,7 +107,7 @@ function companionsOf(deps: Deps, audit: AuditLog, { serves }: RunOptions): read
   return [
     ...(serves && config.api.enabled ? [apiOf(deps, audit)] : []),
     instanceOf(tracker),
-    ...(config.writes.enabled ? [new WriteWorker(deps)] : []),
+    ...(serves && config.writes.enabled ? [new WriteWorker(deps)] : []),
   ];
 }
 

@@ -14,6 +14,8 @@ export interface WaitOptions {
   /** Names; all when left out. */
   readonly sinks?: readonly string[];
   readonly timeoutMs: number;
+  /** A table that must be whole there: not set aside, nor being filled still. */
+  readonly table?: { readonly schema: string; readonly table: string };
   /** What is on its way does not linger for more. */
   readonly atOnce?: boolean;
   readonly signal?: AbortSignal;
@@ -38,9 +40,13 @@ export function requireReached({ sinks }: Arrival, lsn: Lsn, timeoutMs: number):
   );
 }
 
-interface Wait {
+interface Goal {
   readonly lsn: Lsn;
   readonly names: readonly string[];
+  readonly table: WaitOptions['table'];
+}
+
+interface Wait extends Goal {
   readonly atOnce: boolean;
   readonly end: () => void;
 }
@@ -75,12 +81,12 @@ export class Arrivals {
    * when `signal` aborts: `reached` says which. Rejects with USAGE for a sink that there is not, with NOT_RUNNING where
    * the pipeline has ended or too many wait.
    */
-  async wait(lsn: Lsn, { sinks, timeoutMs, atOnce = false, signal }: WaitOptions): Promise<Arrival> {
+  async wait(lsn: Lsn, { sinks, timeoutMs, table, atOnce = false, signal }: WaitOptions): Promise<Arrival> {
     const names = sinks ?? this.#names;
     for (const name of names) if (!this.#names.includes(name)) throw this.#unknown(name);
     if (this.#waits.size >= WAITS_MAX) throw busy(`${WAITS_MAX} callers wait for sinks already`);
-    const target = recordEnd(lsn);
-    if (!this.#reached(target, names)) {
+    const goal: Goal = { lsn: recordEnd(lsn), names, table };
+    if (!this.#arrival(goal).reached) {
       await new Promise<void>((resolve) => {
         const end = (): void => {
           clearTimeout(timer);
@@ -88,7 +94,7 @@ export class Arrivals {
           this.#waits.delete(wait);
           resolve();
         };
-        const wait: Wait = { lsn: target, names, atOnce, end };
+        const wait: Wait = { ...goal, atOnce, end };
         const timer = setTimeout(end, timeoutMs);
         this.#waits.add(wait);
         if (signal?.aborted || this.#ended) end();
@@ -97,7 +103,7 @@ export class Arrivals {
       });
       this.#hasten();
     }
-    const arrival = this.#arrival(target, names);
+    const arrival = this.#arrival(goal);
     if (!arrival.reached && this.#ended) throw busy('the pipeline has ended');
     return arrival;
   }
@@ -105,7 +111,7 @@ export class Arrivals {
   #look(): void {
     let ended = false;
     for (const wait of this.#waits) {
-      if (!this.#reached(wait.lsn, wait.names)) continue;
+      if (!this.#arrival(wait).reached) continue;
       wait.end();
       ended = true;
     }
@@ -126,21 +132,15 @@ export class Arrivals {
     }
   }
 
-  #reached(lsn: Lsn, names: readonly string[]): boolean {
-    return names.every((name) => this.#appliedLsn(name) >= lsn);
-  }
-
-  #arrival(lsn: Lsn, names: readonly string[]): Arrival {
+  /** A sink that is not open stands at 0. */
+  #arrival({ lsn, names, table }: Goal): Arrival {
     const sinks = names.map((name) => {
-      const appliedLsn = this.#appliedLsn(name);
-      return { name, appliedLsn, reached: appliedLsn >= lsn };
+      const applier = this.#appliers.find(({ sink }) => sink.name === name);
+      const appliedLsn = applier?.subscription.appliedLsn() ?? 0n;
+      const whole = !table || (applier !== undefined && isWhole(applier, table));
+      return { name, appliedLsn, reached: appliedLsn >= lsn && whole };
     });
     return { reached: sinks.every(({ reached }) => reached), sinks };
-  }
-
-  /** 0 for one that is not open. */
-  #appliedLsn(name: string): Lsn {
-    return this.#appliers.find(({ sink }) => sink.name === name)?.subscription.appliedLsn() ?? 0n;
   }
 
   #unknown(name: string): WaltideError {
@@ -160,4 +160,12 @@ export class Arrivals {
 function recordEnd(lsn: Lsn): Lsn {
   const inPage = lsn % PAGE_BYTES;
   return inPage <= HEADER_BYTES ? lsn - inPage : lsn;
+}
+
+/** True where the sink does not remember tables, too. */
+function isWhole({ loop }: Applier, { schema, table }: NonNullable<WaitOptions['table']>): boolean {
+  const { followed, stopped } = loop.status;
+  const isIt = (one: { readonly schema: string; readonly table: string }): boolean =>
+    one.schema === schema && one.table === table;
+  return !stopped.some(isIt) && (followed?.find(isIt)?.live ?? followed === null);
 }

@@ -69,6 +69,11 @@ export interface SinkSide {
   };
   waitFor(
     lsn: Lsn,
-    options: { sinks: readonly string[]; timeoutMs: number; atOnce: boolean },
+    options: {
+      sinks: readonly string[];
+      timeoutMs: number;
+      table: { readonly schema: string; readonly table: string };
+      atOnce: boolean;
+    },
   ): Promise<{ readonly sinks: readonly SinkReached[] }>;
 }

@@ -73,12 +73,13 @@ export class Writer {
       return this.#find(session, id, done ? null : operation);
     });
     if (consistency !== 'strong' || record.lsn === null) return this.#operation(record);
-    await this.#sinks!.waitFor(record.lsn, {
+    const arrival = await this.#sinks!.waitFor(record.lsn, {
       sinks: names,
       timeoutMs: request.timeoutMs ?? writes.timeoutMs,
+      table: record,
       atOnce: strategy === 'real_time',
     });
-    return this.#operation(record);
+    return this.#operation(record, arrival.sinks);
   }
 
   /** What became of a write. Rejects with NOT_FOUND where none of this id is known (any more). */
@@ -175,9 +176,11 @@ export class Writer {
       );
   }
 
-  #operation(record: OperationRecord): Operation {
+  #operation(
+    record: OperationRecord,
+    sinks: readonly SinkReached[] = this.#reached(record.sinks, record.lsn),
+  ): Operation {
     const { id, schema, table, type, consistency, strategy, primaryKey, lsn, attempts, createdAt, finishedAt } = record;
-    const sinks = this.#reached(record.sinks, lsn);
     const applied = record.state === 'committed' && sinks.length > 0 && sinks.every(({ reached }) => reached);
     const error = record.error === null ? null : { code: record.errorCode ?? 'INTERNAL', message: record.error };
     return {

@@ -8,8 +8,9 @@ import { cli, makeProject } from './support.ts';
 
 const role = `least_${process.pid}_${Date.now().toString(36)}`;
 
-async function printed(url: string, name: string, ...argv: string[]): Promise<string> {
+async function printed(url: string, name: string, argv: readonly string[] = [], writes = false): Promise<string> {
   const project = await makeProject({
+    writes: { enabled: writes },
     source: { url, slot: name, publication: name, tables: ['public.*', 'sales.*'], connectTimeoutMs: 2000 },
   });
   const { code, stdout, stderr } = await cli(project.dir, 'setup', '--grants', ...argv);
@@ -33,10 +34,13 @@ describe('setup --grants', () => {
   });
 
   test('says what to run before the role can log in, from the patterns alone', async () => {
-    const sql = await printed(url, database.name, '--platform', 'plain');
+    const sql = await printed(url, database.name, ['--platform', 'plain']);
     expect(sql).toContain(`ALTER ROLE "${role}" REPLICATION;`);
     expect(sql).toContain('GRANT SELECT ON ALL TABLES IN SCHEMA "sales"');
     expect(sql).not.toContain('secret');
+    expect(sql).not.toContain('INSERT');
+    const more = await printed(url, database.name, [], true);
+    expect(more).toContain('GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "sales"');
   });
 
   test('prints what is enough, and no more: Waltide copies, streams and is found healthy with a role of just that', async () => {
@@ -73,7 +77,7 @@ describe('setup --grants', () => {
     ['supabase', 'not to the pooler'],
     ['neon', 'in its console'],
   ] as const)('knows the way of %s', async (platform, words) => {
-    const sql = await printed(url, database.name, '--platform', platform);
+    const sql = await printed(url, database.name, ['--platform', platform]);
     expect(sql).toContain(words);
     expect(sql.includes(`ALTER ROLE "${role}" REPLICATION`)).toBe(['cloudsql', 'azure', 'supabase'].includes(platform));
   });

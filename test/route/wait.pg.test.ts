@@ -71,6 +71,17 @@ describe('waiting for a sink', () => {
     expect(await countIn('slow')).toBe(2);
   });
 
+  it('waits for a table to be whole there, where that is asked for', async () => {
+    const table = { schema: 'public', table: 'late' };
+    const lsn = await walEnd(
+      'create table late (id int primary key); insert into late select generate_series(1, 1000)',
+    );
+    const whole = running.pipeline.waitFor(lsn, { timeoutMs: PATIENCE_MS, table });
+    expect(await running.pipeline.waitFor(lsn, { timeoutMs: 0, table })).toMatchObject({ reached: false });
+    expect(await whole).toMatchObject({ reached: true });
+    expect(await countIn('late')).toBe(1000);
+  });
+
   it('says how far it is when the time is up, and when the caller gives up', async () => {
     const far = parseLsn('FFFF/0');
     const { reached, sinks } = await running.pipeline.waitFor(far, { timeoutMs: 50 });

@@ -75,7 +75,9 @@ function changeTrigger({ source }: Config, install: boolean): Promise<boolean> {
 }
 
 /** The server is asked for its tables where the login works already; otherwise the patterns must do. */
-async function grants(context: CliContext, { source }: Config, platform: Platform | undefined): Promise<string> {
+async function grants(context: CliContext, config: Config, platform: Platform | undefined): Promise<string> {
+  const { source } = config;
+  const writes = config.writes.enabled;
   const url = new URL(urlPerHost(source.primaryUrl ?? source.url)[0]!);
   const role = decodeURIComponent(url.username);
   const database = decodeURIComponent(url.pathname.slice(1)) || role;
@@ -86,6 +88,7 @@ async function grants(context: CliContext, { source }: Config, platform: Platfor
     context.note(`the server cannot be asked which tables there are: ${messageOf(error)}`);
     return grantsSql({
       source,
+      writes,
       role,
       database,
       platform: platform ?? platformOf(url.hostname, []),
@@ -98,6 +101,7 @@ async function grants(context: CliContext, { source }: Config, platform: Platfor
     const { rows } = await client.query<{ role: string }>('SELECT rolname AS role FROM pg_catalog.pg_roles');
     return grantsSql({
       source,
+      writes,
       role,
       database,
       platform:

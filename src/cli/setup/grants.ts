@@ -6,6 +6,8 @@ export type Platform = (typeof PLATFORMS)[number];
 
 export interface GrantsOptions {
   readonly source: Config['source'];
+  /** The API may write to the tables. */
+  readonly writes: boolean;
   readonly role: string;
   readonly platform: Platform;
   readonly database: string;
@@ -65,7 +67,10 @@ export function grantsSql(options: GrantsOptions): string {
     '',
     '-- To copy the rows that are there.',
     `GRANT USAGE ON SCHEMA ${schemas.map(quote).join(', ')} TO ${role};`,
-    ...select(options, schemas, role),
+    ...onTables('SELECT', options, schemas, role),
+    ...(options.writes
+      ? ['', '-- For writes.enabled.', ...onTables('INSERT, UPDATE, DELETE', options, schemas, role)]
+      : []),
     '',
     '-- What is published. Only the owner of a table can publish it, so the role itself does not need to.',
     ...publications(options),
@@ -85,9 +90,9 @@ function createRole(role: string): string {
   return `DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = ${literal(role)}) THEN CREATE ROLE ${quote(role)} LOGIN PASSWORD 'choose one'; END IF; END $$;`;
 }
 
-function select({ tables }: GrantsOptions, schemas: readonly string[], role: string): string[] {
-  if (tables.length > 0) return [`GRANT SELECT ON ${list(tables)} TO ${role};`];
-  return schemas.map((schema) => `GRANT SELECT ON ALL TABLES IN SCHEMA ${quote(schema)} TO ${role};`);
+function onTables(rights: string, { tables }: GrantsOptions, schemas: readonly string[], role: string): string[] {
+  if (tables.length > 0) return [`GRANT ${rights} ON ${list(tables)} TO ${role};`];
+  return schemas.map((schema) => `GRANT ${rights} ON ALL TABLES IN SCHEMA ${quote(schema)} TO ${role};`);
 }
 
 function publications({ source, role, tables, keyless }: GrantsOptions): string[] {
