@@ -54,7 +54,6 @@ export interface Subscription {
   appliedLsn(): Lsn;
   receivedLsn(): Lsn; // As appliedLsn, of what `receive` has handed out.
   onAdvanced?: () => void; // Set by the pipeline, called when `appliedLsn` may have grown.
-  /** Everything committed before this LSN has been published, as far as is known here; 0 when unknown. */
-  publishedLsn(): Lsn;
+  publishedLsn(): Lsn; // As appliedLsn, of what has been published, as far as is known here.
   close(): Promise<void>;
 }
