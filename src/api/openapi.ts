@@ -5,7 +5,7 @@ import { API_BASE, type Route } from './route.ts';
 
 /** As much of JSON Schema 2020-12 as our schemas use. */
 export interface JsonSchema {
-  readonly type?: string;
+  readonly type?: string | readonly string[];
   readonly properties?: Readonly<Record<string, JsonSchema>>;
   readonly required?: readonly string[];
   readonly items?: JsonSchema;

@@ -28,11 +28,18 @@ summary span:last-child{margin-left:auto}
 .dim{color:var(--dim);font-size:13px}
 .role{border:1px solid var(--line);border-radius:99px;padding:0 .6rem;font-size:12px;color:var(--dim)}
 ul.schema{list-style:none;margin:0;padding:0 0 0 1rem;border-left:1px solid var(--line)}
-ul.schema li{padding:.12rem 0}
+ul.schema li{padding:.12rem 0;font-size:13.5px}
 @media(max-width:50rem){body{display:block}nav{display:none}main{padding:1rem}}
 `;
 
 const SCHEMA_DEPTH_MAX = 8;
+const PLACEHOLDERS: Readonly<Record<string, unknown>> = {
+  string: '…',
+  integer: 1,
+  number: 1,
+  boolean: true,
+  object: {},
+};
 
 /** One HTML page for people to read. */
 export function readerPage(document: OpenApiDocument): string {
@@ -135,7 +142,9 @@ function typeOf(schema: JsonSchema): string {
   if (several) return [...new Set(several.map(typeOf))].join(' | ');
   if (items) return `list of ${typeOf(items)}`;
   if (type === 'object' && typeof additionalProperties === 'object' && !schema.properties) return 'map';
-  return type ?? 'anything';
+  // A type that may be null as well is a list in JSON Schema.
+  if (Array.isArray(type)) return type.join(' | ');
+  return schema.format === 'date-time' ? 'time' : ((type as string | undefined) ?? 'anything');
 }
 
 function limits(schema: JsonSchema): string {
@@ -171,7 +180,8 @@ function sample(schema: JsonSchema): unknown {
     return Object.fromEntries(wanted.map(([name, value]) => [name, sample(value)]));
   }
   if (items) return [sample(items)];
-  return { string: '…', integer: 1, number: 1, boolean: true, object: {} }[type ?? ''] ?? null;
+  const kind = (Array.isArray(type) ? type[0] : type) as string | undefined;
+  return PLACEHOLDERS[kind ?? ''] ?? null;
 }
 
 function html(text: string): string {

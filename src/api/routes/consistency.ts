@@ -8,7 +8,8 @@ import {
   validationResults,
 } from '../../postgres/validations.ts';
 import { CHECKS, type TableResult, type ValidationReport } from '../../validation/report.ts';
-import { Accepted, type Deps, defineRoute } from '../route.ts';
+import { mayDo } from '../access.ts';
+import { Accepted, type Deps, defineRoute, type Principal } from '../route.ts';
 
 const texts = z.array(z.string());
 const difference = z.object({
@@ -100,7 +101,7 @@ const progress = defineRoute({
     progress: z.record(z.string(), z.unknown()),
     validation: validation.nullable(),
   }),
-  run: async ({ params }, deps) => {
+  run: async ({ params, principal }, deps) => {
     const run = await deps.tracker.get(params.id);
     if (run?.syncType !== VALIDATION_RUN)
       throw new WaltideError(
@@ -112,7 +113,7 @@ const progress = defineRoute({
     const id = typeof metadata.validation === 'string' ? metadata.validation : null;
     const found =
       id === null ? null : await deps.sessions.use((client) => readValidation(client, deps.config.source.slot, id));
-    return { status, rows, error, progress: metadata, validation: found && (await shown(found, deps)) };
+    return { status, rows, error, progress: metadata, validation: found && (await shown(found, deps, principal)) };
   },
 });
 
@@ -133,9 +134,9 @@ const status = defineRoute({
   summary: 'The last comparisons, newest first',
   query: { limit: z.coerce.number().int().min(1).max(100).default(10) },
   reply: z.object({ validations: z.array(validation) }),
-  run: async ({ query }, deps) => {
+  run: async ({ query, principal }, deps) => {
     const records = await deps.sessions.use((client) => listValidations(client, deps.config.source.slot, query.limit));
-    return { validations: await Promise.all(records.map((record) => shown(record, deps))) };
+    return { validations: await Promise.all(records.map((record) => shown(record, deps, principal))) };
   },
 });
 
@@ -183,15 +184,24 @@ function shownTable(result: TableResult): z.input<typeof tableResult> {
   };
 }
 
-async function shown(record: ValidationRecord, { sessions }: Deps): Promise<z.input<typeof validation>> {
+/** What differs is rows: a viewer is told how many. */
+async function shown(
+  record: ValidationRecord,
+  { sessions }: Deps,
+  principal: Principal,
+): Promise<z.input<typeof validation>> {
+  const withRows = mayDo(principal, 'operator');
   const results = await sessions.use((client) => validationResults<TableResult>(client, record.id));
   const { id, state, ok, score, error, startedAt, finishedAt } = record;
   const report = (record.report ?? {}) as Partial<Pick<ValidationReport, 'references' | 'rules' | 'leftOut'>>;
   return {
     ...{ id, state, ok, score, error, started_at: startedAt, finished_at: finishedAt },
-    tables: results.map(({ result }) => shownTable(result)),
-    references: (report.references ?? []) as z.input<typeof references>,
-    rules: (report.rules ?? []) as z.input<typeof rules>,
+    tables: results.map(({ result }) => shownTable(withRows ? result : { ...result, differences: [] })),
+    references: (report.references ?? []).map((one) => ({
+      ...one,
+      orphans: withRows ? [...one.orphans] : [],
+    })) as z.input<typeof references>,
+    rules: (report.rules ?? []).map((one) => ({ ...one, rows: withRows ? one.rows : [] })) as z.input<typeof rules>,
     left_out: (report.leftOut ?? []) as z.input<typeof leftOut>,
   };
 }
