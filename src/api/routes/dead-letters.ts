@@ -40,7 +40,8 @@ const letter = z.object({
 const list = defineRoute({
   method: 'GET',
   url: '/sync/dead-letter-queue',
-  role: 'viewer',
+  // Letters are rows.
+  role: 'operator',
   summary: 'Changes that a sink refused, the newest first',
   query: {
     ...which,
@@ -66,7 +67,7 @@ const list = defineRoute({
 const show = defineRoute({
   method: 'GET',
   url: '/sync/dead-letter-queue/:id',
-  role: 'viewer',
+  role: 'operator',
   summary: 'One of them',
   params: { id },
   reply: letter,
