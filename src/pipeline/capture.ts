@@ -91,6 +91,7 @@ export class Capture {
       log,
       control: (work) => this.#control.run(work),
       passed: () => this.#passed,
+      refusal: (table, beside) => options.transport.refusal?.(table, beside) ?? null,
     });
     this.#heartbeat = new Heartbeat(config.source, log);
   }

@@ -9,6 +9,7 @@ import { saveTables } from '../postgres/control.ts';
 import { type EnsuredPublication, ensurePublication, type PublicationOptions } from '../postgres/publication.ts';
 import { walPosition } from '../postgres/slot.ts';
 import { listSnapshots, requestSnapshot, wishSnapshot } from '../postgres/snapshots.ts';
+import type { TableName } from '../transport/transport.ts';
 
 /** Rows that someone lacks, and a snapshot that could not be asked for yet: another one of the table is under way. */
 interface Lack {
@@ -29,6 +30,8 @@ export interface TableKeeperOptions {
   readonly control: <T>(work: (client: pg.Client) => Promise<T>) => Promise<T>;
   /** Everything before this LSN has been published and is durable downstream. */
   readonly passed: () => Lsn;
+  /** Why a table cannot be captured beside those; null where it can. */
+  readonly refusal: (table: TableName, beside: Iterable<TableName>) => string | null;
 }
 
 /** Decides which tables are captured, now and as tables, publication and configuration change, and asks for the rows of new ones. */
@@ -38,17 +41,19 @@ export class TableKeeper {
   readonly #log: Log;
   readonly #control: TableKeeperOptions['control'];
   readonly #passed: () => Lsn;
+  readonly #refusal: TableKeeperOptions['refusal'];
   #wanted: PublicationOptions;
   #lacks: Lack[] = [];
   readonly #told = new Set<string>();
   /** Version of `captured` that is recorded. */
   #saved = 0;
 
-  constructor({ config, log, control, passed }: TableKeeperOptions) {
+  constructor({ config, log, control, passed, refusal }: TableKeeperOptions) {
     this.#config = config;
     this.#log = log;
     this.#control = control;
     this.#passed = passed;
+    this.#refusal = refusal;
     this.#wanted = config.source;
   }
 
@@ -75,7 +80,7 @@ export class TableKeeper {
     );
     for (const table of recorded ?? []) this.captured.put(table);
     await this.#leave(client, publication);
-    this.#follow(publication);
+    this.#follow(publication, recorded === null);
     for (const { name, why } of publication.left) this.#tell({ table: name }, `table is left out: ${why}`);
     for (const { schema, table } of publication.missing)
       this.#tell(
@@ -163,11 +168,17 @@ export class TableKeeper {
   }
 
   /** What is published of what was asked for is captured. */
-  #follow({ tables }: EnsuredPublication): void {
+  #follow({ tables }: EnsuredPublication, first: boolean): void {
     for (const { oid, schema, table, membership } of tables) {
       const name = `${schema}.${table}`;
       const before = this.captured.get(oid);
       if (before?.membership === membership && before.leftLsn === null) continue;
+      // Of the first set-up the transport refuses all, before anything is made.
+      const refusal = before || first ? null : this.#refusal({ schema, table }, this.captured.values());
+      if (refusal !== null) {
+        this.#tell({ table: name }, `table is left out: ${refusal}`);
+        continue;
+      }
       const taken = this.captured
         .values()
         .find((one) => one.oid !== oid && one.leftLsn === null && one.schema === schema && one.table === table);

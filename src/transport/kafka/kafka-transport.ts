@@ -15,7 +15,7 @@ import { locate } from './locate.ts';
 import { Absence, topicMissing } from './producer-errors.ts';
 import { decodeProgress } from './progress.ts';
 import { Tail } from './tail.ts';
-import { progressTopic, schemaTopic } from './topic.ts';
+import { checkTopicNames, progressTopic, schemaTopic } from './topic.ts';
 
 /*
  * What lies in Kafka (records: event-writer.ts, headers: header.ts):
@@ -66,6 +66,16 @@ class KafkaTransport implements Transport {
     await this.#cluster.connect();
     await capture.open(identity, confirmed);
     this.#capture = capture;
+  }
+
+  refusal(table: TableName, beside: Iterable<TableName>): string | null {
+    try {
+      checkTopicNames(this.#cluster.config.topicPrefix, [...beside, table]);
+      return null;
+    } catch (error) {
+      if (error instanceof WaltideError) return `${error.message}. ${error.help}`;
+      throw error;
+    }
   }
 
   publish(batch: Batch): Promise<void> {
