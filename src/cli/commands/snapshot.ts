@@ -15,6 +15,7 @@ import {
   type SnapshotWish,
   wishSnapshot,
 } from '../../postgres/snapshots.ts';
+import { secondsLeft } from '../../snapshot/snapshot.ts';
 import { checkWhere, describeTable } from '../../snapshot/table-shape.ts';
 import { positiveInteger } from '../arguments.ts';
 import { type CliContext, EXIT } from '../context.ts';
@@ -75,7 +76,7 @@ function startCommand(context: CliContext): Command {
       await withSession(config.source, 'snapshot', async (client) => {
         await migrate(client);
         const tables = await choose(client, config, patterns);
-        for (const table of tables) await check(client, config, table, options.where);
+        for (const table of tables) await check(client, config, table, options);
         const ids = await ask(client, config, tables, options);
         if (options.wait) return await wait(context, client, config, ids, json);
         if (json) context.print(toJson({ ok: true, snapshots: await recordsOf(client, config, ids) }, 2));
@@ -155,8 +156,11 @@ function listCommand(context: CliContext): Command {
 
 function cells(record: SnapshotRecord): string[] {
   const { state, rows, estimatedRows, bytes, startedAt, updatedAt, finishedAt, sinks, where, reason, error } = record;
-  const share = finishedAt === null && estimatedRows > rows ? ` (${Math.floor((rows / estimatedRows) * 100)} %)` : '';
   const seconds = startedAt ? ((finishedAt ?? updatedAt).getTime() - startedAt.getTime()) / 1000 : null;
+  const toGo = state === 'running' && seconds ? secondsLeft(record, rows / seconds) : null;
+  const left = toGo === null ? '' : `, ${formatDuration(toGo)} left`;
+  const share =
+    finishedAt === null && estimatedRows > rows ? ` (${Math.floor((rows / estimatedRows) * 100)} %${left})` : '';
   return [
     nameOf(record),
     state,
@@ -231,10 +235,16 @@ async function check(
   client: pg.Client,
   config: Config,
   table: CapturedTable,
-  where: string | undefined,
+  { where, rowsPerSecondMax }: StartOptions,
 ): Promise<void> {
   const { publication } = config.source;
   const shape = await describeTable(client, [publication, `${publication}_inserts`], table);
+  if (shape.key.length === 0 && rowsPerSecondMax !== undefined)
+    throw new WaltideError(
+      'USAGE',
+      `table ${nameOf(table)} has no key, so it is read in one piece, for which the stream of all tables waits`,
+      'Start it without --rows-per-second-max: slowed down, it would hold up everything for longer.',
+    );
   if (where === undefined) return;
   if (shape.key.length === 0)
     throw new WaltideError(
