@@ -4,6 +4,7 @@ import type { ProtocolStatus } from '../source/source.ts';
 
 /** all = both ends in one process; capture ends at the transport, apply begins there. */
 export type Role = 'all' | 'capture' | 'apply';
+
 export interface CopyStatus extends SnapshotProgress {
   /** At the rate until now; null where that is not known. */
   readonly secondsLeft: number | null;

@@ -201,6 +201,16 @@ async function lookOnce(
   return { names, tables: await publishedTables(client, names), left, missing: [], unasked: new Set() };
 }
 
+async function membersOf(client: pg.Client, name: string): Promise<{ oid: number; schema: string; table: string }[]> {
+  const { rows } = await client.query<{ oid: number; schema: string; table: string }>(
+    `SELECT prrelid::int8::float8 AS oid, nspname AS schema, relname AS table FROM pg_catalog.pg_publication_rel r
+     JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE pubname = $1`,
+    [name],
+  );
+  return rows;
+}
+
 /** Makes one publication of ours carry exactly `wanted`, and these operations on them. */
 async function align(
   client: pg.Client,
@@ -218,10 +228,20 @@ async function align(
     tables
       .map(({ schema, table }) => `ONLY ${client.escapeIdentifier(schema)}.${client.escapeIdentifier(table)}`)
       .join(', ');
+  const members = row ? await membersOf(client, name) : [];
+  const have = new Set(members.map((member) => member.oid));
+  // At the first set-up a person is there to be told by an error; later one table does not stop the others.
+  const foreign = wanted.filter((table) => streaming && !table.owned && !have.has(table.oid));
+  for (const { schema, table } of foreign)
+    warn(
+      { table: `${schema}.${table}` },
+      'table is left out: this role does not own it, so it cannot publish it; GRANT <owner of the table> TO this role, or ALTER TABLE … OWNER TO it',
+    );
+  const missing = wanted.filter((table) => !have.has(table.oid) && !foreign.includes(table));
   if (!row) {
     await client.query('BEGIN');
     await client.query(
-      `CREATE PUBLICATION ${quoted} ${wanted.length ? `FOR TABLE ${list(wanted)}` : ''} WITH (${how})`,
+      `CREATE PUBLICATION ${quoted} ${missing.length ? `FOR TABLE ${list(missing)}` : ''} WITH (${how})`,
     );
     await client.query(`COMMENT ON PUBLICATION ${quoted} IS '${OURS}'`);
     await client.query('COMMIT');
@@ -232,24 +252,8 @@ async function align(
     warn({ publication: name, was }, 'the publication was altered by hand: it is set back');
     await client.query(`ALTER PUBLICATION ${quoted} SET (${how})`);
   }
-  const { rows: members } = await client.query<{ oid: number; schema: string; table: string }>(
-    `SELECT prrelid::int8::float8 AS oid, nspname AS schema, relname AS table FROM pg_catalog.pg_publication_rel r
-     JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
-     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE pubname = $1`,
-    [name],
-  );
-  const have = new Set(members.map((member) => member.oid));
   const want = new Set(wanted.map((table) => table.oid));
   const surplus = members.filter((member) => !want.has(member.oid));
-  const lacking = wanted.filter((table) => !have.has(table.oid));
-  // At the first set-up a person is there to be told by an error; later one table does not stop the others.
-  const missing = streaming ? lacking.filter(({ owned }) => owned) : lacking;
-  for (const { schema, table, owned } of lacking)
-    if (streaming && !owned)
-      warn(
-        { table: `${schema}.${table}` },
-        'table is left out: this role does not own it, so it cannot publish it; GRANT <owner of the table> TO this role, or ALTER TABLE … OWNER TO it',
-      );
   for (const { schema, table } of surplus)
     warn(
       { table: `${schema}.${table}` },
