@@ -13,7 +13,8 @@ export { comparePosition, formatPosition, type Position } from './event/position
 export { type Column, type ColumnType, type Relation, type ReplicaIdentity, relationName } from './event/relation.ts';
 export { Row } from './event/row.ts';
 export { createLog, type Log, type LogOptions } from './log.ts';
-export { Pipeline, type PipelineOptions, type StoppedTableOf } from './pipeline/pipeline.ts';
+export { Pipeline, type PipelineOptions } from './pipeline/pipeline.ts';
+export type { StoppedTableOf } from './pipeline/reporter.ts';
 export type { CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './pipeline/status.ts';
 export type { QueryResult, Sink, SinkState, StoppedTable } from './sink/sink.ts';
 export type { SnapshotProgress } from './snapshot/snapshot.ts';

@@ -20,7 +20,7 @@ import { openSinks } from './open-sinks.ts';
 import { queryable } from './queryable.ts';
 import { Refills } from './refills.ts';
 import { planReplay, type ReplayPlan, type ReplayRequest, type Rewound, rewindSink } from './replay.ts';
-import { type Applier, StatusReporter } from './reporter.ts';
+import { type Applier, StatusReporter, type StoppedTableOf, stoppedTables } from './reporter.ts';
 import { SlotWatch } from './slot-watch.ts';
 import type { PipelineState, PipelineStatus, Role } from './status.ts';
 import { type UntilBound, UntilSubscription } from './until.ts';
@@ -42,12 +42,6 @@ export interface PipelineOptions {
 }
 
 export type RunGoal = 'copied' | 'rewound' | 'caught-up' | null;
-
-export interface StoppedTableOf {
-  readonly sink: string;
-  readonly table: string;
-  readonly reason: string;
-}
 
 export interface RunEnd {
   readonly stopped: readonly StoppedTableOf[];
@@ -110,7 +104,7 @@ export class Pipeline {
         await this.#patience.outwait(error, signal, until === null);
         return this.#again;
       });
-      if (again === null || signal.aborted) return { stopped: this.#stopped(), replayed };
+      if (again === null || signal.aborted) return { stopped: stoppedTables(this.#appliers), replayed };
       if (again !== this.#again) this.#options.log.info({ reason: again.reason }, 'beginning again');
       this.#again = again;
     }
@@ -387,15 +381,5 @@ export class Pipeline {
     await quietly('source', this.#capture?.close());
     await quietly('transport', this.#transport?.close());
     for (const sink of this.#opened) await quietly(`sink ${sink.name}`, sink.close());
-  }
-
-  #stopped(): StoppedTableOf[] {
-    return this.#appliers.flatMap(({ sink, loop }) =>
-      loop.status.stopped.map((table) => ({
-        sink: sink.name,
-        table: `${table.schema}.${table.table}`,
-        reason: table.reason,
-      })),
-    );
   }
 }

@@ -34,6 +34,19 @@ export interface Applier {
   readonly offsets: readonly Offset[];
 }
 
+/** A table that a sink has set aside. */
+export interface StoppedTableOf {
+  readonly sink: string;
+  readonly table: string;
+  readonly reason: string;
+}
+
+export function stoppedTables(appliers: readonly Applier[]): StoppedTableOf[] {
+  return appliers.flatMap(({ sink, loop }) =>
+    loop.status.stopped.map(({ schema, table, reason }) => ({ sink: sink.name, table: `${schema}.${table}`, reason })),
+  );
+}
+
 /** Makes one picture of a pipeline out of its parts. */
 export class StatusReporter {
   readonly #config: Config;

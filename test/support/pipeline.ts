@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { resolveConfig } from '../../src/config/load.ts';
 import type { Config, ConfigInput } from '../../src/config/schema.ts';
 import { createLog } from '../../src/log.ts';
-import { Pipeline, type StoppedTableOf } from '../../src/pipeline/pipeline.ts';
+import { Pipeline } from '../../src/pipeline/pipeline.ts';
+import type { StoppedTableOf } from '../../src/pipeline/reporter.ts';
 import type { Sink } from '../../src/sink/sink.ts';
 import type { TestDatabase } from './postgres.ts';
 
