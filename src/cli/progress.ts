@@ -1,5 +1,5 @@
 import type { Log } from '../log.ts';
-import type { SnapshotProgress } from '../snapshot/snapshot.ts';
+import { type SnapshotProgress, secondsLeft } from '../snapshot/snapshot.ts';
 import type { Output } from './context.ts';
 import { formatBytes, formatCount, formatDuration, printable } from './output.ts';
 
@@ -54,6 +54,7 @@ export class CopyReporter {
         {
           table: progress.table,
           rows: progress.rows,
+          bytes: progress.bytes,
           rowsPerSecond: Math.round(progress.rows / seconds),
           ...left(progress, seconds),
         },
@@ -89,7 +90,7 @@ export class CopyReporter {
   }
 
   #draw(progress: SnapshotProgress, seconds: number): void {
-    const { table, rows, estimatedRows } = progress;
+    const { table, rows, bytes, estimatedRows } = progress;
     const share = estimatedRows > 0 ? Math.min(rows / estimatedRows, 0.99) : null;
     const filled = Math.floor((share ?? 0) * BAR_WIDTH);
     const bar =
@@ -100,7 +101,7 @@ export class CopyReporter {
             .padStart(2)} %`;
     const { secondsLeft } = left(progress, seconds);
     const eta = secondsLeft === undefined ? '' : `, ${formatDuration(secondsLeft)} left`;
-    const line = `  ${printable(table)}${bar}  ${formatCount(rows)} rows, ${formatCount(rows / seconds)}/s${eta}`;
+    const line = `  ${printable(table)}${bar}  ${formatCount(rows)} rows, ${formatBytes(bytes)}, ${formatCount(rows / seconds)}/s${eta}`;
     // A line that wraps could not be taken back. The cursor goes home, so that a log line begins at the left.
     this.#output.write(`${CLEAR_LINE}${line.slice(0, (this.#output.columns ?? 80) - 1)}\r`);
     this.#drawn = true;
@@ -114,6 +115,6 @@ export class CopyReporter {
 
 /** Nothing where there is no estimate, or the table has outgrown it. */
 function left({ rows, estimatedRows }: SnapshotProgress, seconds: number): { secondsLeft?: number } {
-  if (rows === 0 || estimatedRows <= rows) return {};
-  return { secondsLeft: Math.ceil(((estimatedRows - rows) / rows) * seconds) };
+  const left = secondsLeft({ rows, estimatedRows }, rows / seconds);
+  return left === null ? {} : { secondsLeft: left };
 }

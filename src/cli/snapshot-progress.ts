@@ -1,6 +1,7 @@
 import type { SnapshotRecord } from '../postgres/snapshots.ts';
+import { secondsLeft } from '../snapshot/snapshot.ts';
 import type { Output } from './context.ts';
-import { formatCount, formatDuration, printable } from './output.ts';
+import { formatBytes, formatCount, formatDuration, printable } from './output.ts';
 
 const CLEAR_LINE = '\r\u001b[2K';
 /** Elsewhere than on a terminal, a line for every so much. */
@@ -18,19 +19,20 @@ export class SnapshotReporter {
   }
 
   note(record: SnapshotRecord): void {
-    const { id, rows, estimatedRows, state, finishedAt } = record;
+    const { id, rows, bytes, state, finishedAt } = record;
     const now = Date.now();
     const before = this.#seen.get(id) ?? { rows, at: now, rate: 0 };
     const seconds = (now - before.at) / 1000;
     const rate = seconds > 1 ? (rows - before.rows) / seconds : before.rate;
     this.#seen.set(id, seconds > 1 || !this.#seen.has(id) ? { rows, at: now, rate } : before);
-    const left = rate > 0 && estimatedRows > rows ? `, ${formatDuration((estimatedRows - rows) / rate)} left` : '';
+    const toGo = secondsLeft(record, rate);
+    const left = toGo === null ? '' : `, ${formatDuration(toGo)} left`;
     const speed = rate > 0 ? `, ${formatCount(rate)}/s` : '';
     if (finishedAt) this.#lines.delete(id);
     else
       this.#lines.set(
         id,
-        `${printable(`${record.schema}.${record.table}`)} ${state} ${formatCount(rows)} rows${speed}${left}`,
+        `${printable(`${record.schema}.${record.table}`)} ${state} ${formatCount(rows)} rows, ${formatBytes(bytes)}${speed}${left}`,
       );
     this.#draw(now);
   }

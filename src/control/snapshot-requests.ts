@@ -31,7 +31,7 @@ export async function requestSnapshots(client: pg.Client, config: Config, wanted
   const { slot } = config.source;
   checkSinks(config, sinks ?? []);
   const tables = await choose(client, config, wanted.patterns);
-  for (const table of tables) await check(client, config, table, where);
+  for (const table of tables) await check(client, config, table, wanted);
   const active = await listSnapshots(client, slot, true);
   const busy = tables.find((table) => active.some(({ tableOid }) => tableOid === table.oid));
   if (busy) throw already(busy);
@@ -114,9 +114,20 @@ async function notCaptured(
 }
 
 /** What would make it fail later is said now. */
-async function check(client: pg.Client, config: Config, table: CapturedTable, where: string | null): Promise<void> {
+async function check(
+  client: pg.Client,
+  config: Config,
+  table: CapturedTable,
+  { where, rowsPerSecondMax }: Pick<SnapshotsWanted, 'where' | 'rowsPerSecondMax'>,
+): Promise<void> {
   const { publication } = config.source;
   const shape = await describeTable(client, [publication, `${publication}_inserts`], table);
+  if (shape.key.length === 0 && rowsPerSecondMax !== null)
+    throw new WaltideError(
+      'USAGE',
+      `table ${nameOf(table)} has no key, so it is read in one piece, for which the stream of all tables waits`,
+      'Start it without a bound (--rows-per-second-max): slowed down, it would hold up everything for longer.',
+    );
   if (where === null) return;
   if (shape.key.length === 0)
     throw new WaltideError(

@@ -211,6 +211,33 @@ const FAMILIES: readonly Family[] = [
     },
   },
   {
+    name: 'waltide_snapshot_bytes_total',
+    help: 'Bytes of these rows, as the server sent them.',
+    type: 'counter',
+    labels: ['table', 'kind'],
+    sample: ({ copy }, add) => {
+      for (const { table, kind, bytes } of copy) add(bytes, { table, kind });
+    },
+  },
+  {
+    name: 'waltide_snapshot_rows_estimated',
+    help: "The planner's guess at how many rows there are.",
+    type: 'gauge',
+    labels: ['table', 'kind'],
+    sample: ({ copy }, add) => {
+      for (const { table, kind, estimatedRows } of copy) if (estimatedRows > 0) add(estimatedRows, { table, kind });
+    },
+  },
+  {
+    name: 'waltide_snapshot_seconds_left',
+    help: 'How long it takes still, at its rate until now; without a sample where that is not known.',
+    type: 'gauge',
+    labels: ['table', 'kind'],
+    sample: ({ copy }, add) => {
+      for (const { table, kind, secondsLeft } of copy) if (secondsLeft !== null) add(secondsLeft, { table, kind });
+    },
+  },
+  {
     name: 'waltide_snapshot_state',
     help: '1 for the state that the last snapshot of a table is in.',
     type: 'gauge',

@@ -99,6 +99,7 @@ export class Capture {
       control: (work) => this.#control.run(work),
       passed: () => this.#passed,
       protection: () => this.#protection,
+      refusal: (table, beside) => options.transport.refusal?.(table, beside) ?? null,
     });
     this.#heartbeat = new Heartbeat(config.source, log);
   }

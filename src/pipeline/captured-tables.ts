@@ -10,6 +10,7 @@ import { type EnsuredPublication, ensurePublication, type PublicationOptions } f
 import { walPosition } from '../postgres/slot.ts';
 import { listSnapshots, requestSnapshot, wishSnapshot } from '../postgres/snapshots.ts';
 import type { Protection } from '../protect/protection.ts';
+import type { TableName } from '../transport/transport.ts';
 
 /** Rows that someone lacks, and a snapshot that could not be asked for yet: another one of the table is under way. */
 interface Lack {
@@ -32,6 +33,8 @@ export interface TableKeeperOptions {
   readonly protection: () => Protection;
   /** Everything before this LSN has been published and is durable downstream. */
   readonly passed: () => Lsn;
+  /** Why a table cannot be captured beside those; null where it can. */
+  readonly refusal: (table: TableName, beside: Iterable<TableName>) => string | null;
 }
 
 /** Decides which tables are captured, now and as tables, publication and configuration change, and asks for the rows of new ones. */
@@ -42,18 +45,20 @@ export class TableKeeper {
   readonly #control: TableKeeperOptions['control'];
   readonly #passed: () => Lsn;
   readonly #protection: () => Protection;
+  readonly #refusal: TableKeeperOptions['refusal'];
   #wanted: PublicationOptions;
   #lacks: Lack[] = [];
   readonly #told = new Set<string>();
   /** Version of `captured` that is recorded. */
   #saved = 0;
 
-  constructor({ config, log, control, passed, protection }: TableKeeperOptions) {
+  constructor({ config, log, control, passed, protection, refusal }: TableKeeperOptions) {
     this.#config = config;
     this.#log = log;
     this.#control = control;
     this.#passed = passed;
     this.#protection = protection;
+    this.#refusal = refusal;
     this.#wanted = config.source;
   }
 
@@ -81,7 +86,7 @@ export class TableKeeper {
     for (const table of recorded ?? []) this.captured.put(table);
     await this.#leave(client, publication);
     const known = new Set(this.captured.values().map(({ oid }) => oid));
-    this.#follow(publication);
+    this.#follow(publication, recorded === null);
     await this.#protect(client, publication, known);
     for (const { name, why } of publication.left) this.#tell({ table: name }, `table is left out: ${why}`);
     for (const { schema, table } of publication.missing)
@@ -170,11 +175,17 @@ export class TableKeeper {
   }
 
   /** What is published of what was asked for is captured. */
-  #follow({ tables }: EnsuredPublication): void {
+  #follow({ tables }: EnsuredPublication, first: boolean): void {
     for (const { oid, schema, table, membership } of tables) {
       const name = `${schema}.${table}`;
       const before = this.captured.get(oid);
       if (before?.membership === membership && before.leftLsn === null) continue;
+      // Of the first set-up the transport refuses all, before anything is made.
+      const refusal = before || first ? null : this.#refusal({ schema, table }, this.captured.values());
+      if (refusal !== null) {
+        this.#tell({ table: name }, `table is left out: ${refusal}`);
+        continue;
+      }
       const taken = this.captured
         .values()
         .find((one) => one.oid !== oid && one.leftLsn === null && one.schema === schema && one.table === table);

@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import { messageOf } from '../errors.ts';
+import { tableKey } from '../event/relation.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTable } from '../postgres/captured.ts';
 import { readSlotRecord } from '../postgres/control.ts';
@@ -81,11 +82,14 @@ export class Refills {
   }
 
   #waiting(): [string, FollowedTable][] {
-    return this.#options.appliers.flatMap(({ sink, loop }) =>
-      (loop.status.followed ?? []).flatMap((table): [string, FollowedTable][] =>
-        table.live || table.filling !== null ? [] : [[sink.name, table]],
-      ),
-    );
+    return this.#options.appliers.flatMap(({ sink, loop }) => {
+      const { followed, stopped } = loop.status;
+      // These wait for a person.
+      const names = new Set(stopped.map(tableKey));
+      return (followed ?? []).flatMap((table): [string, FollowedTable][] =>
+        table.live || table.filling !== null || names.has(tableKey(table)) ? [] : [[sink.name, table]],
+      );
+    });
   }
 
   /** Whoever captures takes the requests up. */

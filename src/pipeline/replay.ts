@@ -48,7 +48,7 @@ export function planReplay(request: ReplayRequest, ground: ReplayGround): Promis
   const { config, transport, offsets } = ground;
   const { source } = config;
   return withSession(source, 'replay', async (client) => {
-    await checkTables(client, source.slot, request.tables);
+    const tables = await findTables(client, source.slot, request.tables);
     let stoodAt: Lsn = 0n;
     for (const { position } of offsets) if (position.commitLsn > stoodAt) stoodAt = position.commitLsn;
     if (stoodAt === 0n)
@@ -62,7 +62,7 @@ export function planReplay(request: ReplayRequest, ground: ReplayGround): Promis
     const from =
       config.transport.type === 'in-process' ? { lsn: await retainedFrom(client, source, request) } : request.from;
     if ('lsn' in from) checkLsn(from.lsn, flushed, stoodAt, request.sink);
-    const located = await transport.locate(request.tables, from, offsets);
+    const located = await transport.locate(tables, from, offsets);
     const removed = config.transport.type === 'in-process' ? [] : located.removed;
     if (removed.length > 0) throw removedFromLog(request, removed);
     return {
@@ -115,13 +115,20 @@ export async function rewindSink(
   return { state: await sink.open(identity), plan };
 }
 
-async function checkTables(client: pg.Client, slot: string, tables: readonly TableName[] | null): Promise<void> {
+/** As they were captured: a renamed table keeps its topic. */
+async function findTables(
+  client: pg.Client,
+  slot: string,
+  tables: readonly TableName[] | null,
+): Promise<readonly TableName[] | null> {
+  if (!tables) return null;
   const followed = (await readSlotRecord(client, slot))?.tables ?? [];
-  for (const { schema, table } of tables ?? []) {
-    if (followed.some((one) => one.schema === schema && one.table === table)) continue;
+  return tables.map(({ schema, table }) => {
+    const found = followed.find((one) => one.schema === schema && one.table === table);
+    if (found) return found;
     const names = followed.map((one) => `${one.schema}.${one.table}`).join(', ') || 'none';
     throw new WaltideError('USAGE', `table ${schema}.${table} is not followed`, `Followed are: ${names}.`);
-  }
+  });
 }
 
 function checkLsn(from: Lsn, flushed: Lsn, stoodAt: Lsn, sink: string): void {
@@ -190,9 +197,15 @@ function snapshotCommand({ sink, tables }: ReplayRequest): string {
 }
 
 /** Where a replay that goes no further than `until` has to stop. */
-export function findUntil(config: Config, until: StartOf): Promise<UntilBound> {
+export function findUntil(config: Config, until: StartOf, from: StartOf | null = null): Promise<UntilBound> {
   const { source } = config;
   return withSession(source, 'replay', async (client) => {
+    if (from && (await endsBefore(client, until, from)))
+      throw new WaltideError(
+        'USAGE',
+        '--until lies before where the replay is to begin, so nothing would be applied',
+        'Give an --until that is later than --from-lsn or --since.',
+      );
     const { flushed, inserted } = await walPosition(client);
     if ('time' in until) return { lsn: (await momentAfter(client, until.time))?.lsn ?? inserted, time: until.time };
     if (until.lsn > flushed)
@@ -203,4 +216,11 @@ export function findUntil(config: Config, until: StartOf): Promise<UntilBound> {
       );
     return { lsn: until.lsn, time: null };
   });
+}
+
+async function endsBefore(client: pg.Client, until: StartOf, from: StartOf): Promise<boolean> {
+  if ('time' in until && 'time' in from) return until.time < from.time;
+  const end = 'lsn' in until ? until.lsn : (await momentAfter(client, until.time))?.lsn;
+  const start = 'lsn' in from ? from.lsn : (await momentBefore(client, from.time))?.lsn;
+  return end !== undefined && start !== undefined && end < start;
 }

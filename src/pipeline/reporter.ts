@@ -2,13 +2,21 @@ import type { Config } from '../config/schema.ts';
 import type { OpenLetters } from '../dead-letter/store.ts';
 import type { WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
-import type { SnapshotProgress } from '../snapshot/snapshot.ts';
+import { type SnapshotProgress, secondsLeft } from '../snapshot/snapshot.ts';
 import type { Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
 import type { Applier } from './applier.ts';
 import type { Capture } from './capture.ts';
 import { Rate } from './lag.ts';
-import type { BudgetStatus, CaptureStatus, PipelineState, PipelineStatus, Role, SinkStatus } from './status.ts';
+import type {
+  BudgetStatus,
+  CaptureStatus,
+  CopyStatus,
+  PipelineState,
+  PipelineStatus,
+  Role,
+  SinkStatus,
+} from './status.ts';
 
 /** A batch takes seconds; a stage that has had one in hand for this long is stuck, whatever it may say. */
 const STUCK_AFTER_MS = 120_000;
@@ -25,7 +33,9 @@ export class StatusReporter {
   readonly #config: Config;
   readonly #role: Role;
   readonly #startedAt = new Date();
-  readonly #copy = new Map<string, SnapshotProgress>();
+  readonly #copy = new Map<string, CopyStatus>();
+  /** Since when each table is read, and how many rows it had then. */
+  readonly #reading = new Map<string, { readonly at: number; readonly rows: number }>();
   readonly #rates = new Map<string, Rate>();
 
   constructor(config: Config, role: Role) {
@@ -34,7 +44,14 @@ export class StatusReporter {
   }
 
   noteCopy(progress: SnapshotProgress): void {
-    this.#copy.set(progress.table, progress);
+    const { table, rows, state } = progress;
+    const now = performance.now();
+    const since = this.#reading.get(table) ?? { at: now, rows };
+    const goesOn = state === 'running' && rows >= since.rows;
+    if (goesOn) this.#reading.set(table, since);
+    else this.#reading.delete(table);
+    const rate = now > since.at ? ((rows - since.rows) * 1000) / (now - since.at) : 0;
+    this.#copy.set(table, { ...progress, secondsLeft: goesOn ? secondsLeft(progress, rate) : null });
   }
 
   report(

@@ -4,6 +4,12 @@ import type { ProtocolStatus } from '../source/source.ts';
 
 /** all = both ends in one process; capture ends at the transport, apply begins there. */
 export type Role = 'all' | 'capture' | 'apply';
+
+export interface CopyStatus extends SnapshotProgress {
+  /** At the rate until now; null where that is not known. */
+  readonly secondsLeft: number | null;
+}
+
 export type PipelineState = 'starting' | 'copying' | 'streaming' | 'failed' | 'stopping' | 'stopped';
 
 /** One picture of a running pipeline: what `waltide status`, /metrics and the health checks are made from. LSNs as text. */
@@ -19,7 +25,7 @@ export interface PipelineStatus {
   readonly source: CaptureStatus | null;
   readonly transport: { readonly type: 'in-process' | 'kafka'; readonly bytesInFlight: number };
   readonly sinks: readonly SinkStatus[];
-  readonly copy: readonly SnapshotProgress[];
+  readonly copy: readonly CopyStatus[];
   readonly memory: { readonly rssBytes: number; readonly heapBytes: number };
   /** What makes /healthz red: stages that have work and make no progress. Empty when all is well. */
   readonly stuck: readonly string[];

@@ -138,6 +138,8 @@ export interface TableInfo {
   readonly hasPrimaryKey: boolean;
   readonly rowSecurity: boolean;
   readonly canSelect: boolean;
+  /** Only who owns a table may put it into a publication. */
+  readonly owned: boolean;
   readonly estimatedRows: number;
 }
 
@@ -151,7 +153,7 @@ SELECT c.oid::int8::float8 AS oid, n.nspname AS schema, c.relname AS table, c.re
        c.relreplident::text AS "replicaIdentity",
        EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate) AS "hasPrimaryKey",
        c.relrowsecurity AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user) AS "rowSecurity",
-       pg_catalog.has_table_privilege(c.oid, 'SELECT') AS "canSelect",
+       pg_catalog.has_table_privilege(c.oid, 'SELECT') AS "canSelect", pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
        GREATEST(c.reltuples, 0)::float8 AS "estimatedRows"
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'waltide')

@@ -123,13 +123,18 @@ interface PublicationRow {
   ours: boolean;
   alltables: boolean;
   viaroot: boolean;
-  operations: boolean;
+  /** As `publish` names them. */
+  operations: string;
 }
+
+const ALL_OPERATIONS = 'insert, update, delete, truncate';
+const INSERTS = 'insert, truncate';
 
 async function readPublication(client: pg.Client, name: string): Promise<PublicationRow | null> {
   const { rows } = await client.query<PublicationRow>(
     `SELECT pubname AS name, pg_catalog.obj_description(oid, 'pg_publication') IS NOT DISTINCT FROM $2 AS ours, puballtables AS alltables,
-            pubviaroot AS viaroot, pubinsert AND pubupdate AND pubdelete AND pubtruncate AS operations
+            pubviaroot AS viaroot, pg_catalog.concat_ws(', ', CASE WHEN pubinsert THEN 'insert' END, CASE WHEN pubupdate THEN 'update' END,
+              CASE WHEN pubdelete THEN 'delete' END, CASE WHEN pubtruncate THEN 'truncate' END) AS operations
      FROM pg_catalog.pg_publication WHERE pubname = $1`,
     [name, OURS],
   );
@@ -186,50 +191,69 @@ async function lookOnce(
   const names = [options.publication];
   const row = await readPublication(client, options.publication);
   if (row && !row.ours) return await adopt(client, row, [...wanted, ...keyless], left, options, streaming, warn);
-  await align(client, options.publication, row, wanted, '', warn);
+  await align(client, options.publication, row, wanted, ALL_OPERATIONS, streaming, warn);
   const inserts = `${options.publication}_inserts`;
   const second = await readPublication(client, inserts);
   if (keyless.length > 0 || second?.ours) {
-    await align(client, inserts, second, keyless, "publish = 'insert, truncate', ", warn);
+    await align(client, inserts, second, keyless, INSERTS, streaming, warn);
     names.push(inserts);
   }
   return { names, tables: await publishedTables(client, names), left, missing: [], unasked: new Set() };
 }
 
-/** Makes one publication of ours carry exactly `wanted`. */
-async function align(
-  client: pg.Client,
-  name: string,
-  row: PublicationRow | null,
-  wanted: readonly TableInfo[],
-  extra: string,
-  warn: Warn,
-): Promise<void> {
-  const quoted = client.escapeIdentifier(name);
-  // ONLY: children of inheritance are tables of their own, and come and go as such.
-  const list = (tables: readonly { readonly schema: string; readonly table: string }[]): string =>
-    tables
-      .map(({ schema, table }) => `ONLY ${client.escapeIdentifier(schema)}.${client.escapeIdentifier(table)}`)
-      .join(', ');
-  if (!row) {
-    await client.query('BEGIN');
-    await client.query(
-      `CREATE PUBLICATION ${quoted} ${wanted.length ? `FOR TABLE ${list(wanted)}` : ''} WITH (${extra}publish_via_partition_root = true)`,
-    );
-    await client.query(`COMMENT ON PUBLICATION ${quoted} IS '${OURS}'`);
-    await client.query('COMMIT');
-    return;
-  }
-  const { rows: members } = await client.query<{ oid: number; schema: string; table: string }>(
+async function membersOf(client: pg.Client, name: string): Promise<{ oid: number; schema: string; table: string }[]> {
+  const { rows } = await client.query<{ oid: number; schema: string; table: string }>(
     `SELECT prrelid::int8::float8 AS oid, nspname AS schema, relname AS table FROM pg_catalog.pg_publication_rel r
      JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE pubname = $1`,
     [name],
   );
+  return rows;
+}
+
+/** Makes one publication of ours carry exactly `wanted`, and these operations on them. */
+async function align(
+  client: pg.Client,
+  name: string,
+  row: PublicationRow | null,
+  wanted: readonly TableInfo[],
+  operations: string,
+  streaming: boolean,
+  warn: Warn,
+): Promise<void> {
+  const quoted = client.escapeIdentifier(name);
+  const how = `publish = '${operations}', publish_via_partition_root = true`;
+  // ONLY: children of inheritance are tables of their own, and come and go as such.
+  const list = (tables: readonly { readonly schema: string; readonly table: string }[]): string =>
+    tables
+      .map(({ schema, table }) => `ONLY ${client.escapeIdentifier(schema)}.${client.escapeIdentifier(table)}`)
+      .join(', ');
+  const members = row ? await membersOf(client, name) : [];
   const have = new Set(members.map((member) => member.oid));
+  // At the first set-up a person is there to be told by an error; later one table does not stop the others.
+  const foreign = wanted.filter((table) => streaming && !table.owned && !have.has(table.oid));
+  for (const { schema, table } of foreign)
+    warn(
+      { table: `${schema}.${table}` },
+      'table is left out: this role does not own it, so it cannot publish it; GRANT <owner of the table> TO this role, or ALTER TABLE … OWNER TO it',
+    );
+  const missing = wanted.filter((table) => !have.has(table.oid) && !foreign.includes(table));
+  if (!row) {
+    await client.query('BEGIN');
+    await client.query(
+      `CREATE PUBLICATION ${quoted} ${missing.length ? `FOR TABLE ${list(missing)}` : ''} WITH (${how})`,
+    );
+    await client.query(`COMMENT ON PUBLICATION ${quoted} IS '${OURS}'`);
+    await client.query('COMMIT');
+    return;
+  }
+  if (row.operations !== operations || !row.viaroot) {
+    const was = `publish = '${row.operations}', publish_via_partition_root = ${row.viaroot}`;
+    warn({ publication: name, was }, 'the publication was altered by hand: it is set back');
+    await client.query(`ALTER PUBLICATION ${quoted} SET (${how})`);
+  }
   const want = new Set(wanted.map((table) => table.oid));
   const surplus = members.filter((member) => !want.has(member.oid));
-  const missing = wanted.filter((table) => !have.has(table.oid));
   for (const { schema, table } of surplus)
     warn(
       { table: `${schema}.${table}` },
@@ -261,7 +285,7 @@ async function adopt(
       `Add them with ALTER PUBLICATION, narrow source.tables, or name another publication and Waltide creates it.`,
     );
   }
-  if (!row.operations)
+  if (row.operations !== ALL_OPERATIONS)
     warn(
       { publication: row.name },
       'the publication does not publish all of insert, update, delete and truncate: the rest will be missing in the sinks',

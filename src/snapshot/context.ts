@@ -21,6 +21,8 @@ export interface SnapshotContext {
   named(relation: Relation): Relation;
   /** A session on the primary: a standby's `pg_current_snapshot` does not tell what is in progress. */
   connect(what: string, replication?: boolean): Promise<pg.Client>;
+  /** Waits for something of others: meanwhile another table may be read. */
+  aside<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T>;
   /** Work on the control tables, one after another, tried again where the connection is lost. */
   control<T>(work: (client: pg.Client) => Promise<T>): Promise<T>;
 }

@@ -72,7 +72,7 @@ export class KeylessRun {
       const { tableOid: oid, schema, table } = record;
       const shape = await describeTable(client, this.#context.publications, { oid, schema, table });
       this.#estimatedRows = shape.table.estimatedRows;
-      await writersGone(client, { oid, schema, table }, log, signal);
+      await this.#context.aside(() => writersGone(client, { oid, schema, table }, log, signal), signal);
       const found = await this.#interlude(shape, client, await open(true), watermarks, signal);
       if (found)
         await this.#context.control((control) =>

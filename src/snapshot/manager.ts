@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { messageOf, WaltideError } from '../errors.ts';
 import { failpoint } from '../failpoint.ts';
@@ -16,6 +17,9 @@ import { describeTable } from './table-shape.ts';
 
 /** NOTIFY wakes it at once; this is for what no one tells, and for a lost connection. */
 const POLL_MS = 500;
+/** Beside those that read: each holds a session or two. */
+const WAITING_MAX = 8;
+const PLACE_POLL_MS = 100;
 
 interface Running {
   readonly stop: AbortController;
@@ -33,13 +37,15 @@ export class SnapshotManager {
   /** Runs by snapshot id; those that are paused only watch. */
   readonly #runs = new Map<string, TableRun>();
   readonly #running = new Map<string, Running>();
+  /** How many of these wait for others, and leave their place to another one. */
+  #waiting = 0;
   #client: pg.Client | null = null;
   #wake: (() => void) | null = null;
   #idle = false;
 
   /** `onCompleted`: everything of it is durable downstream. Its record is closed after that. */
-  constructor(context: SnapshotContext, onCompleted: (record: SnapshotRecord) => Promise<void>) {
-    this.#context = context;
+  constructor(context: Omit<SnapshotContext, 'aside'>, onCompleted: (record: SnapshotRecord) => Promise<void>) {
+    this.#context = { ...context, aside: (work, signal) => this.#aside(work, signal) };
     this.#slot = context.config.source.slot;
     this.#onCompleted = onCompleted;
   }
@@ -95,10 +101,28 @@ export class SnapshotManager {
       if (this.#running.has(record.id)) continue;
       if (record.state === 'cancelling') this.#start(record, signal, (stop) => this.#cancel(record, stop));
       else if (record.state === 'paused') this.#context.onProgress(progressOf(record, 'paused', record));
-      else if (this.#running.size < this.#context.config.snapshot.workers)
+      else if (this.#hasPlace && this.#waiting < WAITING_MAX)
         this.#start(record, signal, (stop) => this.#take(record, stop));
     }
     this.#idle = records.every(({ state }) => state === 'paused');
+  }
+
+  get #hasPlace(): boolean {
+    return this.#running.size - this.#waiting < this.#context.config.snapshot.workers;
+  }
+
+  /** A transaction that stays open for hours holds up the snapshot of its own table alone. */
+  async #aside<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    this.#waiting++;
+    this.#wake?.();
+    try {
+      const result = await work();
+      // Its place may have been taken meanwhile.
+      while (!this.#hasPlace) await sleep(PLACE_POLL_MS, undefined, { signal });
+      return result;
+    } finally {
+      this.#waiting--;
+    }
   }
 
   #start(record: SnapshotRecord, outer: AbortSignal, work: (signal: AbortSignal) => Promise<void>): void {

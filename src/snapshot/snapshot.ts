@@ -11,6 +11,14 @@ export interface SnapshotProgress {
   readonly done: boolean;
 }
 
+/** How long the rest takes at this rate; null where there is no estimate, no rate yet, or the table has outgrown its estimate. */
+export function secondsLeft(
+  { rows, estimatedRows }: Pick<SnapshotProgress, 'rows' | 'estimatedRows'>,
+  rowsPerSecond: number,
+): number | null {
+  return rowsPerSecond > 0 && estimatedRows > rows ? Math.ceil((estimatedRows - rows) / rowsPerSecond) : null;
+}
+
 /** What a record says of it, with how far it is by now. */
 export function progressOf(
   record: Pick<SnapshotProgress, 'kind'> & { readonly schema: string; readonly table: string },

@@ -208,9 +208,11 @@ export class TableRun {
 
   /** What was streamed before noting began must be visible to the chunks. */
   async #quiet(signal: AbortSignal): Promise<void> {
-    await inSession(this.#context, this.record, signal, (client, table) =>
-      writersGone(client, table, this.#context.log, signal),
-    );
+    const wait = (): Promise<void> =>
+      inSession(this.#context, this.record, signal, (client, table) =>
+        writersGone(client, table, this.#context.log, signal),
+      );
+    await this.#context.aside(wait, signal);
   }
 
   /** The table is another than it was. */

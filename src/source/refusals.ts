@@ -1,4 +1,5 @@
 import { WaltideError } from '../errors.ts';
+import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { ServerError } from '../postgres/copy-session.ts';
 
 /** One message is one allocation, which ends at 1 GB - 1 (MaxAllocSize); the words differ by version. */
@@ -56,5 +57,15 @@ export function serverRefusal(error: ServerError): WaltideError {
     `the server ended the stream: ${error.message}`,
     'It is tried again.',
     options,
+  );
+}
+
+/** An error that nothing else is known of, but that it comes again and again at the same place of the stream. */
+export function serverStuck(error: ServerError, at: Lsn, times: number): WaltideError {
+  return new WaltideError(
+    'SOURCE_QUERY',
+    `the server cannot go on with the stream behind ${formatLsn(at)}, ${times} times in a row: ${error.message} (SQLSTATE ${error.code})`,
+    'Look into the server’s log. Where it cannot be mended there, copy anew with `waltide run --recopy`.',
+    { cause: error },
   );
 }

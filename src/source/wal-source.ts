@@ -18,7 +18,7 @@ import { clearSpill, OpenTransactions } from './open-transactions.ts';
 import { PgoutputError } from './pgoutput.ts';
 import { PreparedHold } from './prepared-hold.ts';
 import { negotiate, type Protocol, readProtocolServer } from './protocol.ts';
-import { serverRefusal } from './refusals.ts';
+import { serverRefusal, serverStuck } from './refusals.ts';
 import { RelationCache } from './relations.ts';
 import { ReplicationStream, type ReplicationStreamOptions } from './replication-stream.ts';
 import { type Hides, SchemaHistory } from './schema-history.ts';
@@ -28,6 +28,9 @@ const BACKOFF_FIRST_MS = 200;
 /** A server that restarts is back within seconds; a longer pause would only add lag. */
 const BACKOFF_MAX_MS = 5000;
 const CLOSE_TIMEOUT_MS = 3000;
+
+/** An error of the server that comes so often, at one place, is there to stay: it takes a quarter of a minute to find out. */
+const REPEATS_MAX = 8;
 
 /** Final at the start; once streaming has worked, a password is being changed or the old connection still lingers. */
 const HEALS_LATER: ReadonlySet<ErrorCode> = new Set([
@@ -65,6 +68,7 @@ export class WalSource implements Source {
   #serverLsn: Lsn = 0n;
   #lastMessageAt = 0;
   #reconnects = -1;
+  #repeated = { what: '', times: 0 };
 
   constructor(options: WalSourceOptions) {
     this.#options = options;
@@ -115,8 +119,8 @@ export class WalSource implements Source {
         if (!signal.aborted)
           throw new WaltideError('SOURCE_CONNECTION_LOST', 'the server ended the stream', 'It is tried again.');
       } catch (error) {
-        const reason = streamError(error);
         if (signal.aborted) return;
+        const reason = this.#repeats(error, assembler?.handedOut.commitLsn ?? this.#durable) ?? streamError(error);
         if (failedByStreaming(error)) this.#streamingFailure = reason.message;
         // Before the first connection every error is final: someone is looking, and a wrong setting would be retried for ever.
         if (this.#reconnects < 0 || !(reason.retry || HEALS_LATER.has(reason.code))) throw reason;
@@ -130,6 +134,14 @@ export class WalSource implements Source {
       if (!signal.aborted) await sleep(backoffMs, undefined, { signal }).catch(() => {});
       backoffMs = Math.min(backoffMs * 2, BACKOFF_MAX_MS);
     }
+  }
+
+  /** Null for an error that may pass, or has not come often yet. */
+  #repeats(error: unknown, at: Lsn): WaltideError | null {
+    if (!(error instanceof ServerError) || /^(08|40|53|55|57)/.test(error.code)) return null;
+    const what = `${error.code} ${error.message} ${at}`;
+    this.#repeated = { what, times: this.#repeated.what === what ? this.#repeated.times + 1 : 1 };
+    return this.#repeated.times < REPEATS_MAX ? null : serverStuck(error, at, REPEATS_MAX);
   }
 
   #relations(catalog: pg.Client, history: SchemaHistory): RelationCache {

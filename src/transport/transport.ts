@@ -7,11 +7,10 @@ import type { CapturedTables } from '../postgres/captured.ts';
 export interface SubscribeOptions {
   /** transaction: whole source transactions in commit order; table (default): order within a table only. */
   readonly consistency?: 'table' | 'transaction';
-  /** The store that the sink writes to: a second store under one sink's name is refused with SINK_LOCKED. */
-  readonly instance?: string | null;
+  readonly instance?: string | null; // The store that the sink writes to: a second one under its name is refused with SINK_LOCKED.
 }
 
-export type TableName = { readonly schema: string; readonly table: string };
+export type TableName = { readonly schema: string; readonly table: string; readonly home?: TableName };
 export type StartOf = { readonly lsn: Lsn } | { readonly time: Date };
 /** What to rewind to, one per partition that has any of it. */
 export interface Located {
@@ -26,6 +25,7 @@ export interface Transport {
    * new slot); rejects with `SLOT_AHEAD` where the transport has not stored everything up to there. `captured` may change later.
    */
   openCapture(identity: SourceIdentity, confirmed: Lsn | null, captured?: CapturedTables): Promise<void>;
+  refusal?(table: TableName, beside: Iterable<TableName>): string | null; // Why it cannot be captured beside those.
   /** Resolves = durable: in-process every sink has applied it, on Kafka the in-sync replicas have it. Calls keep their order. */
   publish(batch: Batch): Promise<void>;
   readonly bytesInFlight: number; // Published, and neither durable nor taken. The source waits while it exceeds its budget.

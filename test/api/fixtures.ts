@@ -69,7 +69,10 @@ export function pipelineStatus(changes: Partial<PipelineStatus> = {}): PipelineS
     transport: { type: 'in-process', bytesInFlight: 300 },
     sinks: [sinkStatus()],
     copy: [
-      { table: 'public.a', rows: 10, bytes: 100, estimatedRows: 12, kind: 'initial', state: 'completed', done: true },
+      {
+        ...{ table: 'public.a', rows: 10, bytes: 100, estimatedRows: 12, secondsLeft: null },
+        ...{ kind: 'initial', state: 'completed', done: true },
+      },
     ],
     memory: { rssBytes: 1, heapBytes: 1 },
     stuck: [],

@@ -43,6 +43,7 @@ describe('metrics', () => {
       'waltide_sink_stopped_tables{sink="analytics"} 0',
       'waltide_sink_table_events_total{sink="analytics",table="public.a \\"b\\""} 42',
       'waltide_snapshot_rows_total{table="public.a",kind="initial"} 10',
+      'waltide_snapshot_bytes_total{table="public.a",kind="initial"} 100',
       'waltide_snapshot_state{table="public.a",kind="initial",state="completed"} 1',
       'waltide_state{state="streaming"} 1',
       'waltide_state{state="copying"} 0',

@@ -44,7 +44,7 @@ test('a bar on a terminal, never full before the end, never wider than the scree
     progress.note(copy(rows));
   }
   expect(text()).toContain('50 %');
-  expect(text()).toContain('500 rows, 500/s');
+  expect(text()).toContain('500 rows, 4.9 kB, 500/s');
   expect(text()).toContain('1.0 s left');
   expect(text()).toContain('99 %');
   for (const line of text().split('\r')) expect(line.replace('\u001b[2K', '').length).toBeLessThan(80);
@@ -63,7 +63,7 @@ test('log lines every few seconds elsewhere', () => {
   progress.end();
   expect(text()).toBe('');
   expect(lines.map((line) => line.msg)).toEqual(['copying', 'copying', 'table copied']);
-  expect(lines[0]).toMatchObject({ table: 'public.a', rows: 500, rowsPerSecond: 100, secondsLeft: 15 });
+  expect(lines[0]).toMatchObject({ table: 'public.a', rows: 500, bytes: 5000, rowsPerSecond: 100, secondsLeft: 15 });
 });
 
 test('nothing copied, nothing said', () => {

@@ -172,6 +172,8 @@ describe('replay', () => {
       ],
       [['--from-lsn', 'FFFF/0'], 1, /beyond the end of the server's WAL/],
       [['--from-lsn', await lsn(), '--until', 'FFFF/0'], 1, /--until: FFFF\/0 lies beyond/],
+      [['--from-lsn', await lsn(), '--until', '0/1'], 2, /--until lies before where the replay is to begin/],
+      [['--since', '1h', '--until', '2h'], 2, /--until lies before where the replay is to begin/],
       [['--since', '10y'], 2, /not a time/],
       [['--since', '500d'], 1, /what was committed from .* cannot be replayed/],
     ];

@@ -57,6 +57,7 @@ test('refuses what cannot work, each with its reason, and asks for nothing', asy
     [['start', 'a', '--where', 'true] or array[true'], /is not one for table public\.a/],
     [['start', 'a', '--where', 't'], /is not one for table public\.a/],
     [['start', 'keyless', '--where', 'x = 1'], /has no key/],
+    [['start', 'keyless', '--rows-per-second-max', '10'], /has no key/],
     [['pause', 'a'], /no snapshot of a to pause/],
     [['resume', '*.*'], /no snapshot of/],
     [['cancel', 'public.a'], /no snapshot of/],
@@ -68,11 +69,27 @@ test('refuses what cannot work, each with its reason, and asks for nothing', asy
     expect(stderr).not.toMatch(/\n\s+at /);
     expect(code).not.toBe(0);
   }
-  await database.query(`create role r_${database.name}`);
+  const role = `r_${database.name}`;
+  await database.query(
+    `create role ${role} login password 'x'; grant usage on schema waltide to ${role}; grant all on all tables in schema waltide to ${role}`,
+  );
+  const url = new URL(database.url);
+  url.username = role;
+  url.password = 'x';
+  const other = await makeProject({
+    source: { url: url.href, slot: database.name, tables: ['public.*'] },
+    sinks: [{ name: 'analytics', type: 'duckdb', path: 'a.duckdb' }],
+  });
+  expect(await cli(other.dir, 'snapshot', 'start', 'a')).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/may not read public\.a[\s\S]*GRANT SELECT ON public\.a/),
+  });
+  await other.remove();
   await database.query('create table foreign_rows (id int primary key)');
   expect((await waltide('start', 'foreign_rows')).stderr).toMatch(/is not captured/);
   expect((await waltide('list')).stdout).toContain('no snapshots yet');
-  await database.query(`drop role r_${database.name}`);
+  await database.query(`drop owned by ${role}`);
+  await database.query(`drop role ${role}`);
 });
 
 test('starts, waits, pauses, resumes, cancels and lists', async () => {
@@ -117,7 +134,7 @@ test('starts, waits, pauses, resumes, cancels and lists', async () => {
   const list = await waltide('list');
   expect(list.stdout).toMatch(/public\.a +completed +10 /);
   expect(list.stdout).toMatch(/id <= 10/);
-  // A right that is revoked fails that table, and nothing else.
+  // A table that goes is nobody else's matter.
   await database.query('drop table b');
   await database.query("insert into a values (15000, 'on')");
   while (JSON.stringify(await rows('select count(*) from a')) !== '[["8001"]]')

@@ -1,8 +1,10 @@
+import { copyFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Kafka, logLevel } from 'kafkajs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Config } from '../../src/config/schema.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
-import { catchUp, testPipeline } from '../support/pipeline.ts';
+import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { ensureSharedKafka } from '../support/shared-kafka.ts';
 import { waltide, writeConfig } from '../support/waltide-process.ts';
@@ -59,6 +61,55 @@ describe('PostgreSQL → Kafka → DuckDB', () => {
         expect(code, stderr).toBe(0);
       }
     }
+  });
+
+  it('says that a sink file was restored from an older backup, and goes on from its own offset', async () => {
+    await database.query('create table t (id int primary key); insert into t values (1)');
+    const { file, folder } = writeConfig({
+      source: { url: database.url, slot: database.name, publication: database.name, tables: ['public.*'] },
+      transport: { type: 'kafka', brokers, topicPrefix: database.name },
+      sinks: [{ name: 'a', type: 'duckdb', path: 'a.duckdb' }],
+    });
+    const run = async (): Promise<string> => {
+      const { code, stderr } = await waltide(['run', '--until-caught-up', '--config', file]);
+      expect(code, stderr).toBe(0);
+      return stderr;
+    };
+    const sink = join(folder, 'a.duckdb');
+    await run();
+    copyFileSync(sink, `${sink}.backup`);
+    await database.query('insert into t values (2)');
+    expect(await run()).not.toContain('older backup');
+    copyFileSync(`${sink}.backup`, sink);
+    expect(await run()).toContain('restored from an older backup');
+    expect(await withDuckdb(sink, (query) => differences(database.url, query, ['public.t']))).toEqual([]);
+  }, 120_000);
+
+  it('leaves out a new table whose topic would be that of another one, and goes on', async () => {
+    await database.query('create table clash_t (id int primary key)');
+    const quick = { ...config, snapshot: { ...config.snapshot, tablesIntervalMs: 200 } };
+    const running = start(quick);
+    try {
+      await eventually('it streams', () => running.pipeline.status().state === 'streaming');
+      await database.query('create table "clash.t" (id int primary key); create table other (id int primary key)');
+      await eventually('the table after it is captured', async () => {
+        const [row] = await database.query('select tables::text like \'%"other"%\' as captured from waltide.slots');
+        return row!.captured === true;
+      });
+      await database.query(
+        'insert into "clash.t" values (1); insert into clash_t values (2); insert into other values (3)',
+      );
+      await eventually('it goes on', async () => {
+        const options = { rowsMax: 1, timeoutMs: 5000 };
+        return (await running.pipeline.query('select count(*)::int from clash_t', options)).rows[0]![0] === 1;
+      });
+    } finally {
+      await running.stop();
+    }
+    expect(await catchUp(quick)).toEqual([]);
+    expect(
+      await withDuckdb(path, (query) => differences(database.url, query, ['public.clash_t', 'public.other'])),
+    ).toEqual([]);
   });
 
   it('copies anew into a sink whose topic was deleted', async () => {

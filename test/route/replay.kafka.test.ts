@@ -112,6 +112,25 @@ describe('replay from Kafka', () => {
     }
   });
 
+  it('finds a table that was renamed, whose topic keeps its first name', async () => {
+    const from = await lsn();
+    await database.query('insert into t values (1)');
+    await database.query('alter table t rename to renamed');
+    await database.query('insert into renamed values (2)');
+    const quick = { ...config, snapshot: { ...config.snapshot, tablesIntervalMs: 200 } };
+    const running = start(quick, { sinks: [sink] });
+    await eventually('its name is recorded', async () => {
+      const [row] = await database.query("select tables::text like '%renamed%' as known from waltide.slots");
+      return row!.known === true && keys().length === 2;
+    });
+    await running.stop();
+    const before = sink.events.length;
+    const tables = [{ schema: 'public', table: 'renamed' }];
+    await apply('rewound', { replay: { sink: 'memory', tables, from: { lsn: from } } });
+    await apply('caught-up', {});
+    expect(keys(before)).toEqual([1, 2]);
+  });
+
   it('says which partitions no longer hold what was asked for', async () => {
     const from = await lsn();
     await database.query('insert into t select generate_series(1, 50)');

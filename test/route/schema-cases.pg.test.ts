@@ -5,7 +5,7 @@ import { Pipeline } from '../../src/pipeline/pipeline.ts';
 import { connect } from '../../src/postgres/connection.ts';
 import { installDdlCapture } from '../../src/postgres/ddl-capture.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
-import { catchUp, log, testPipeline } from '../support/pipeline.ts';
+import { catchUp, eventually, log, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { askForSnapshot } from '../support/snapshots.ts';
 
@@ -92,6 +92,22 @@ it('pause-table waits for a person', async () => {
   await askForSnapshot(database, config, 'a');
   expect(await catchUp(config)).toEqual([]);
   expect(await compare('public.a', 'public.b')).toEqual([]);
+});
+
+it('pause-table waits for a person however long the pipeline runs', async () => {
+  await begin('create table a (id int primary key)', { schemaChanges: 'pause-table' });
+  const running = start(config);
+  try {
+    await eventually('it streams', () => running.pipeline.status().source?.connected === true);
+    await database.query('alter table a add v int default 5; insert into a values (2)');
+    await eventually('it is paused', () => running.pipeline.status().sinks[0]!.stopped.length === 1);
+    // More than two of the looks that ask for what a sink lacks.
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    expect(await database.query('select * from waltide.snapshots')).toEqual([]);
+    expect(running.pipeline.status().sinks[0]!.stopped).toHaveLength(1);
+  } finally {
+    await running.stop();
+  }
 });
 
 it('key and replica identity change in the middle of everything', async () => {

@@ -141,6 +141,29 @@ describe('incremental snapshot', () => {
   });
 });
 
+describe('snapshots of several tables', () => {
+  it('go on while one of them waits for an old transaction that has written to its table', async () => {
+    const config = configure({ workers: 1 });
+    await database.query('create table busy (id int primary key); create table calm (id int primary key)');
+    running = start(config, { sinks: [sink] });
+    await eventually('live', () => sink.rows('public.calm') !== undefined);
+    const open = new pg.Client(database.url);
+    await open.connect();
+    try {
+      await open.query('begin; insert into busy values (1)');
+      const busy = await ask('busy');
+      await eventually('it has begun', async () => (await stateOf(busy)).begun === true);
+      await ended(await ask('calm'));
+      expect((await stateOf(busy)).state).toBe('running');
+      await open.query('commit');
+      await ended(busy);
+      expect((await stateOf(busy)).state).toBe('completed');
+    } finally {
+      await open.end();
+    }
+  });
+});
+
 describe('snapshot of a table without a key', () => {
   it('can be cancelled while it waits for older transactions, and lets the stream go on', async () => {
     const config = configure();

@@ -81,6 +81,7 @@ const copy = z.object({
   bytes,
   estimatedRows: z.number(),
   done: z.boolean(),
+  secondsLeft: z.number().nullable(),
 });
 
 export const pipelineStatusSchema = z.object({

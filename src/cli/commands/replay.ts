@@ -143,7 +143,7 @@ async function byItself(context: CliContext, loaded: Loaded, request: ReplayRequ
   const { findUntil } = await import('../../pipeline/replay.ts');
   const { config, json } = loaded;
   const until = options.until === undefined ? undefined : parseLsnOrMoment(options.until, '--until');
-  const stopAt = until && (await findUntil(config, until));
+  const stopAt = until && (await findUntil(config, until, request.from));
   const runs = stopAt !== undefined || options.run === true;
   const { status, interrupted, replayed } = await runPipeline(context, loaded, {
     role: config.transport.type === 'kafka' ? 'apply' : 'all',

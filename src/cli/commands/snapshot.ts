@@ -8,6 +8,7 @@ import { WaltideError } from '../../errors.ts';
 import { migrate } from '../../postgres/control.ts';
 import { withSession } from '../../postgres/session.ts';
 import { listSnapshots, type SnapshotRecord, type SnapshotWish, wishSnapshot } from '../../postgres/snapshots.ts';
+import { secondsLeft } from '../../snapshot/snapshot.ts';
 import { positiveInteger } from '../arguments.ts';
 import { type CliContext, EXIT } from '../context.ts';
 import { formatBytes, formatCount, formatDuration, formatTable, printable } from '../output.ts';
@@ -146,8 +147,11 @@ function listCommand(context: CliContext): Command {
 
 function cells(record: SnapshotRecord): string[] {
   const { state, rows, estimatedRows, bytes, startedAt, updatedAt, finishedAt, sinks, where, reason, error } = record;
-  const share = finishedAt === null && estimatedRows > rows ? ` (${Math.floor((rows / estimatedRows) * 100)} %)` : '';
   const seconds = startedAt ? ((finishedAt ?? updatedAt).getTime() - startedAt.getTime()) / 1000 : null;
+  const toGo = state === 'running' && seconds ? secondsLeft(record, rows / seconds) : null;
+  const left = toGo === null ? '' : `, ${formatDuration(toGo)} left`;
+  const share =
+    finishedAt === null && estimatedRows > rows ? ` (${Math.floor((rows / estimatedRows) * 100)} %${left})` : '';
   return [
     nameOf(record),
     state,

@@ -150,7 +150,7 @@ function describeProcess(status: PipelineStatus, paint: Paint): string {
   const copying = copy.filter((table) => !table.done);
   for (const table of copying)
     lines.push(
-      `copying    ${printable(table.table)}: ${formatCount(table.rows)} rows${table.estimatedRows > 0 ? ` of about ${formatCount(table.estimatedRows)}` : ''}`,
+      `copying    ${printable(table.table)}: ${formatCount(table.rows)} rows${table.estimatedRows > 0 ? ` of about ${formatCount(table.estimatedRows)}` : ''}, ${formatBytes(table.bytes)}${table.secondsLeft === null ? '' : `, ${formatDuration(table.secondsLeft)} left`}`,
     );
   if (sinks.length > 0) lines.push('', sinkTable(sinks));
   for (const sink of sinks) {

@@ -42,7 +42,9 @@ async function slotState({ client, slotClient, config }: DatabaseSubject): Promi
   if (record.state === 'copying' && !slot.active)
     return warn(
       `the first copy through "${name}" was not finished`,
-      'Nothing has to be done: the next start drops the slot and copies again.',
+      record.consistentPoint === null
+        ? 'Nothing has to be done: the next start drops the slot and copies again.'
+        : 'Nothing has to be done: the next start goes on from the slot, and fills what is missing while it streams.',
     );
   const retains = slot.retainedBytes === null ? '' : `, retains ${formatBytes(slot.retainedBytes)} of WAL`;
   if (

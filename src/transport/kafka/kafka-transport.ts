@@ -17,7 +17,7 @@ import { locate } from './locate.ts';
 import { Absence, topicMissing } from './producer-errors.ts';
 import { decodeProgress } from './progress.ts';
 import { Tail } from './tail.ts';
-import { progressTopic, schemaTopic } from './topic.ts';
+import { checkTopicNames, progressTopic, schemaTopic } from './topic.ts';
 
 /*
  * What lies in Kafka (records: event-writer.ts, headers: header.ts):
@@ -82,6 +82,16 @@ class KafkaTransport implements Transport {
 
   putLetter(text: string): Promise<void> {
     return this.#letterTopic.put(text);
+  }
+
+  refusal(table: TableName, beside: Iterable<TableName>): string | null {
+    try {
+      checkTopicNames(this.#cluster.config.topicPrefix, [...beside, table]);
+      return null;
+    } catch (error) {
+      if (error instanceof WaltideError) return `${error.message}. ${error.help}`;
+      throw error;
+    }
   }
 
   publish(batch: Batch): Promise<void> {

@@ -4,11 +4,12 @@ import {
   joinGroupV7,
   leaveGroupV4,
   offsetCommitV8,
+  offsetFetchV8,
   syncGroupV5,
 } from '@platformatic/kafka';
 import { messageOf, WaltideError } from '../../../errors.ts';
 import type { Offset } from '../../../event/offset.ts';
-import { backoffMs, type Cluster } from '../cluster.ts';
+import { backoffMs, type Cluster, partitionKey } from '../cluster.ts';
 import type { BrokerAddress, Connections } from '../connections.ts';
 import { isRetriable, KafkaError, kafkaErrorName } from '../error-code.ts';
 import {
@@ -107,6 +108,36 @@ export class GroupMember {
       );
     } catch (error) {
       this.#cluster.log.debug({ err: messageOf(error) }, 'Kafka: committing group offsets failed');
+    }
+  }
+
+  /** Says so where the group was further once than the sink says that it is. Failing is not an error. */
+  async tellBehind(sink: string, saved: readonly Offset[]): Promise<void> {
+    if (!this.#coordinator || saved.length === 0) return;
+    const next = new Map(saved.map((offset) => [offset.partition, offset.next ?? 0n]));
+    const topics = [...new Set(saved.map(({ partition }) => topicOf(partition)))].map((name) => ({
+      name,
+      partitionIndexes: saved.flatMap(({ partition }) =>
+        topicOf(partition) === name ? [Number(partition.slice(name.length + 1))] : [],
+      ),
+    }));
+    try {
+      const groups = [{ groupId: this.#groupId, memberEpoch: -1, topics }];
+      const answer = await this.#lane.call(this.#coordinator, offsetFetchV8.api, groups, false);
+      const behind = answer.groups.flatMap((group) =>
+        group.topics.flatMap(({ name, partitions }) =>
+          partitions
+            .filter((one) => one.committedOffset > next.get(partitionKey(name, one.partitionIndex))!)
+            .map((one) => partitionKey(name, one.partitionIndex)),
+        ),
+      );
+      if (behind.length > 0)
+        this.#cluster.log.warn(
+          { sink, partitions: behind.slice(0, 5).join(', '), of: behind.length },
+          'the sink stands before where it was: restored from an older backup, or taken back by a replay? The log still holds what it lacks; it goes on from there',
+        );
+    } catch (error) {
+      this.#cluster.log.debug({ err: messageOf(error) }, 'Kafka: reading group offsets failed');
     }
   }
 

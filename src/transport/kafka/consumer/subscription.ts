@@ -349,6 +349,8 @@ export class KafkaSubscription implements Subscription {
     if (fresh.length === 0) return;
     const { starts, empty } = await startingOffsets(this.#cluster, fresh, this.#positions, this.#latest);
     this.startsEmpty ||= empty;
+    const saved = fresh.flatMap(({ topic, partition }) => this.#positions.get(partitionKey(topic, partition)) ?? []);
+    await this.#group.tellBehind(this.#sink.name, saved);
     for (const { topic, partition } of fresh) {
       const key = partitionKey(topic, partition);
       const { offset, unsaved } = starts.get(key)!;
