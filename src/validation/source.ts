@@ -246,9 +246,9 @@ export class SourceReader {
     } catch (error) {
       if (['42703', '42P01', '42883'].includes(sqlState(error) ?? ''))
         throw new WaltideError(
-          'VALIDATION',
+          'TABLE_CHANGED',
           `${relationName(table.relation)} changed while it was compared: ${(error as Error).message}`,
-          'Validate it again.',
+          'It is compared again.',
           { cause: error },
         );
       throw await this.#failed(error, `comparing ${relationName(table.relation)}`);

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
@@ -32,6 +33,8 @@ import { TableRun } from './table-run.ts';
 
 /** Differences that a report and its record hold; all are counted, and repaired. */
 const SHOWN_MAX = 1000;
+const ATTEMPTS_MAX = 8;
+const ATTEMPT_AGAIN_MS = 250;
 
 export interface ValidatorOptions {
   readonly config: Config;
@@ -100,7 +103,7 @@ export class Validator {
     const rows = checks.has('data_hash') || checks.has('row_count');
     for (const sink of rows ? sinks : [])
       for (const table of chosen) {
-        const result = await this.#table(run, sink, table, before);
+        const result = await this.#steadily(run, sink, table, before);
         if (typeof result === 'string') leftOut.push({ sink: sink.name, table: relationName(table), why: result });
         else tables.push(result);
       }
@@ -129,6 +132,27 @@ export class Validator {
           `There are: ${all.map((sink) => sink.name).join(', ') || 'none'}.`,
         );
     return all.filter(({ name }) => names === undefined || names.length === 0 || names.includes(name));
+  }
+
+  /** As `#table`, once more where the table, the sink or a connection was not what it was before. */
+  async #steadily(
+    run: ValidationRun,
+    sink: ValidatedSink,
+    published: PublishedTable,
+    before: readonly ValidationResultRecord<TableResult>[],
+  ): Promise<TableResult | string> {
+    let done = before;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#table(run, sink, published, done);
+      } catch (error) {
+        run.signal.throwIfAborted();
+        if (attempt === ATTEMPTS_MAX || !(error instanceof WaltideError) || !error.retry) throw error;
+        run.log.info({ sink: sink.name, table: relationName(published) }, `${error.message}; comparing it again`);
+        await sleep(ATTEMPT_AGAIN_MS * attempt, undefined, { signal: run.signal });
+        done = await validationResults<TableResult>(run.control, run.id);
+      }
+    }
   }
 
   /** Why not, where it cannot be compared. */
