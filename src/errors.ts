@@ -69,6 +69,7 @@ export const POLICIES = {
   WRITE_REJECTED: { side: 'source', retry: false },
   NOT_REACHED: { side: 'sink', retry: true },
   REPLAY: { side: 'config', retry: false },
+  TABLE_CHANGED: { side: 'source', retry: true, class: 'data' },
   VALIDATION: { side: 'sink', retry: false },
   NOT_RUNNING: { side: 'config', retry: false },
   DEAD_LETTER: { side: 'config', retry: false },

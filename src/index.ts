@@ -32,6 +32,16 @@ export { unmask } from './protect/mask.ts';
 export type { QueryResult, Sink, SinkState, StoppedTable } from './sink/sink.ts';
 export type { SnapshotProgress } from './snapshot/snapshot.ts';
 export type {
+  Check,
+  Difference,
+  TableResult,
+  ValidationProgress,
+  ValidationReport,
+  ValidationRequest,
+} from './validation/report.ts';
+export type { Digest, Digestible, DigestTable, KeyRange, RowDigest } from './validation/validation.ts';
+export type { ValidationWatch } from './validation/validator.ts';
+export type {
   ConsistencyLevel,
   JsonRow,
   JsonValue,

@@ -5,9 +5,10 @@ import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import { queryError } from '../postgres/connection.ts';
 import { connectSource } from '../postgres/session.ts';
+import { loadProtection } from '../protect/protection.ts';
 import { WATERMARK_PREFIX } from '../snapshot/snapshot.ts';
 import type { ValidationReport, ValidationRequest } from '../validation/report.ts';
-import type { ValidatedSink } from '../validation/run.ts';
+import type { Treatment, ValidatedSink } from '../validation/run.ts';
 import { type ValidationWatch, Validator } from '../validation/validator.ts';
 import type { Applier } from './applier.ts';
 import type { Arrival, Arrivals } from './arrivals.ts';
@@ -39,10 +40,25 @@ export async function validateSinks(
     return [{ name: sink.name, digests: sink.digests, passed, ...(sink.query && { query: sink.query.bind(sink) }) }];
   });
   try {
-    return await new Validator({ config, sinks, log }).run(request, watch);
+    return await new Validator({ config, sinks, log, treatment: treatmentOf(config) }).run(request, watch);
   } finally {
     await nudge.close();
   }
+}
+
+/** The key of a masked table would have an order of its own in the sink, and pair with no row of the source. */
+function treatmentOf({ source }: Config): Treatment {
+  const protection = loadProtection(source);
+  return {
+    refuses: (relation) => {
+      const key = relation.key.find((index) => protection.hides(relation, index));
+      return key === undefined ? null : `column "${relation.columns[key]!.name}" of its key is masked`;
+    },
+    maskOf: (relation, column) => {
+      const index = relation.columns.findIndex(({ name }) => name === column);
+      return protection.hides(relation, index) ? (text) => protection.maskText(relation, column, text) ?? '' : null;
+    },
+  };
 }
 
 async function reach(sink: string, lsn: Lsn, arrivals: Arrivals, nudge: Nudge, signal: AbortSignal): Promise<void> {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { ColumnType } from '../event/relation.ts';
 import type { KeyText } from '../postgres/snapshots.ts';
 
@@ -43,6 +44,19 @@ export function rowTextSql(fields: readonly Field[]): string {
     groups.push(`concat_ws(chr(1), ${texts.slice(i, i + FIELDS_PER_CALL).join(', ')})`);
   return groups.length === 1 ? groups[0]! : `concat_ws(chr(1), ${groups.join(', ')})`;
 }
+
+/** As the digests of such a row in a store, of fields that are not plain. */
+export function rowHash(texts: readonly (string | null)[]): string {
+  const fields = texts.map((text) => (text === null ? ':' : `${Buffer.byteLength(text)}:${text}`));
+  return sha256(fields.join('\u0001')).slice(0, ROW_HASH_CHARS);
+}
+
+/** As a store gives the cell. */
+export function cellOf(text: string | null): string | null {
+  return text !== null && Buffer.byteLength(text) > CELL_BYTES_MAX ? `sha256 ${sha256(text)}` : text;
+}
+
+const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
 
 /** A row's key as one string. */
 export function keyName(key: KeyText): string {

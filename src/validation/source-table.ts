@@ -11,6 +11,10 @@ export interface KeyColumn extends DigestColumn {
   readonly typeSql: string;
 }
 
+export interface MaskedColumn extends DigestColumn {
+  readonly mask: (text: string) => string;
+}
+
 /** A table as both sides are read. */
 export interface SourceTable extends DigestTable {
   readonly published: PublishedTable;
@@ -18,7 +22,9 @@ export interface SourceTable extends DigestTable {
   /** True where the key's order is the same on both sides, so that ranges of it can be compared. */
   readonly ranged: boolean;
   readonly since: { readonly column: DigestColumn; readonly text: string; readonly typeSql: string } | null;
-  /** Columns that cannot be compared, since the sink does not hold them. */
+  /** Columns that leave the source masked: their digests are made here. */
+  readonly masked: readonly MaskedColumn[];
+  /** Columns that cannot be compared, such as those that the sink does not hold. */
   readonly absent: readonly string[];
   readonly isUtf8: boolean;
 }
@@ -43,6 +49,12 @@ export async function relationOf(client: pg.Client, published: PublishedTable): 
   return describeRelation(client, new TypeCatalog(client), published, published.columns);
 }
 
+/** Of masked values. */
+const TEXT: ColumnType = {
+  ...{ oid: 25, name: 'text', schema: 'pg_catalog', kind: 'base', of: null },
+  ...{ domainModifier: -1, delimiter: ',', labels: [] },
+};
+
 const COLUMNS = `
 SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS "typeSql",
   CASE a.attcollation WHEN 0 THEN true
@@ -59,6 +71,8 @@ export async function describeSourceTable(
   relation: Relation,
   options: {
     readonly only: readonly string[] | null;
+    /** What becomes of a column's values on their way out of the source; null for nothing. */
+    readonly maskOf: (column: string) => ((text: string) => string) | null;
     readonly since: { readonly column: string; readonly text: string } | null;
   },
 ): Promise<SourceTable> {
@@ -77,16 +91,26 @@ export async function describeSourceTable(
     const keyed =
       names.length > 0 && names.every((name) => held.has(name) && relation.columns.some((one) => one.name === name));
     const key = keyed ? names.map((name) => ({ ...column(name), typeSql: described.get(name)!.typeSql })) : [];
+    const ranged = keyed && names.every((name) => held.get(name)!.ordered && described.get(name)!.bytewise);
     const wanted = ({ name }: Column): boolean =>
       options.only === null || names.includes(name) || options.only.includes(name);
+    const chosen = compared.filter(wanted);
+    const masked = chosen.flatMap(({ name }): MaskedColumn[] => {
+      const mask = options.maskOf(name);
+      return mask ? [{ name, type: TEXT, form: 'text', mask }] : [];
+    });
     return {
       published,
       relation,
-      columns: compared.filter(wanted).map(({ name }) => column(name)),
+      columns: chosen.filter(({ name }) => !options.maskOf(name)).map(({ name }) => column(name)),
       key,
-      ranged: keyed && names.every((name) => held.get(name)!.ordered && described.get(name)!.bytewise),
+      ranged,
+      masked: ranged ? masked : [],
       since: options.since && sinceOf(relation, described, options.since, column),
-      absent: relation.columns.filter(({ name }) => !held.has(name)).map(({ name }) => name),
+      absent: [
+        ...relation.columns.filter(({ name }) => !held.has(name)).map(({ name }) => name),
+        ...(ranged ? [] : masked.map(({ name }) => name)),
+      ],
       isUtf8: encoding.rows[0]!.encoding === 'UTF8',
     };
   } catch (error) {

@@ -4,7 +4,17 @@ import { type Lsn, parseLsn } from '../event/lsn.ts';
 import { relationName } from '../event/relation.ts';
 import { queryError, sqlState } from '../postgres/connection.ts';
 import type { KeyText } from '../postgres/snapshots.ts';
-import { CELL_BYTES_MAX, type Field, isPlain, keyName, ROW_HASH_CHARS, rowTextSql, SHORT_BYTES } from './row-text.ts';
+import {
+  CELL_BYTES_MAX,
+  cellOf,
+  type Field,
+  isPlain,
+  keyName,
+  ROW_HASH_CHARS,
+  rowHash,
+  rowTextSql,
+  SHORT_BYTES,
+} from './row-text.ts';
 import type { SourceTable } from './source-table.ts';
 import type { Cells, Digest, DigestColumn, KeyRange, RowDigest } from './validation.ts';
 
@@ -114,14 +124,36 @@ export class SourceReader {
     return { found, lsn: newest(rows.map((row) => row.at(-1))) };
   }
 
+  /** Digests of nothing but the masked columns, made here of what leaves the source. */
+  async maskedDigests(table: SourceTable, range: KeyRange): Promise<Seen<RowDigest[]>> {
+    const values = new Values();
+    const names = [...table.key, ...table.masked].map(({ name }) => textSql(escapeIdentifier(name)));
+    const rows = await this.#query(
+      table,
+      `SELECT pg_current_wal_insert_lsn(), ${names.join(', ')} FROM ${fromSql(table)} WHERE ${whereSql(table, range, values)}`,
+      values,
+    );
+    const found = rows.map(([, ...row]) => {
+      const texts = table.masked.map(({ mask }, i) => {
+        const text = row[table.key.length + i];
+        return text === null ? null : mask(String(text));
+      });
+      return { key: row.slice(0, table.key.length).map(String), hash: rowHash(texts), copies: 1 };
+    });
+    return { found, lsn: newest(rows.map(([lsn]) => lsn)) };
+  }
+
   async rows(table: SourceTable, wanted: readonly KeyText[]): Promise<Seen<ReadonlyMap<string, SourceRow>>> {
     const values = new Values();
-    const { key, columns } = table;
+    const { key, columns, masked } = table;
     const lists = key.map((_, i) => `${values.add(wanted.map((one) => one[i]!))}::text[]`);
     const conditions = key.map(
       ({ name, typeSql }, i) => `t.${escapeIdentifier(name)} = CAST(w.waltide_${i} AS ${typeSql})`,
     );
-    const cells = columns.map((column) => cellSql(table, `t.${escapeIdentifier(column.name)}`));
+    const cells = [
+      ...columns.map((column) => cellSql(table, `t.${escapeIdentifier(column.name)}`)),
+      ...masked.map((column) => textSql(`t.${escapeIdentifier(column.name)}`)),
+    ];
     // A row for what is not there, too, so that the answer has an LSN.
     const rows = await this.#query(
       table,
@@ -134,7 +166,10 @@ export class SourceReader {
     for (const [, version, ...row] of rows) {
       // Of no row nothing is printed but the blanks.
       if (String(version).trim() === '') continue;
-      const texts = row.slice(key.length).map((cell) => (cell === null ? null : String(cell)));
+      const texts = row.slice(key.length).map((cell, i) => {
+        const text = cell === null ? null : String(cell);
+        return i < columns.length || text === null ? text : cellOf(masked[i - columns.length]!.mask(text));
+      });
       found.set(keyName(row.slice(0, key.length).map(String)), { version: String(version), cells: texts });
     }
     return { found, lsn: newest(rows.map(([lsn]) => lsn)) };
@@ -211,9 +246,9 @@ export class SourceReader {
     } catch (error) {
       if (['42703', '42P01', '42883'].includes(sqlState(error) ?? ''))
         throw new WaltideError(
-          'VALIDATION',
+          'TABLE_CHANGED',
           `${relationName(table.relation)} changed while it was compared: ${(error as Error).message}`,
-          'Validate it again.',
+          'It is compared again.',
           { cause: error },
         );
       throw await this.#failed(error, `comparing ${relationName(table.relation)}`);

@@ -4,6 +4,7 @@ import { formatLsn, type Lsn } from '../event/lsn.ts';
 import { relationName } from '../event/relation.ts';
 import type { KeyText } from '../postgres/snapshots.ts';
 import { commitsVisible } from '../postgres/writers.ts';
+import { both, chain, slices } from './parts.ts';
 import { type Difference, scoreOf, type TableResult, type ValidationProgress } from './report.ts';
 import { keyName } from './row-text.ts';
 import { differenceOf, isSame, suspectsOf, verdict } from './settle.ts';
@@ -118,27 +119,32 @@ export class TableRun {
   }
 
   async #ranges(cursor: KeyText | null): Promise<void> {
-    const { source, table, signal, onCursor } = this.#options;
+    const { source, table, signal, onCursor, rowsPerSecondMax } = this.#options;
+    const ranges = Math.min(
+      RANGES_PER_QUERY,
+      Math.ceil((rowsPerSecondMax ?? Number.POSITIVE_INFINITY) / ROWS_PER_RANGE),
+    );
+    let differing: Pair[] = [];
     let savedAt = performance.now();
     for (let after = cursor; ; ) {
       signal.throwIfAborted();
       const begun = performance.now();
       const rest = { range: { after, upto: null }, rowsPer: ROWS_PER_RANGE };
-      const [bounds] = (await source.splits(table, [rest], RANGES_PER_QUERY)) as [KeyText[]];
-      const ends = bounds.length < RANGES_PER_QUERY;
+      const [bounds] = (await source.splits(table, [rest], ranges)) as [KeyText[]];
+      const ends = bounds.length < ranges;
       const pairs = await this.#digest(chain(after, ends ? [...bounds, null] : bounds));
-      let rows = 0;
-      for (const { source: ours, sink: theirs } of pairs) {
-        rows += ours.rows;
-        this.#digests.source.update(`${ours.hash}\n`);
-        this.#digests.sink.update(`${theirs.hash}\n`);
+      const rows = this.#count(pairs);
+      differing.push(...pairs.filter((pair) => this.#differs(pair)));
+      const due = ends || performance.now() - savedAt > SAVE_EVERY_MS;
+      if (due || differing.length >= RANGES_REFINED_MAX / 2) {
+        await this.#refine(differing);
+        differing = [];
       }
-      this.#sourceRows += rows;
-      await this.#refine(pairs);
+      await this.#masked({ after, upto: pairs.at(-1)!.range.upto });
       this.#progress();
       if (ends || this.#truncated) return;
       after = bounds.at(-1)!;
-      if (performance.now() - savedAt > SAVE_EVERY_MS) {
+      if (due) {
         // What is suspected lies before the cursor, and would be passed over by who resumes.
         await this.#settle();
         await onCursor(after, this.result());
@@ -146,6 +152,17 @@ export class TableRun {
       }
       await this.#slowDown(rows, begun);
     }
+  }
+
+  #count(pairs: readonly Pair[]): number {
+    let rows = 0;
+    for (const { source, sink } of pairs) {
+      rows += source.rows;
+      this.#digests.source.update(`${source.hash}\n`);
+      this.#digests.sink.update(`${sink.hash}\n`);
+    }
+    this.#sourceRows += rows;
+    return rows;
   }
 
   /** Both sides at once: what is equal then is equal, whatever the LSN. */
@@ -158,9 +175,8 @@ export class TableRun {
   }
 
   /** Narrows differing ranges down to rows that may differ; all of one size together, so that there are few round trips. */
-  async #refine(pairs: readonly Pair[]): Promise<void> {
+  async #refine(differing: readonly Pair[]): Promise<void> {
     const { source, table, signal } = this.#options;
-    const differing = pairs.filter((pair) => this.#differs(pair));
     if (differing.length === 0 || this.#truncated) return;
     signal.throwIfAborted();
     const small = differing.filter((pair) => pair.source.rows <= ROWS_AT_ONCE);
@@ -173,7 +189,8 @@ export class TableRun {
     }));
     const bounds = await source.splits(table, wanted, PARTS_MAX);
     const parts = large.flatMap(({ range }, i) => chain(range.after, [...bounds[i]!, range.upto]));
-    for (const some of slices(parts, RANGES_REFINED_MAX)) await this.#refine(await this.#digest(some));
+    for (const some of slices(parts, RANGES_REFINED_MAX))
+      await this.#refine((await this.#digest(some)).filter((pair) => this.#differs(pair)));
   }
 
   #differs({ source: ours, sink: theirs }: Pair): boolean {
@@ -187,6 +204,17 @@ export class TableRun {
   async #rows(ranges: readonly KeyRange[]): Promise<void> {
     const { source, sink, table, signal } = this.#options;
     const [seen, held] = await both(source.rowDigests(table, ranges), sink.rowDigests(table, ranges, signal));
+    this.#saw(seen);
+    this.#countRows(held);
+    await this.#suspect(suspectsOf(seen.found, held));
+  }
+
+  async #masked(range: KeyRange): Promise<void> {
+    const { source, sink, table, signal } = this.#options;
+    const { masked } = table;
+    if (masked.length === 0) return;
+    const theirs = sink.rowDigests({ ...table, columns: masked }, [range], signal);
+    const [seen, held] = await both(source.maskedDigests(table, range), theirs);
     this.#saw(seen);
     this.#countRows(held);
     await this.#suspect(suspectsOf(seen.found, held));
@@ -209,11 +237,12 @@ export class TableRun {
 
   async #settleSome(keys: readonly KeyText[]): Promise<void> {
     const { source, sink, table, passed, signal } = this.#options;
-    const names = table.columns.map(({ name }) => name);
+    const whole = { ...table, columns: [...table.columns, ...table.masked] };
+    const names = whole.columns.map(({ name }) => name);
     let open = keys;
     for (let looks = 1; open.length > 0; looks++) {
       const first = await source.rows(table, open);
-      const reading = passed(first.lsn).then(() => sink.rows(table, open, signal));
+      const reading = passed(first.lsn).then(() => sink.rows(whole, open, signal));
       // What changes all the time is caught in between.
       const between = looks >= LOOKS_WITH_CARE ? await this.#versions(open, reading) : [];
       const held = await reading;
@@ -357,21 +386,4 @@ interface Pair {
   readonly range: KeyRange;
   readonly source: Digest;
   readonly sink: Digest;
-}
-
-/** Ranges that adjoin: from `after` to the first end, and so on. */
-function chain(after: KeyText | null, ends: readonly (KeyText | null)[]): KeyRange[] {
-  return ends.map((upto, i) => ({ after: i === 0 ? after : ends[i - 1]!, upto }));
-}
-
-function slices<T>(all: readonly T[], size: number): T[][] {
-  return Array.from({ length: Math.ceil(all.length / size) }, (_, i) => all.slice(i * size, (i + 1) * size));
-}
-
-/** Neither is left running unobserved where the other fails. */
-async function both<A, B>(a: Promise<A>, b: Promise<B>): Promise<[A, B]> {
-  const [first, second] = await Promise.allSettled([a, b]);
-  if (first.status === 'rejected') throw first.reason;
-  if (second.status === 'rejected') throw second.reason;
-  return [first.value, second.value];
 }

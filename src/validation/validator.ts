@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
@@ -25,17 +26,20 @@ import {
   type ValidationRequest,
 } from './report.ts';
 import { checkRules } from './rules.ts';
-import type { ValidatedSink, ValidationRun } from './run.ts';
+import type { Treatment, ValidatedSink, ValidationRun } from './run.ts';
 import { SourceReader } from './source.ts';
 import { describeSourceTable, listSourceTables, relationOf, type SourceTable } from './source-table.ts';
 import { TableRun } from './table-run.ts';
 
 /** Differences that a report and its record hold; all are counted, and repaired. */
 const SHOWN_MAX = 1000;
+const ATTEMPTS_MAX = 8;
+const ATTEMPT_AGAIN_MS = 250;
 
 export interface ValidatorOptions {
   readonly config: Config;
   readonly sinks: readonly ValidatedSink[];
+  readonly treatment: Treatment;
   readonly log: Log;
 }
 
@@ -59,7 +63,7 @@ export class Validator {
    * compared, with VALIDATION where it could not be finished, and with the signal's reason.
    */
   async run(asked: ValidationRequest, watch: ValidationWatch): Promise<ValidationReport> {
-    const { config, log } = this.#options;
+    const { config, log, treatment } = this.#options;
     const begun = performance.now();
     const control = await connectSource(config.source, 'validation control');
     const source = new SourceReader(() => connectSource(config.source, 'validation'));
@@ -70,7 +74,7 @@ export class Validator {
       await beginValidation(control, id, config.source.slot, request);
       watch.onBegin?.(id);
       const onProgress = watch.onProgress ?? (() => {});
-      const run = { id, config, request, source, control, log, signal: watch.signal, onProgress };
+      const run = { id, config, request, source, treatment, control, log, signal: watch.signal, onProgress };
       try {
         const report = await this.#all(run, begun);
         const { references, rules, leftOut } = report;
@@ -99,14 +103,9 @@ export class Validator {
     const rows = checks.has('data_hash') || checks.has('row_count');
     for (const sink of rows ? sinks : [])
       for (const table of chosen) {
-        const result = await this.#table(run, sink, table, before);
-        if (result) tables.push(result);
-        else
-          leftOut.push({
-            sink: sink.name,
-            table: relationName(table),
-            why: 'the sink does not hold it, or follows it no more',
-          });
+        const result = await this.#steadily(run, sink, table, before);
+        if (typeof result === 'string') leftOut.push({ sink: sink.name, table: relationName(table), why: result });
+        else tables.push(result);
       }
     const references = checks.has('referential_integrity') ? await brokenReferences(run, sinks, published, chosen) : [];
     const rules = checks.has('business_rules') ? await checkRules(run, sinks) : [];
@@ -135,18 +134,41 @@ export class Validator {
     return all.filter(({ name }) => names === undefined || names.length === 0 || names.includes(name));
   }
 
-  /** Null where the sink does not hold the table. */
+  /** As `#table`, once more where the table, the sink or a connection was not what it was before. */
+  async #steadily(
+    run: ValidationRun,
+    sink: ValidatedSink,
+    published: PublishedTable,
+    before: readonly ValidationResultRecord<TableResult>[],
+  ): Promise<TableResult | string> {
+    let done = before;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#table(run, sink, published, done);
+      } catch (error) {
+        run.signal.throwIfAborted();
+        if (attempt === ATTEMPTS_MAX || !(error instanceof WaltideError) || !error.retry) throw error;
+        run.log.info({ sink: sink.name, table: relationName(published) }, `${error.message}; comparing it again`);
+        await sleep(ATTEMPT_AGAIN_MS * attempt, undefined, { signal: run.signal });
+        done = await validationResults<TableResult>(run.control, run.id);
+      }
+    }
+  }
+
+  /** Why not, where it cannot be compared. */
   async #table(
     run: ValidationRun,
     sink: ValidatedSink,
     published: PublishedTable,
     before: readonly ValidationResultRecord<TableResult>[],
-  ): Promise<TableResult | null> {
+  ): Promise<TableResult | string> {
     const done = before.find((one) => one.sink === sink.name && one.table === relationName(published));
     if (done?.finished) return done.result;
     const relation = await relationOf(run.control, published);
+    const refused = run.treatment.refuses(relation);
+    if (refused !== null) return refused;
     const table = await describe(run, sink, published, relation);
-    if (!table) return null;
+    if (!table) return 'the sink does not hold it, or follows it no more';
     const begin = (earlier: TableResult | null): TableRun =>
       new TableRun({
         source: run.source,
@@ -185,7 +207,7 @@ async function compare(
 }
 
 async function describe(
-  { config, request, control }: ValidationRun,
+  { config, request, control, treatment }: ValidationRun,
   sink: ValidatedSink,
   published: PublishedTable,
   relation: Relation,
@@ -196,6 +218,7 @@ async function describe(
   const table = await describeSourceTable(control, published, held, relation, {
     // Rows are counted by their keys: a missing one and an extra one make no equal count.
     only: !checks || checks.includes('data_hash') ? null : [],
+    maskOf: (column) => treatment.maskOf(relation, column),
     since: since === undefined ? null : { column: sinceColumn, text: since },
   });
   const { key } = request;

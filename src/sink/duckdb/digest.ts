@@ -222,9 +222,9 @@ function heldColumn(own: SinkColumn, { type }: Column): HeldColumn {
 
 function changed({ relation }: DigestTable, why: string): WaltideError {
   return new WaltideError(
-    'VALIDATION',
+    'TABLE_CHANGED',
     `${relationName(relation)} changed while it was compared: ${why}`,
-    'Validate it again.',
+    'It is compared again.',
   );
 }
 

@@ -1,0 +1,147 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { ValidationReport, ValidationRequest } from '../../src/validation/report.ts';
+import { damage } from '../support/compare.ts';
+import {
+  catchUp,
+  eventually,
+  type RunningPipeline,
+  start,
+  type TestPipeline,
+  testPipeline,
+} from '../support/pipeline.ts';
+import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+
+const ROWS = 60_000;
+
+describe('validate, narrowed', () => {
+  let database: TestDatabase;
+  let test: TestPipeline;
+  let running: RunningPipeline;
+  beforeAll(async () => {
+    database = await createDatabase();
+    await database.query(`
+      create table person (id int primary key, name text, email text, updated_at timestamptz not null);
+      insert into person select i, 'n' || i, i || '@example.org', timestamptz '2026-01-01' + i * interval '1 hour' from generate_series(1, ${ROWS}) i;
+      create table visit (id int primary key, person int references person, at date);
+      insert into visit select i, i, '2026-01-01' from generate_series(1, 300) i;
+      create table slug (slug text collate "en-x-icu" primary key, n int);
+      insert into slug select case when i % 2 > 0 then 'Ä' else 'a' end || i, i from generate_series(1, 3000) i;
+      create table hidden (token text primary key, n int);
+      insert into hidden values ('a', 1), ('b', 2);
+      analyze`);
+    test = testPipeline(
+      database,
+      {
+        validation: {
+          rules: [
+            { name: 'named', sql: 'select id from person where name is null', on: 'both' },
+            { name: 'no-future', sql: `select id from visit where "at" > '2026-06-01'`, on: 'sink' },
+          ],
+        },
+      },
+      {
+        protect: {
+          key: 'a key of no less than thirty-two bytes',
+          rules: [
+            { columns: ['public.person.email'], mask: 'hash' },
+            { columns: ['public.hidden.token'], mask: 'hash' },
+          ],
+        },
+      },
+    );
+    await catchUp(test.config);
+    await damage(
+      test.path,
+      `update person set name = 'other' where id in (10, 50000)`,
+      `update person set email = 'x' where id = 20`,
+      'delete from person where id = 300',
+      `update visit set "at" = '2027-01-01' where id = 9`,
+      'update slug set n = -1 where n = 77',
+      'delete from slug where n = 78',
+    );
+    running = start(test.config);
+    await eventually('streaming', () => running.pipeline.status().state === 'streaming');
+  }, 120_000);
+  afterAll(async () => {
+    await running?.stop();
+    await database?.drop();
+  });
+
+  const validate = (request: ValidationRequest, signal = AbortSignal.timeout(110_000)): Promise<ValidationReport> =>
+    running.pipeline.validate(request, { signal });
+  const keys = (report: ValidationReport, table = 0): string[] =>
+    report.tables[table]!.differences.map(({ key, kind }) => `${key.join()} ${kind}`).sort();
+
+  it('by a key, printed as the server prints it', async () => {
+    const hash = { tables: ['person'], checks: ['data_hash'] } as const;
+    expect(keys(await validate({ ...hash, key: ['0010'] }))).toEqual(['10 different']);
+    expect(await validate({ ...hash, key: ['11'] })).toMatchObject({ ok: true });
+    expect(keys(await validate({ ...hash, key: ['300'] }))).toEqual(['300 missing']);
+    await expect(validate({ ...hash, key: ['1', '2'] })).rejects.toMatchObject({ code: 'USAGE' });
+    await expect(validate({ key: ['1'] })).rejects.toMatchObject({ code: 'USAGE' });
+  });
+
+  it('by a time, and by a sample', async () => {
+    const hash = { tables: ['person'], checks: ['data_hash'] } as const;
+    expect(keys(await validate({ ...hash, since: '2030-01-01' }))).toEqual(['50000 different']);
+    await expect(validate({ tables: ['slug'], since: '2030-01-01' })).rejects.toMatchObject({ code: 'USAGE' });
+    const sampled = await validate({ ...hash, sample: 500 });
+    expect(sampled.tables[0]).toMatchObject({ sourceRows: 500, extra: 0 });
+  });
+
+  it('compares masked columns by what leaves the source, and no table whose key is masked', async () => {
+    const report = await validate({ tables: ['person', 'hidden'], checks: ['data_hash'] });
+    expect(keys(report)).toEqual(['10 different', '20 different', '300 missing', '50000 different']);
+    const [masked] = report.tables[0]!.differences.filter(({ key }) => key[0] === '20');
+    expect(masked!.columns).toEqual([{ name: 'email', source: expect.not.stringContaining('@'), sink: 'x' }]);
+    expect(report.leftOut).toEqual([
+      { sink: 'analytics', table: 'public.hidden', why: 'column "token" of its key is masked' },
+    ]);
+  });
+
+  it('compares tables whose keys have another order in the sink', async () => {
+    const report = await validate({ tables: ['slug'] });
+    expect(keys(report)).toEqual(['a78 missing', 'Ä77 different']);
+  });
+
+  it('counts rows by their keys, follows references, asks rules', async () => {
+    const report = await validate({
+      tables: ['person', 'visit'],
+      checks: ['row_count', 'referential_integrity', 'business_rules'],
+    });
+    expect(keys(report)).toEqual(['300 missing']);
+    expect(report.tables[0]).toMatchObject({ sourceRows: ROWS, sinkRows: ROWS - 1 });
+    expect(report.references).toMatchObject([
+      { table: 'public.visit', references: 'public.person', orphans: [{ key: ['300'], rows: 1 }] },
+    ]);
+    expect(report.rules).toMatchObject([
+      { rule: 'named', side: 'source', holds: true },
+      { rule: 'named', side: 'analytics', holds: true },
+      { rule: 'no-future', side: 'analytics', holds: false, violations: 1, rows: [[9]] },
+    ]);
+  });
+
+  it('goes on where it was ended', { timeout: 120_000 }, async () => {
+    const stop = new AbortController();
+    let id = '';
+    const request = { tables: ['person'], checks: ['data_hash'], rowsPerSecondMax: 6000 } as const;
+    const ended = running.pipeline.validate(request, { signal: stop.signal, onBegin: (begun) => (id = begun) });
+    ended.catch(() => {});
+    await eventually('a saved cursor', async () => {
+      const rows = await database.query(
+        'select 1 from waltide.validation_results where validation_id = $1 and cursor_key is not null',
+        [id],
+      );
+      return rows.length > 0;
+    });
+    stop.abort();
+    await expect(ended).rejects.toThrow();
+    expect(await database.query('select state from waltide.validations where id = $1', [id])).toEqual([
+      { state: 'cancelled' },
+    ]);
+    await database.query(`update waltide.validations set request = request - 'rowsPerSecondMax' where id = $1`, [id]);
+    const resumed = await validate({ resume: id });
+    expect(resumed.tables[0]).toMatchObject({ sourceRows: ROWS, sinkRows: ROWS - 1, missing: 1, different: 3 });
+    await expect(validate({ resume: id })).rejects.toMatchObject({ code: 'USAGE' });
+  });
+});
