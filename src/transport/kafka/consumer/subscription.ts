@@ -266,8 +266,7 @@ export class KafkaSubscription implements Subscription {
     this.#tracker.progress(progress);
     this.#handedOut.progress(progress);
     this.onAdvanced?.();
-    if (this.#topics.size > before) return true;
-    return topics.some((topic) => this.#assignedTopics?.has(topic) === false);
+    return this.#topics.size > before || topics.some((topic) => this.#assignedTopics?.has(topic) === false);
   }
 
   /** Where transactions begin and end matters to those alone that put them together. */
