@@ -4,6 +4,7 @@
  */
 export { defineConfig, resolveConfig } from './config/load.ts';
 export type { Config, ConfigInput } from './config/schema.ts';
+export type { ModuleDeps } from './control/jobs/module.ts';
 export { type ErrorClass, type ErrorCode, RejectedBatchError, RejectedError, WaltideError } from './errors.ts';
 export type { Batch, Delivery } from './event/batch.ts';
 export { ChangeEvent, type LogicalMessage, type Op, type Transaction } from './event/change-event.ts';

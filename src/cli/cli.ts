@@ -12,6 +12,7 @@ import { publicationCommand } from './commands/publication.ts';
 import { queryCommand } from './commands/query.ts';
 import { replayCommand } from './commands/replay.ts';
 import { runCommand } from './commands/run.ts';
+import { scheduleCommand } from './commands/schedule.ts';
 import { schemaCommand } from './commands/schema.ts';
 import { setupCommand } from './commands/setup.ts';
 import { slotCommand } from './commands/slot.ts';
@@ -77,6 +78,7 @@ export function createProgram(context: CliContext): Command {
     historyCommand(context),
     statsCommand(context),
     instancesCommand(context),
+    scheduleCommand(context),
     publicationCommand(context),
     schemaCommand(context),
     apiKeyCommand(context),

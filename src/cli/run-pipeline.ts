@@ -3,6 +3,8 @@ import { ControlServer } from '../api/control-server.ts';
 import type { Deps } from '../api/route.ts';
 import type { ApiServer } from '../api/server.ts';
 import { type Companion, instanceOf } from '../control/companion.ts';
+import { Scheduler } from '../control/scheduler.ts';
+import { SnapshotRuns } from '../control/snapshot-runs.ts';
 import { WaltideError } from '../errors.ts';
 import { type MetricsServer, startMetricsServer } from '../metrics/server.ts';
 import { Pipeline, type RunEnd, type RunGoal } from '../pipeline/pipeline.ts';
@@ -48,12 +50,19 @@ export async function runPipeline(
   context.drains = true;
   const progress = new CopyReporter(context.io.stderr, log);
   const { role, until, recopy, replay, stopAt } = options;
+  // The pipeline makes schema "waltide" what it must be, and tells better what is in its way.
+  const { source, tracking } = config;
+  const tracker = new Tracker({ source, tracking, log, version: VERSION, role, setsUp: false });
+  const snapshots = new SnapshotRuns(tracker, source.slot, log);
   const pipeline = new Pipeline({
     config,
     role,
     log,
     recopy,
-    onCopyProgress: progress.note,
+    onCopyProgress: (copied) => {
+      progress.note(copied);
+      snapshots.note(copied);
+    },
     ...(replay && { replay }),
     ...(stopAt && { until: stopAt }),
   });
@@ -68,14 +77,15 @@ export async function runPipeline(
   // Before anything connects: a port that the user chose and cannot have is an error at once.
   const metrics: MetricsServer | null = options.serves ? await startMetricsServer(config.metrics, status, log) : null;
   const sessions = new Sessions(config.source, 'api');
-  // The pipeline makes schema "waltide" what it must be, and tells better what is in its way.
-  const { source, tracking } = config;
-  const tracker = new Tracker({ source, tracking, log, version: VERSION, role, setsUp: false });
   const writer = config.writes.enabled ? new Writer({ config, log, sinks: pipeline }) : null;
   const deps: Deps = { config, log, pipeline, sessions, tracker, writer };
   const audit = new AuditLog(sessions, log);
   let control: ControlServer | null = null;
-  const companions = companionsOf(deps, audit, options);
+  const companions = [
+    ...companionsOf(deps, audit, options),
+    snapshots,
+    ...(until === null ? [new Scheduler({ config, log, tracker, pipeline }, role)] : []),
+  ];
   const overdue = drainBound(context.signal, config.shutdownTimeoutMs + CLOSE_GRACE_MS);
   context.signal.addEventListener(
     'abort',
@@ -89,7 +99,9 @@ export async function runPipeline(
   try {
     control = await ControlServer.start({ role, deps, audit });
     for (const companion of companions) await companion.start();
-    const end = await Promise.race([run(pipeline, until, context.signal), overdue.promise]);
+    const running = () => run(pipeline, until, context.signal);
+    const ended = replay ? tracker.tracked(`replay:${replay.sink}`, running, { retry: false }) : running();
+    const end = await Promise.race([ended, overdue.promise]);
     return { ...end, status: pipeline.status(), interrupted: context.signal.aborted };
   } finally {
     overdue.cancel();

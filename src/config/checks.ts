@@ -3,6 +3,7 @@ import { apiFaults } from './api-checks.ts';
 import type { Document } from './document.ts';
 import { type Fault, faultAt } from './faults.ts';
 import { originOf } from './issues.ts';
+import { scheduleFaults } from './schedule-checks.ts';
 
 /** What one key alone cannot tell. Reads the values as written, so that it speaks together with the schema. */
 export function crossFaults(document: Document, baseDir: string): Fault[] {
@@ -11,6 +12,7 @@ export function crossFaults(document: Document, baseDir: string): Fault[] {
     ...retentionFaults(document),
     ...strategyFaults(document),
     ...apiFaults(document),
+    ...scheduleFaults(document),
   ];
 }
 

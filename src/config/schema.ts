@@ -3,6 +3,7 @@ import { api } from './schema/api.ts';
 import { about, ms, path } from './schema/common.ts';
 import { deadLetters } from './schema/dead-letters.ts';
 import { endpoint, log } from './schema/process.ts';
+import { schedule } from './schema/schedules.ts';
 import { sink } from './schema/sinks.ts';
 import { snapshot } from './schema/snapshot.ts';
 import { source } from './schema/source.ts';
@@ -38,6 +39,7 @@ export const configSchema = z.strictObject({
   tracking: tracking.prefault({}).meta(about('How runs of sync work are recorded, tried again and kept.')),
   validation: validation.prefault({}).meta(about('How sinks are compared with the source.')),
   writes: writes.prefault({}).meta(about('Writing to the source with a consistency level.')),
+  schedules: z.array(schedule).default([]).meta(about('Work that is done at certain times, each a tracked run.')),
   stateDir: z.string().min(1).default('.waltide').meta(path('Where a running process leaves its control address.')),
   api: api.prefault({}).meta(about('The REST API.')),
   metrics: endpoint.prefault({}).meta(about('Prometheus metrics and health checks.')),
@@ -55,6 +57,7 @@ export type KafkaConfig = Extract<Config['transport'], { type: 'kafka' }>;
 export type InProcessConfig = Extract<Config['transport'], { type: 'in-process' }>;
 export type DuckdbSinkConfig = Extract<Config['sinks'][number], { type: 'duckdb' }>;
 export type ApiConfig = Config['api'];
+export type ScheduleConfig = Config['schedules'][number];
 export type TrackingConfig = Config['tracking'];
 /** Bounds of what a sink applies in one transaction. */
 export type BatchConfig = { readonly [K in keyof DuckdbSinkConfig['batch']]-?: number };

@@ -62,3 +62,9 @@ export function relationName(relation: { readonly schema: string; readonly table
 export function tableKey({ schema, table }: { readonly schema: string; readonly table: string }): string {
   return JSON.stringify([schema, table]);
 }
+
+/** `schema.table` as a person writes it; schema public may be left out. */
+export function parseRelationName(text: string): { schema: string; table: string } {
+  const dot = text.indexOf('.');
+  return dot < 0 ? { schema: 'public', table: text } : { schema: text.slice(0, dot), table: text.slice(dot + 1) };
+}

@@ -17,7 +17,7 @@ const OLD: Readonly<Record<string, string>> = {
       AND (h.status <> 'success' OR EXISTS (SELECT FROM waltide.sync_history n
         WHERE n.sync_type = h.sync_type AND n.status = 'success' AND n.sync_timestamp > h.sync_timestamp))`,
   instances: `SELECT i.ctid FROM waltide.instances i
-    WHERE i.stopped_at < now() - LEAST($1, ${INSTANCE_DAYS_MAX}) * interval '1 day'
+    WHERE i.stopped_at < now() - LEAST($1::float8, ${INSTANCE_DAYS_MAX}) * interval '1 day'
       AND NOT EXISTS (SELECT FROM waltide.active_runs a WHERE a.instance_id = i.id)`,
   dead_letters: `SELECT d.ctid FROM waltide.dead_letters d WHERE d.closed_at < now() - $1 * interval '1 day'`,
   snapshots: `SELECT s.ctid FROM waltide.snapshots s WHERE s.finished_at < now() - $1 * interval '1 day'`,

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
 import type { TrackingConfig } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
@@ -85,7 +86,7 @@ export class Tracker {
   readonly #open = new Map<string, OpenRun>();
   readonly #closing = new AbortController();
   #progressTimer: NodeJS.Timeout | null = null;
-  readonly #changed = new Set<() => void>();
+  readonly #listeners = new Set<(text: string) => void>();
 
   constructor(options: TrackerOptions) {
     const { tracking, source, log } = options;
@@ -170,6 +171,17 @@ export class Tracker {
   /** Asks for the end of a run, in whichever process. False where it is not in progress. */
   async cancel(id: string): Promise<boolean> {
     return this.#session.use((client) => requestCancel(client, id));
+  }
+
+  /** Something short on the tracker's own session: the heartbeat waits for it. Not tried again. */
+  control<T>(work: (client: pg.Client) => Promise<T>): Promise<T> {
+    return this.#session.use(work);
+  }
+
+  /** Calls `listener` with whatever is told on RUN_CHANNEL, until what it gives back is called. */
+  onNotice(listener: (text: string) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
   }
 
   async #begin(syncType: string, options: TrackedOptions): Promise<OpenRun> {
@@ -285,13 +297,13 @@ export class Tracker {
     );
     for (const run of runs) {
       const claim = told.get(run.id);
-      if (claim?.cancelRequested) run.abort(cancelled(run.syncType));
+      if (claim?.cancelRequested) run.abort(runCancelled(run.syncType));
       else if (!claim && !run.finished) this.#lose([run], 'was closed as abandoned by another instance');
     }
   }
 
   /** After a new session: what it held of locks is held again, and what is another's by now is let go. */
-  async #reclaim(client: Parameters<typeof unlock>[0]): Promise<void> {
+  async #reclaim(client: pg.Client): Promise<void> {
     const runs = [...this.#open.values()].filter(({ finished }) => !finished);
     await closeAbandoned(
       client,
@@ -320,7 +332,7 @@ export class Tracker {
   }
 
   async #notified(id: string): Promise<void> {
-    for (const wake of this.#changed) wake();
+    for (const listener of this.#listeners) listener(id);
     if (this.#open.has(id)) await this.#saveProgress().catch(() => {});
   }
 
@@ -329,18 +341,18 @@ export class Tracker {
     await new Promise<void>((resolve) => {
       const done = (): void => {
         clearTimeout(timer);
-        this.#changed.delete(done);
+        this.#listeners.delete(done);
         this.#closing.signal.removeEventListener('abort', done);
         resolve();
       };
       const timer = setTimeout(done, WAIT_POLL_MS);
-      this.#changed.add(done);
+      this.#listeners.add(done);
       this.#closing.signal.addEventListener('abort', done, { once: true });
     });
   }
 }
 
-async function unlock(client: Parameters<typeof trackingQuery>[0], syncType: string): Promise<void> {
+async function unlock(client: pg.Client, syncType: string): Promise<void> {
   await trackingQuery(client, `SELECT pg_catalog.pg_advisory_unlock(${syncTypeKey('$1::text')})`, [syncType]);
 }
 
@@ -364,7 +376,8 @@ function busy(syncType: string, claim: Awaited<ReturnType<typeof readClaim>>): W
   );
 }
 
-function cancelled(syncType: string): WaltideError {
+/** What a run that a person ended rejects with. */
+export function runCancelled(syncType: string): WaltideError {
   return new WaltideError('RUN_CANCELLED', `"${syncType}" was cancelled`, 'Start it again when it is wanted.');
 }
 

@@ -180,7 +180,7 @@ export class SnapshotManager {
     const run = this.#runOf(record);
     // What has come of it is void.
     await run.cancel(signal);
-    this.#context.onProgress(run.progress('failed'));
+    this.#context.onProgress({ ...run.progress('failed'), error: messageOf(error) });
     await this.#close(record, 'failed', messageOf(error));
   }
 

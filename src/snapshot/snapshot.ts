@@ -9,6 +9,8 @@ export interface SnapshotProgress {
   readonly estimatedRows: number;
   /** True once it has ended, in whichever way. */
   readonly done: boolean;
+  /** Why, where it has failed. */
+  readonly error?: string;
 }
 
 /** How long the rest takes at this rate; null where there is no estimate, no rate yet, or the table has outgrown its estimate. */

@@ -106,6 +106,7 @@ test('the history is kept for so long, but the last run and the last success of 
   await database.query(`update waltide.sync_history set sync_timestamp = sync_timestamp - interval '2 hours'`);
   await tracker.tracked('fresh', async () => {});
   const removed = await withSession(source, 'test', (client) => cleanUp(client, 1 / 24));
-  expect(removed).toMatchObject({ sync_history: 3, instances: 6, snapshots: 0 });
+  expect(removed).toMatchObject({ sync_history: expect.any(Number), instances: 6, snapshots: 0 });
+  expect((await tracker.list()).map(({ syncType }) => syncType)).toEqual(['fresh', 'main']);
   expect(await tracker.status()).toHaveLength(2);
 });

@@ -4,8 +4,9 @@ import { findProcesses, type RunningProcess, replayProcess, type StartedReplay }
 import { toJson } from '../../api/json.ts';
 import { WaltideError } from '../../errors.ts';
 import { formatLsn, parseLsn } from '../../event/lsn.ts';
+import { parseRelationName } from '../../event/relation.ts';
 import type { ReplayRequest } from '../../pipeline/replay.ts';
-import type { StartOf, TableName } from '../../transport/transport.ts';
+import type { StartOf } from '../../transport/transport.ts';
 import { patternList } from '../arguments.ts';
 import { chooseSink } from '../choose-sink.ts';
 import type { CliContext, Loaded } from '../context.ts';
@@ -78,12 +79,7 @@ function readRequest({ config }: Loaded, options: Options): ReplayRequest {
     );
   const from: StartOf =
     since === undefined ? { lsn: parseLsnOption(fromLsn!, '--from-lsn') } : { time: parseMoment(since, '--since') };
-  return { sink: chooseSink(config, options.sink), tables: options.table?.map(tableName) ?? null, from };
-}
-
-function tableName(text: string): TableName {
-  const dot = text.indexOf('.');
-  return dot < 0 ? { schema: 'public', table: text } : { schema: text.slice(0, dot), table: text.slice(dot + 1) };
+  return { sink: chooseSink(config, options.sink), tables: options.table?.map(parseRelationName) ?? null, from };
 }
 
 async function throughProcess(

@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { toJson } from '../../api/json.ts';
 import { WaltideError } from '../../errors.ts';
 import { formatPosition } from '../../event/position.ts';
+import { parseRelationName } from '../../event/relation.ts';
 import { type RecordedChange, readHistory } from '../../postgres/schema-history.ts';
 import { withSession } from '../../postgres/session.ts';
 import type { CliContext } from '../context.ts';
@@ -32,7 +33,7 @@ Examples:
     )
     .action(async (name: string, _options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
-      const table = parseName(name);
+      const table = parseRelationName(name);
       const changes = await withSession(config.source, 'schema', (client) =>
         readHistory(client, config.source.slot, table),
       );
@@ -44,11 +45,6 @@ Examples:
         );
       context.print(json ? toJson(changes.map(toObject), 2) : describe(changes));
     });
-}
-
-function parseName(name: string): { schema: string; table: string } {
-  const dot = name.indexOf('.');
-  return dot < 0 ? { schema: 'public', table: name } : { schema: name.slice(0, dot), table: name.slice(dot + 1) };
 }
 
 const toObject = ({ position, ...change }: RecordedChange): object => ({

@@ -1,0 +1,86 @@
+import { Cron } from 'croner';
+import { z } from 'zod';
+import { about, name, path } from './common.ts';
+
+const cron = z.string().superRefine((text, context) => {
+  try {
+    new Cron(text, { mode: '5-or-6-parts', paused: true });
+  } catch (error) {
+    context.addIssue(
+      `must be a cron expression such as "0 2 * * *" (minute hour day month weekday; seconds may come first): ${(error as Error).message}`,
+    );
+  }
+});
+
+const timeZone = z.string().superRefine((zone, context) => {
+  try {
+    new Intl.DateTimeFormat('en', { timeZone: zone });
+  } catch {
+    context.addIssue('must be a time zone such as UTC or Europe/Berlin');
+  }
+});
+
+const common = {
+  name: name.meta(about('Unique; its runs are recorded under it.')),
+  cron: cron.meta(about('When it is due: minute hour day month weekday, with seconds before them if wanted.')),
+  /** The only zone in which every time of day comes exactly once a day. */
+  timeZone: timeZone.default('UTC').meta(about('Time zone of `cron`.')),
+  /** Whoever has many pipelines at one time of day knows it. */
+  jitterMs: z
+    .number()
+    .int()
+    .nonnegative()
+    .max(24 * 3_600_000)
+    .default(0)
+    .meta(about('It begins up to so much later, by chance, so that many pipelines do not begin at once.')),
+  /** What is late already should not become later. */
+  overlap: z
+    .enum(['skip', 'wait', 'cancel'])
+    .default('skip')
+    .meta(about('Where its last run still goes on: skip this one, wait for its turn, or cancel the last one.')),
+  /** One run brings up to date what several missed ones would have. */
+  catchUp: z
+    .enum(['none', 'once', 'all'])
+    .default('once')
+    .meta(about('What was missed while no process ran: left out, made up for by one run, or each by its own.')),
+  enabled: z.boolean().default(true).meta(about('False: only `waltide schedule run` starts it.')),
+};
+
+const tables = z.array(z.string().min(1)).min(1);
+const rowsPerSecondMax = z.number().int().min(1).optional();
+
+const snapshot = z.strictObject({
+  ...common,
+  type: z.literal('snapshot').meta(about('snapshot: read tables again and replace their rows in the sinks.')),
+  tables: tables.meta(about('Patterns of captured tables, as in source.tables.')),
+  sinks: z.array(name).min(1).optional().meta(about('Only for these sinks; all when left out.')),
+  where: z.string().min(1).optional().meta(about('Refreshes the rows that meet this condition in place.')),
+  rowsPerSecondMax: rowsPerSecondMax.meta(about('Most rows a second, per table.')),
+});
+
+const replay = z.strictObject({
+  ...common,
+  type: z.literal('replay').meta(about('replay: apply the changes of the last hours once more.')),
+  sink: name.meta(about('Which sink.')),
+  tables: tables.optional().meta(about('Only these tables (schema.table, no patterns); all when left out.')),
+  hours: z.number().positive().meta(about('How far to go back.')),
+});
+
+const cleanup = z.strictObject({
+  ...common,
+  type: z.literal('cleanup').meta(about('cleanup: remove what is old from the control schema.')),
+  historyDays: z.number().positive().optional().meta(about('How old; default: tracking.historyDays.')),
+});
+
+const module = z.strictObject({
+  ...common,
+  type: z.literal('module').meta(about('module: your own code.')),
+  path: z
+    .string()
+    .min(1)
+    .meta(
+      path('A JavaScript module that exports `run(run, { config, log, tracked, query })`, or has it as its default.'),
+    ),
+});
+
+export const schedule = z.discriminatedUnion('type', [snapshot, replay, cleanup, module]);

@@ -1,0 +1,27 @@
+import type { ScheduleConfig } from '../config/schema.ts';
+import type { Role } from '../pipeline/status.ts';
+import type { Job, ScheduleOf } from './job.ts';
+import { cleanupJob } from './jobs/cleanup.ts';
+import { moduleJob } from './jobs/module.ts';
+import { replayJob } from './jobs/replay.ts';
+import { snapshotJob } from './jobs/snapshot.ts';
+
+/** What schedules can do, by `type`. A new one is a variant in config/schema/schedules.ts and a line here. */
+export const JOBS: { readonly [T in ScheduleConfig['type']]: Job<ScheduleOf<T>> } = {
+  snapshot: { needs: 'capture', retry: false, run: snapshotJob },
+  replay: { needs: 'sinks', retry: true, run: replayJob },
+  cleanup: { needs: null, retry: true, run: cleanupJob },
+  module: { needs: null, retry: true, run: moduleJob },
+};
+
+/** The job of a schedule, whichever it is. */
+export function jobOf(schedule: ScheduleConfig): Job<ScheduleConfig> {
+  return JOBS[schedule.type] as Job<ScheduleConfig>;
+}
+
+/** Whether a process of that role (null: without a pipeline) can do it. */
+export function canDo(schedule: ScheduleConfig, role: Role | null): boolean {
+  const { needs } = jobOf(schedule);
+  if (needs === null) return true;
+  return role === 'all' || role === (needs === 'capture' ? 'capture' : 'apply');
+}
