@@ -45,7 +45,7 @@ async function start(schedules: Schedule[]): Promise<{ tracker: Tracker; stop():
   const config = resolveConfig(
     {
       source: { url: database.url, slot: database.name, tables: ['*.*'] },
-      tracking: { heartbeatIntervalMs: 200, heartbeatTimeoutMs: 2000, retry: { firstMs: 10, maxMs: 10 } },
+      tracking: { heartbeatIntervalMs: 200, heartbeatTimeoutMs: 30_000, retry: { firstMs: 10, maxMs: 10 } },
       schedules,
     },
     folder,

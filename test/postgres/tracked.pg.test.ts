@@ -32,7 +32,7 @@ function configOf(url = database.url, tracking: object = {}): Config {
     source: { url, tables: ['*.*'], slot: database.name, connectTimeoutMs: 2000 },
     tracking: {
       heartbeatIntervalMs: 200,
-      heartbeatTimeoutMs: 3000,
+      heartbeatTimeoutMs: 20_000,
       retry: { attemptsMax: 3, firstMs: 10, maxMs: 20 },
       ...tracking,
     },
@@ -46,7 +46,10 @@ async function tracker(config = configOf()): Promise<Tracker> {
   return made;
 }
 
-async function child(types: string, config = configOf()): Promise<{ process: ChildProcess; instance: string }> {
+/** What is to die is taken for dead soon. */
+const mortal = () => configOf(database.url, { heartbeatTimeoutMs: 3000 });
+
+async function child(types: string, config = mortal()): Promise<{ process: ChildProcess; instance: string }> {
   const process_ = spawn(process.execPath, ['--import', 'tsx', CHILD, JSON.stringify(config), types], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
@@ -223,7 +226,7 @@ describe('a tracked run', () => {
   it.each(['cut', 'freeze'] as const)('comes through a connection that is lost (%s)', async (how) => {
     const proxy = await TcpProxy.before(database.url);
     try {
-      const a = await tracker(configOf(proxy.through(database.url), { heartbeatTimeoutMs: 15_000 }));
+      const a = await tracker(configOf(proxy.through(database.url)));
       const b = await tracker();
       const through = a.tracked('through', async (run) => {
         const pid = await sessionOf(a);
@@ -243,7 +246,7 @@ describe('a tracked run', () => {
   it('is let go where the source is out of reach for too long, and another takes over', async () => {
     let proxy = await TcpProxy.before(database.url);
     try {
-      const a = await tracker(configOf(proxy.through(database.url)));
+      const a = await tracker(configOf(proxy.through(database.url), { heartbeatTimeoutMs: 3000 }));
       const b = await tracker();
       let aborted = 0;
       const id = await a.start('away', async (run) => {
