@@ -79,6 +79,7 @@ export const POLICIES = {
   METHOD: { side: 'config', retry: false },
   BODY_TOO_LARGE: { side: 'config', retry: false },
   RATE_LIMITED: { side: 'config', retry: true },
+  DIFFERENCES: { side: 'sink', retry: false, class: 'data' },
   SNAPSHOT: { side: 'source', retry: false },
   RUN_BUSY: { side: 'config', retry: true },
   RUN_CANCELLED: { side: 'config', retry: false },

@@ -6,6 +6,7 @@ import { type Companion, instanceOf } from '../control/companion.ts';
 import { Scheduler } from '../control/scheduler.ts';
 import { SnapshotRuns } from '../control/snapshot-runs.ts';
 import { WaltideError } from '../errors.ts';
+import type { Log } from '../log.ts';
 import { type MetricsServer, startMetricsServer } from '../metrics/server.ts';
 import { Pipeline, type RunEnd, type RunGoal } from '../pipeline/pipeline.ts';
 import type { ReplayRequest } from '../pipeline/replay.ts';
@@ -87,15 +88,7 @@ export async function runPipeline(
     ...(until === null ? [new Scheduler({ config, log, tracker, pipeline }, role)] : []),
   ];
   const overdue = drainBound(context.signal, config.shutdownTimeoutMs + CLOSE_GRACE_MS);
-  context.signal.addEventListener(
-    'abort',
-    () =>
-      log.info(
-        { signal: context.signal.reason as string, withinMs: config.shutdownTimeoutMs },
-        'stopping; a second signal quits at once',
-      ),
-    { once: true },
-  );
+  tellStopping(context.signal, config.shutdownTimeoutMs, log);
   try {
     control = await ControlServer.start({ role, deps, audit });
     for (const companion of companions) await companion.start();
@@ -133,6 +126,12 @@ function apiOf(deps: Deps, audit: AuditLog): Companion {
     },
     stop: async () => server?.close(),
   };
+}
+
+function tellStopping(signal: AbortSignal, withinMs: number, log: Log): void {
+  const tell = (): void =>
+    log.info({ signal: signal.reason as string, withinMs }, 'stopping; a second signal quits at once');
+  signal.addEventListener('abort', tell, { once: true });
 }
 
 /** As Pipeline.run; a wait that the signal cut short is no failure. */

@@ -5,11 +5,13 @@ import { cleanupJob } from './jobs/cleanup.ts';
 import { moduleJob } from './jobs/module.ts';
 import { replayJob } from './jobs/replay.ts';
 import { snapshotJob } from './jobs/snapshot.ts';
+import { validateJob } from './jobs/validate.ts';
 
 /** What schedules can do, by `type`. A new one is a variant in config/schema/schedules.ts and a line here. */
 export const JOBS: { readonly [T in ScheduleConfig['type']]: Job<ScheduleOf<T>> } = {
   snapshot: { needs: 'capture', retry: false, run: snapshotJob },
   replay: { needs: 'sinks', retry: true, run: replayJob },
+  validate: { needs: 'sinks', retry: false, run: validateJob },
   cleanup: { needs: null, retry: true, run: cleanupJob },
   module: { needs: null, retry: true, run: moduleJob },
 };

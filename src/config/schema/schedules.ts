@@ -66,6 +66,22 @@ const replay = z.strictObject({
   hours: z.number().positive().meta(about('How far to go back.')),
 });
 
+const validate = z.strictObject({
+  ...common,
+  type: z.literal('validate').meta(about('validate: compare sinks with the source; an error where they differ.')),
+  tables: tables.optional().meta(about('Patterns of captured tables; all when left out.')),
+  sinks: z.array(name).min(1).optional().meta(about('Only these sinks; all that can be compared when left out.')),
+  checks: z
+    .array(z.enum(['row_count', 'data_hash', 'referential_integrity', 'business_rules']))
+    .min(1)
+    .optional()
+    .meta(about('Only these checks; all when left out.')),
+  sample: z.number().int().min(1).optional().meta(about('Only so many rows of each table, at random.')),
+  /** What a person has not looked at is not changed unasked. */
+  repair: z.boolean().default(false).meta(about('Bring differing rows to the sink again, and compare them once more.')),
+  rowsPerSecondMax: rowsPerSecondMax.meta(about('Most rows a second; default: validation.rowsPerSecondMax.')),
+});
+
 const cleanup = z.strictObject({
   ...common,
   type: z.literal('cleanup').meta(about('cleanup: remove what is old from the control schema.')),
@@ -83,4 +99,4 @@ const module = z.strictObject({
     ),
 });
 
-export const schedule = z.discriminatedUnion('type', [snapshot, replay, cleanup, module]);
+export const schedule = z.discriminatedUnion('type', [snapshot, replay, validate, cleanup, module]);
