@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { requestSnapshots } from '../control/snapshot-requests.ts';
+import { replayTracked } from '../control/replay-run.ts';
+import { checkSnapshots, requestSnapshots } from '../control/snapshot-requests.ts';
 import { WaltideError } from '../errors.ts';
 import { formatLsn } from '../event/lsn.ts';
 import { relationName } from '../event/relation.ts';
-import type { ReplayPlan, ReplayRequest } from '../pipeline/replay.ts';
+import type { ReplayRequest } from '../pipeline/replay.ts';
 import { readSnapshot, type SnapshotRecord, wishSnapshot } from '../postgres/snapshots.ts';
 import type { Run } from '../postgres/tracked.ts';
 import type { Deps } from './route.ts';
@@ -12,8 +13,6 @@ import { tableName } from './schemas/common.ts';
 /* Work that goes on after the answer: each is a run, found by the id that the answer holds. */
 
 const SNAPSHOT_POLL_MS = 500;
-/** A sink that goes on by itself is looked at again after this. */
-const REPLAY_WAIT_MS = 60_000;
 
 export interface SnapshotsAsked {
   /** Names, or patterns as in source.tables. */
@@ -34,17 +33,23 @@ export async function snapshotTables(deps: Deps, asked: SnapshotsAsked): Promise
   const { config, sessions, tracker } = deps;
   const { patterns, sinks, chunkRows = null, rowsPerSecondMax = null } = asked;
   const wanted = { patterns, sinks, where: null, rowsPerSecondMax, chunkRows, reason: 'asked for through the API' };
-  const ids = await sessions.use((client) => requestSnapshots(client, config, wanted));
-  const records = await readAll(deps, ids);
-  const syncType = records.length === 1 ? `snapshot:${relationName(records[0]!)}` : 'snapshot';
-  const metadata = { snapshots: ids, tables: records.map(relationName) };
-  try {
-    const runId = await tracker.start(syncType, (run) => followSnapshots(deps, ids, run), { retry: false, metadata });
-    return { run_id: runId, sync_type: syncType, snapshots: ids };
-  } catch (error) {
-    await cancelAll(deps, ids);
-    throw error;
-  }
+  const tables = (await sessions.use((client) => checkSnapshots(client, config, wanted))).map(relationName);
+  const syncType = tables.length === 1 ? `snapshot:${tables[0]}` : 'snapshot';
+  return new Promise((resolve, reject) => {
+    // The run comes first: the process that captures begins at once, and records snapshots that nobody else does.
+    const work = async (run: Run): Promise<void> => {
+      const ids = await sessions
+        .use((client) => requestSnapshots(client, config, wanted))
+        .catch((error: unknown) => {
+          reject(error);
+          throw error;
+        });
+      run.progress({ metadata: { snapshots: ids } });
+      resolve({ run_id: run.id, sync_type: syncType, snapshots: ids });
+      await followSnapshots(deps, ids, run);
+    };
+    tracker.start(syncType, work, { retry: false, metadata: { tables } }).catch(reject);
+  });
 }
 
 /** Resolves once all are completed. Cancelling the run cancels them; that the process ends does not. */
@@ -108,23 +113,14 @@ export async function startReplay(deps: Deps, request: ReplayRequest): Promise<S
   const syncType = `replay:${request.sink}`;
   if (!pipeline.status().sinks.some(({ name }) => name === request.sink))
     throw new WaltideError('NOT_FOUND', `this process has no sink "${request.sink}"`, 'GET sinks lists them.');
-  return new Promise((resolve, reject) => {
-    let plan: ReplayPlan | null = null;
-    const work = async (run: Run): Promise<void> => {
-      try {
-        plan = await pipeline.replay(request);
-      } catch (error) {
-        reject(error);
-        throw error;
-      }
-      const { sink, tables, from, stoodAt } = plan;
-      const shown = { sink, tables, from: from === null ? null : formatLsn(from), stood_at: formatLsn(stoodAt) };
-      resolve({ run_id: run.id, sync_type: syncType, ...shown });
-      run.progress({ latest: formatLsn(stoodAt), metadata: shown });
-      const { signal } = run;
-      const wait = { sinks: [sink], timeoutMs: REPLAY_WAIT_MS, signal };
-      while (!signal.aborted && !(await pipeline.waitFor(stoodAt, wait)).reached) signal.throwIfAborted();
-    };
-    tracker.start(syncType, work, { retry: false }).catch(reject);
-  });
+  const { runId, plan } = await replayTracked(tracker, pipeline, request);
+  const { sink, tables, from, stoodAt } = plan;
+  return {
+    run_id: runId,
+    sync_type: syncType,
+    sink,
+    tables,
+    from: from === null ? null : formatLsn(from),
+    stood_at: formatLsn(stoodAt),
+  };
 }

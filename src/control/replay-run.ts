@@ -1,12 +1,12 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { formatLsn, parseLsn } from '../event/lsn.ts';
+import { formatLsn } from '../event/lsn.ts';
 import type { Pipeline } from '../pipeline/pipeline.ts';
 import type { ReplayPlan, ReplayRequest } from '../pipeline/replay.ts';
 import type { Run, Tracker } from '../postgres/tracked.ts';
 
-const LOOK_MS = 200;
+/** A sink that goes on by itself is looked at again after this. */
+const WAIT_MS = 60_000;
 
-type Replaying = Pick<Pipeline, 'status' | 'replay'>;
+type Replaying = Pick<Pipeline, 'replay' | 'waitFor'>;
 
 export interface StartedReplay {
   readonly runId: string;
@@ -21,17 +21,15 @@ export interface StartedReplay {
  */
 export function replayTracked(tracker: Tracker, pipeline: Replaying, request: ReplayRequest): Promise<StartedReplay> {
   return new Promise((resolve, reject) => {
-    let started = (_run: Run, _plan: ReplayPlan): void => {};
-    const done = tracker.tracked(
+    const done: Promise<void> = tracker.tracked(
       `replay:${request.sink}`,
       async (run) => {
         const plan = await pipeline.replay(request);
-        started(run, plan);
+        resolve({ runId: run.id, plan, done });
         await follow(pipeline, plan, run);
       },
       { retry: false },
     );
-    started = (run, plan) => resolve({ runId: run.id, plan, done });
     done.catch(reject);
   });
 }
@@ -39,11 +37,8 @@ export function replayTracked(tracker: Tracker, pipeline: Replaying, request: Re
 /** What was begun cannot be taken back: cancelling the run only ends the watching. */
 async function follow(pipeline: Replaying, plan: ReplayPlan, run: Run): Promise<void> {
   const { sink, tables, from, stoodAt } = plan;
-  const plain = { sink, tables, from: from === null ? null : formatLsn(from), stoodAt: formatLsn(stoodAt) };
-  for (;;) {
-    const status = pipeline.status().sinks.find(({ name }) => name === sink);
-    run.progress({ metadata: { ...plain, appliedLsn: status?.appliedLsn ?? null } });
-    if (status && parseLsn(status.appliedLsn) >= stoodAt) return;
-    await sleep(LOOK_MS, undefined, { signal: run.signal });
-  }
+  const metadata = { sink, tables, from: from === null ? null : formatLsn(from), stoodAt: formatLsn(stoodAt) };
+  run.progress({ latest: metadata.stoodAt, metadata });
+  const wait = { sinks: [sink], timeoutMs: WAIT_MS, signal: run.signal };
+  while (!(await pipeline.waitFor(stoodAt, wait)).reached) run.signal.throwIfAborted();
 }

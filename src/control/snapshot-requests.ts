@@ -29,12 +29,7 @@ export interface SnapshotsWanted {
 export async function requestSnapshots(client: pg.Client, config: Config, wanted: SnapshotsWanted): Promise<string[]> {
   const { sinks, where, rowsPerSecondMax, chunkRows = null, reason } = wanted;
   const { slot } = config.source;
-  checkSinks(config, sinks ?? []);
-  const tables = await choose(client, config, wanted.patterns);
-  for (const table of tables) await check(client, config, table, wanted);
-  const active = await listSnapshots(client, slot, true);
-  const busy = tables.find((table) => active.some(({ tableOid }) => tableOid === table.oid));
-  if (busy) throw already(busy);
+  const tables = await checkSnapshots(client, config, wanted);
   const kind = where === null ? 'incremental' : 'partial';
   const ids: string[] = [];
   for (const table of tables) {
@@ -44,6 +39,21 @@ export async function requestSnapshots(client: pg.Client, config: Config, wanted
     ids.push(id);
   }
   return ids;
+}
+
+/** The tables that are meant. Rejects as `requestSnapshots` does. */
+export async function checkSnapshots(
+  client: pg.Client,
+  config: Config,
+  wanted: SnapshotsWanted,
+): Promise<CapturedTable[]> {
+  checkSinks(config, wanted.sinks ?? []);
+  const tables = await choose(client, config, wanted.patterns);
+  for (const table of tables) await check(client, config, table, wanted);
+  const active = await listSnapshots(client, config.source.slot, true);
+  const busy = tables.find((table) => active.some(({ tableOid }) => tableOid === table.oid));
+  if (busy) throw already(busy);
+  return tables;
 }
 
 function already(table: CapturedTable): WaltideError {

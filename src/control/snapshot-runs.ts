@@ -60,9 +60,8 @@ export class SnapshotRuns implements Companion {
 
   async #record(table: string, watched: Watched): Promise<void> {
     try {
-      // Another process may do one of the same table, for another slot.
-      const options = { retry: false, wait: true };
-      await this.#tracker.tracked(`snapshot:${table}`, (run) => this.#follow(table, watched, run), options);
+      // Refused where whoever asked for it records it already.
+      await this.#tracker.tracked(`snapshot:${table}`, (run) => this.#follow(table, watched, run), { retry: false });
     } catch (error) {
       this.#log.debug({ table }, `run of a snapshot: ${messageOf(error)}`);
     } finally {
