@@ -177,12 +177,11 @@ export class Applying {
     const refused = this.#refused!;
     let durable: boolean | null = null;
     const done = await applyInParts(events, {
+      sift: (part) => refused.sift(part),
       apply: async (part, last) => {
         const offsets = last ? delivery.offsets : offsetsUpTo(part, delivery, this.#next);
-        durable = await this.#attempt(
-          { ...delivery, events: part, offsets, complete: !last || delivery.complete },
-          signal,
-        );
+        const complete = !last || delivery.complete;
+        durable = await this.#attempt({ ...delivery, events: part, offsets, complete }, signal);
         return durable !== null;
       },
       refuse: (event, reason) => {

@@ -2,6 +2,8 @@ import { RejectedBatchError, RejectedError, WaltideError } from '../errors.ts';
 import type { ChangeEvent } from '../event/change-event.ts';
 
 export interface PartsOptions {
+  /** Resolves with those that are still for the sink, now that others may have been refused. */
+  readonly sift: (part: readonly ChangeEvent[]) => Promise<readonly ChangeEvent[]>;
   /** `last`: nothing comes after it. Resolves with false where the loop is to end. */
   readonly apply: (part: readonly ChangeEvent[], last: boolean) => Promise<boolean>;
   /** Resolves = durably set aside; with what is left of the event for the sink. */
@@ -22,7 +24,8 @@ export function isBatchRejection(error: unknown): error is WaltideError {
 export async function applyInParts(events: readonly ChangeEvent[], options: PartsOptions): Promise<boolean> {
   /** The next part last. */
   let parts: (readonly ChangeEvent[])[] = [events];
-  for (let part = parts.pop(); part; part = parts.pop()) {
+  for (let next = parts.pop(); next; next = parts.pop()) {
+    const part = await options.sift(next);
     try {
       if (!(await options.apply(part, parts.length === 0))) return false;
     } catch (error) {
@@ -43,19 +46,18 @@ async function divide(
   refuse: PartsOptions['refuse'],
 ): Promise<(readonly ChangeEvent[])[]> {
   const culprits = error instanceof RejectedBatchError ? error.culprits : new Map<object, string>();
-  const known = part.some((event) => culprits.has(event));
-  if (part.length === 0) throw error;
-  if (part.length > 1 && !known) {
-    const middle = cut(part);
-    return [part.slice(middle), part.slice(0, middle)];
+  const [only] = part;
+  if (!only) throw error;
+  if (part.length === 1) {
+    const left = await refuse(only, culprits.get(only) ?? error.message);
+    return [left ? [left] : []];
   }
-  const left: ChangeEvent[] = [];
-  for (const event of part) {
-    const reason = known ? culprits.get(event) : error.message;
-    const rest = reason === undefined ? event : await refuse(event, reason);
-    if (rest) left.push(rest);
-  }
-  return [left];
+  // One at a time: what comes before a culprit must be in the sink before it is set aside.
+  const first = part.findIndex((event) => culprits.has(event));
+  if (first >= 0)
+    return [part.slice(first + 1), [part[first]!], part.slice(0, first)].filter(({ length }) => length > 0);
+  const middle = cut(part);
+  return [part.slice(middle), part.slice(0, middle)];
 }
 
 /** About the middle: where a transaction ends, if one does near by, so that readers see as few parts of one as can be. */

@@ -1,6 +1,7 @@
 import { type Letters, letterOf, type NewLetter, retryOf, type Settled } from '../dead-letter/dead-letter.ts';
 import { RejectedError, WaltideError } from '../errors.ts';
 import { ChangeEvent, lacksValues } from '../event/change-event.ts';
+import { comparePosition, type Position, START } from '../event/position.ts';
 import { relationName } from '../event/relation.ts';
 import { rowName } from '../event/row-text.ts';
 
@@ -11,8 +12,8 @@ import { rowName } from '../event/row-text.ts';
  */
 export class Refused {
   readonly #letters: Letters;
-  /** Names of rows by the OID of their table. */
-  readonly #open = new Map<number, Set<string>>();
+  /** By the OID of the table, names of rows with the position of what was refused: changes before it are none of its matter. */
+  readonly #open = new Map<number, Map<string, Position>>();
 
   private constructor(letters: Letters) {
     this.#letters = letters;
@@ -20,7 +21,7 @@ export class Refused {
 
   static async load(letters: Letters): Promise<Refused> {
     const refused = new Refused(letters);
-    for (const { table, row } of await letters.open()) refused.#rows(table).add(row);
+    for (const { table, row } of await letters.open()) refused.#rows(table).set(row, START);
     return refused;
   }
 
@@ -77,20 +78,27 @@ export class Refused {
   }
 
   /** True where the event must be set aside like the row's change before it. Else it settles that. */
-  #meet(event: ChangeEvent, open: Set<string>, settled: Settled[]): boolean {
+  #meet(event: ChangeEvent, open: Map<string, Position>, settled: Settled[]): boolean {
     const { op, relation, before, after, position, transaction } = event;
     const table = relation!.oid;
+    const isOpen = (row: string): boolean => {
+      const since = open.get(row);
+      return since !== undefined && comparePosition(since, position) < 0;
+    };
     if (op === 'm') return false;
     if (op === 't') {
       if (transaction.snapshot?.kind === 'partial') return false;
-      open.clear();
+      for (const row of open.keys()) if (isOpen(row)) open.delete(row);
       settled.push({ table, row: null, position, refused: false });
       return false;
     }
     const old = rowName(relation!, (before ?? after)!);
-    if (op === 'u' && open.has(old) && lacksValues(event)) return true;
-    for (const row of after ? [old, rowName(relation!, after)] : [old])
-      if (open.delete(row)) settled.push({ table, row, position, refused: false });
+    if (op === 'u' && isOpen(old) && lacksValues(event)) return true;
+    for (const row of after ? [old, rowName(relation!, after)] : [old]) {
+      if (!isOpen(row)) continue;
+      open.delete(row);
+      settled.push({ table, row, position, refused: false });
+    }
     return false;
   }
 
@@ -103,13 +111,13 @@ export class Refused {
     const settled: Settled[] = [];
     for (const name of new Set([old, row]))
       if (rows.delete(name)) settled.push({ table, row: name, position, refused: true });
-    rows.add(row);
+    rows.set(row, position);
     const rest = old !== row ? new ChangeEvent('d', transaction, seq, tableSeq, lsn, relation, before, null) : null;
     return { letter: letterOf(event, row, reason), rest, settled };
   }
 
-  #rows(table: number): Set<string> {
-    const rows = this.#open.get(table) ?? new Set();
+  #rows(table: number): Map<string, Position> {
+    const rows = this.#open.get(table) ?? new Map<string, Position>();
     this.#open.set(table, rows);
     return rows;
   }

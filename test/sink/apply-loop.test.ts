@@ -190,4 +190,25 @@ describe('ApplyLoop', () => {
       expect(told).toEqual(['applied 0 with 1', 'applied 1 with 1']);
     });
   });
+
+  it('leaves a sink alone that fails again and again, and is back with the attempt that succeeds', async () => {
+    const end = new AbortController();
+    const sink = new MemorySink();
+    const seen: string[] = [];
+    let failures = 4;
+    const told: string[] = [];
+    const subscription = subscriptionOf(transaction(1), told);
+    const loop = new ApplyLoop({
+      ...options(sink, { ...subscription, applied: () => end.abort() }),
+      breaker: { failuresMax: 2, openMs: 20 },
+    });
+    sink.before = async () => {
+      await Promise.resolve();
+      seen.push(loop.status.breaker);
+      if (failures-- > 0) throw new WaltideError('SINK', 'down', 'Wait.');
+    };
+    await loop.run(end.signal);
+    expect(seen).toEqual(['closed', 'closed', 'half-open', 'half-open', 'half-open']);
+    expect(loop.status).toMatchObject({ breaker: 'closed', lastError: null, retries: 4, events: 1 });
+  });
 });
