@@ -27,6 +27,7 @@ export const POLICIES = {
   CONFIG_INVALID: { side: 'config', retry: false },
   USAGE: { side: 'config', retry: false },
   PROTECTION: { side: 'config', retry: false },
+  TRANSFORM: { side: 'config', retry: false },
   SOURCE_UNREACHABLE: { side: 'source', retry: true, class: 'network' },
   SOURCE_AUTHENTICATION: { side: 'source', retry: false, class: 'config' },
   SOURCE_DATABASE_MISSING: { side: 'source', retry: false, class: 'config' },

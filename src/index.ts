@@ -29,6 +29,7 @@ export {
   Tracker,
   type TrackerOptions,
 } from './postgres/tracked.ts';
+export type { Transform, TransformRow, TransformValue } from './protect/function.ts';
 export { unmask } from './protect/mask.ts';
 export type { QueryResult, Sink, SinkState, StoppedTable } from './sink/sink.ts';
 export type { SnapshotProgress } from './snapshot/snapshot.ts';

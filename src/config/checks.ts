@@ -13,6 +13,7 @@ export function crossFaults(document: Document, baseDir: string): Fault[] {
     ...strategyFaults(document),
     ...apiFaults(document),
     ...scheduleFaults(document),
+    ...protectFaults(document),
   ];
 }
 
@@ -43,6 +44,18 @@ function strategyFaults(document: Document): Fault[] {
       return [faultAt(originOf(document, at), at, `there is no sink "${name}"`)];
     }),
   );
+}
+
+function protectFaults(document: Document): Fault[] {
+  const { source } = (document.value ?? {}) as { source?: { protect?: Record<string, unknown> } | null };
+  const { key, keyFile, rules } = source?.protect ?? {};
+  const at = ['source', 'protect'];
+  const fault = (message: string): Fault[] => [faultAt(originOf(document, at), at, message)];
+  if (key !== undefined && keyFile !== undefined) return fault('has both key and keyFile; keep one of them');
+  const needs = (rule: unknown): boolean => /^(hash|encrypt)$/.test(String((rule as { mask?: unknown } | null)?.mask));
+  if (key === undefined && keyFile === undefined && Array.isArray(rules) && rules.some(needs))
+    return fault('needs keyFile, or WALTIDE_SOURCE_PROTECT_KEY in the environment, for masks hash and encrypt');
+  return [];
 }
 
 function sinkFaults(document: Document, baseDir: string): Fault[] {

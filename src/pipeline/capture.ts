@@ -25,7 +25,7 @@ import {
   waitUntilReleased,
   walPosition,
 } from '../postgres/slot.ts';
-import { loadProtection, Protection } from '../protect/protection.ts';
+import { loadProtection, UNPROTECTED } from '../protect/protection.ts';
 import { ControlSession } from '../snapshot/control-session.ts';
 import { SnapshotManager } from '../snapshot/manager.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
@@ -72,7 +72,7 @@ export class Capture {
   #beganAt: Lsn | null = null;
   readonly #control: ControlSession;
   readonly #tables: TableKeeper;
-  #protection = new Protection([]);
+  #protection = UNPROTECTED;
   #snapshots: SnapshotManager | null = null;
   #source: WalSource | null = null;
   /** Sinks want everything that committed from here on; 0 = from where the slot is. */
@@ -174,7 +174,7 @@ export class Capture {
   async prepare(signal: AbortSignal): Promise<SourceIdentity> {
     const { config, recopy } = this.#options;
     const { source } = config;
-    this.#protection = loadProtection(source);
+    this.#protection = await loadProtection(source);
     return withSession(source, 'control', (control) =>
       withSession(slotSide(source), 'control', async (client) => {
         const server = await readServer(client);
@@ -199,9 +199,7 @@ export class Capture {
     if (this.#protection.idle) return;
     const types = new TypeCatalog(client);
     for (const table of tables)
-      this.#protection.relation(
-        this.#tables.captured.named(await describeRelation(client, types, table, table.columns)),
-      );
+      this.#protection.check(this.#tables.captured.named(await describeRelation(client, types, table, table.columns)));
   }
 
   /** The last thing that the source does to what leaves it, by whichever road it came. */

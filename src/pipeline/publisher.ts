@@ -56,8 +56,9 @@ export class Publisher {
       this.#retain.note(batch.commitEndLsn, performance.now());
     }
     const durable = this.#acknowledger.track(batch.commitEndLsn);
-    this.#transport
-      .publish(batch)
+    // Filters let nothing of it through, and it ends inside a transaction: there is nothing to carry.
+    const nothing = batch.events.length === 0 && batch.commitEndLsn === null;
+    (nothing ? Promise.resolve() : this.#transport.publish(batch))
       .then(() => {
         told?.();
         return hold;

@@ -40,17 +40,18 @@ export async function validateSinks(
     return [{ name: sink.name, digests: sink.digests, passed, ...(sink.query && { query: sink.query.bind(sink) }) }];
   });
   try {
-    return await new Validator({ config, sinks, log, treatment: treatmentOf(config) }).run(request, watch);
+    return await new Validator({ config, sinks, log, treatment: await treatmentOf(config) }).run(request, watch);
   } finally {
     await nudge.close();
   }
 }
 
 /** The key of a masked table would have an order of its own in the sink, and pair with no row of the source. */
-function treatmentOf({ source }: Config): Treatment {
-  const protection = loadProtection(source);
+async function treatmentOf({ source }: Config): Promise<Treatment> {
+  const protection = await loadProtection(source);
   return {
     refuses: (relation) => {
+      if (protection.transforms(relation)) return 'source.transforms gives it other rows or columns';
       const key = relation.key.find((index) => protection.hides(relation, index));
       return key === undefined ? null : `column "${relation.columns[key]!.name}" of its key is masked`;
     },

@@ -1,19 +1,21 @@
 import type { Relation } from '../event/relation.ts';
 
-/** A column that is masked on its way out of the source. */
-export interface MaskedColumn {
+/** A column that does not leave the source as it is there. */
+export interface TreatedColumn {
   readonly attnum: number;
-  /** The name by which a rule meant it first: a rename does not take it out of that rule. */
+  /** The name by which the configuration meant it first: a rename in the source does not take it out of that. */
   readonly name: string;
-  /** Tells apart how it is masked, key and form of the text included. */
-  readonly mask: string;
+  /** Tells apart what is done with it. */
+  readonly treatment: string;
 }
 
-/** How rows of a table leave the source. Rows of another time were made in another way where this is another. */
+/** How rows of a table leave the source. Where this is another, rows that have left are not what they would be now. */
 export interface Leaving {
-  readonly masked: readonly MaskedColumn[];
+  readonly columns: readonly TreatedColumn[];
   /** The highest number of a column so far: a higher one is of a column that came later. */
   readonly attnumMax: number;
+  /** Tells apart what is done with rows as a whole. */
+  readonly rows: string;
 }
 
 /** A table whose changes are captured. */

@@ -1,10 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import type { Relation } from '../../src/event/relation.ts';
 import { KnownColumns } from '../../src/protect/known-columns.ts';
-import { compileRules } from '../../src/protect/rules.ts';
+import { Treatments } from '../../src/protect/treatments.ts';
 import { columnType } from '../support/column-type.ts';
 
-const rules = compileRules([{ columns: ['public.t.mail'], mask: 'redact', keepFirst: 0, keepLast: 4 }], null);
+const treat = (...columns: string[]): Treatments => {
+  const rules = columns.length === 0 ? [] : [{ columns, mask: 'redact' as const, keepFirst: 0, keepLast: 4 }];
+  return new Treatments({ protect: { rules }, transforms: [] }, null, new Map());
+};
+const rules = treat('public.t.mail');
 const table = { schema: 'public', table: 't' };
 const catalog = (names: Record<string, number>) =>
   Object.entries(names).map(([name, attnum]) => ({ name, attnum, typeOid: 25, modifier: -1 }));
@@ -18,7 +22,7 @@ function relation(...columns: (string | [string, number])[]): Relation {
 }
 
 const masked = (known: KnownColumns, of: Relation): string[] =>
-  known.rulesOf(of, rules).flatMap((rule, i) => (rule ? [of.columns[i]!.name] : []));
+  known.resolve(of, rules).flatMap(({ treatment }, i) => (treatment ? [of.columns[i]!.name] : []));
 
 describe('columns known by number', () => {
   it('a renamed column stays masked, by what was recorded', () => {
@@ -51,7 +55,7 @@ describe('columns known by number', () => {
       new KnownColumns(table, catalog(columns), with_, before);
     expect(now({ id: 1, mail: 2, more: 3 }).changedSince(before)).toBe(false);
     expect(now({ id: 1 }).changedSince(before)).toBe(false);
-    expect(now({ id: 1, mail: 2 }, []).changedSince(before)).toBe(true);
+    expect(now({ id: 1, mail: 2 }, treat()).changedSince(before)).toBe(true);
     expect(now({ id: 1, x: 2, mail: 3 }).changedSince(before)).toBe(false);
     expect(now({ id: 1, mail: 2 }).changedSince(undefined)).toBe(true);
     const retyped = catalog({ id: 1, mail: 2 }).map((column) => ({ ...column, typeOid: 1043 }));

@@ -1,4 +1,5 @@
 import { createHmac } from 'node:crypto';
+import type { ConfigInput } from '../../src/config/schema.ts';
 import { deriveKeys } from '../../src/protect/keys.ts';
 import { unmask } from '../../src/protect/mask.ts';
 import type { Masked } from './compare.ts';
@@ -27,3 +28,28 @@ export const ENCRYPTED: Masked = {
 export function hashed(text: string): string {
   return createHmac('sha256', deriveKeys(MASK_KEY).hash).update(text).digest('hex');
 }
+
+export type Protect = NonNullable<ConfigInput['source']['protect']>;
+
+export const protect = (...rules: NonNullable<Protect['rules']>): { protect: Protect } => ({
+  protect: { key: MASK_KEY, rules },
+});
+
+/** Keys of one and of two columns, whole rows as key, values out of line. */
+export const WORKLOAD_RULES = protect(
+  { columns: ['public.account.id', 'public.account.owner', 'public.renamed_key.code'], mask: 'hash' },
+  { columns: ['sales.order_line.order', 'public.renamed_key.body'], mask: 'encrypt' },
+  { columns: ['public.account.note', 'public.event_log.what'], mask: 'partial' },
+  { columns: ['*.account.balance', 'public.event_log.who'], mask: 'redact' },
+);
+export const WORKLOAD_MASKED: Record<string, Masked> = {
+  'public.account.id': HASHED,
+  'public.account.owner': HASHED,
+  'public.renamed_key.code': HASHED,
+  'sales.order_line.order': ENCRYPTED,
+  'public.renamed_key.body': ENCRYPTED,
+  'public.account.note': LAST_FOUR,
+  'public.event_log.what': LAST_FOUR,
+  'public.account.balance': REDACTED,
+  'public.event_log.who': REDACTED,
+};

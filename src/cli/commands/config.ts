@@ -3,6 +3,7 @@ import { stringify } from 'yaml';
 import { loadConfig } from '../../config/load.ts';
 import { maskedConfig } from '../../config/mask.ts';
 import { configJsonSchema, configKeys, formatPath } from '../../config/shape.ts';
+import { loadProtection } from '../../protect/protection.ts';
 
 /** Options that stand before or after the command: `waltide --config FILE config check --json`. */
 interface GlobalOptions {
@@ -44,6 +45,8 @@ Examples:
       const { config: file, json } = command.optsWithGlobals<GlobalOptions>();
       // Faults leave as ConfigError, which the command line prints, as JSON where asked for.
       const loaded = await loadConfig({ file });
+      // Filters, keys and modules have faults of their own.
+      await loadProtection(loaded.config.source);
       print(json ? JSON.stringify({ ok: true, file: loaded.file }) : `${loaded.file ?? 'the environment'}: no faults`);
     });
 }

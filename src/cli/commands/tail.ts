@@ -53,7 +53,7 @@ Examples:
     .action(async (options: Options, command: Command) => {
       const { config, log } = await context.load(command);
       context.drains = true;
-      const protection = loadProtection(config.source);
+      const protection = await loadProtection(config.source);
       const { names, database } = await findPublications(config, options.tables, protection);
       const slot = await TemporarySlot.open({ config: config.source, publications: names, log });
       log.info({ publication: config.source.publication }, 'showing changes from now on');

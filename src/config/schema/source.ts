@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { hostsFault } from '../hosts.ts';
 import { about, bytes, ms, slotName } from './common.ts';
 import { protect } from './protect.ts';
+import { transforms } from './transforms.ts';
 
 const postgresUrl = z
   .string()
@@ -126,4 +127,5 @@ export const source = z.strictObject({
     .meta(about('In-process: WAL that the slot keeps although it is applied, so that `waltide replay` can go back.')),
   /** What is confidential, only its owner knows. */
   protect: protect.optional().meta(about('Columns that are masked before anything leaves the source.')),
+  transforms,
 });
