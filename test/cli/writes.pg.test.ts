@@ -7,7 +7,7 @@ import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { cli, makeProject, type Running, start } from './support.ts';
 
 /** Far beyond what it takes. */
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 60_000;
 
 let database: TestDatabase;
 let project: Awaited<ReturnType<typeof makeProject>>;
@@ -26,7 +26,7 @@ const get = (id: string): Promise<Answer> => call(file, 'GET', `/sync/operation/
 
 async function run(): Promise<void> {
   running = start(project.dir, 'run');
-  await running.until(/streaming/);
+  await running.until(/streaming/, PATIENCE_MS);
   file = (await readControlFiles(`${project.dir}/state`)).find(({ pid }) => pid === running.child.pid)!;
 }
 
@@ -41,7 +41,7 @@ beforeAll(async () => {
     log: { level: 'info', format: 'json' },
   });
   await run();
-}, 60_000);
+}, 120_000);
 
 afterAll(async () => {
   running.child.kill('SIGTERM');
@@ -134,5 +134,5 @@ describe('POST sync/operation', () => {
     await eventually('the last is applied', async () => (await get(ids.at(-1)!)).status === 'applied');
     const made = await database.query("select text from notes where text like 'weak%' order by id");
     expect(made.map(({ text }) => text)).toEqual(ids.map((_id, i) => `weak ${i}`));
-  }, 90_000);
+  }, 120_000);
 });

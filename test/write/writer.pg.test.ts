@@ -7,7 +7,7 @@ import { eventually, log, type RunningPipeline, start, testPipeline } from '../s
 import { createDatabase, type Row, type TestDatabase } from '../support/postgres.ts';
 
 /** Far beyond what it takes. */
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 60_000;
 
 let database: TestDatabase;
 let config: Config;
@@ -43,9 +43,9 @@ beforeAll(async () => {
   await database.query(`alter database ${database.name} set search_path = app, public`);
   ({ config } = testPipeline(database, {}, { exclude: ['app.secret', 'app.audit'] }));
   running = start(config);
-  await eventually('streaming', () => running.pipeline.status().ready);
+  await eventually('streaming', () => running.pipeline.status().ready, PATIENCE_MS);
   writer = new Writer({ config, log, sinks: running.pipeline });
-});
+}, 120_000);
 
 afterAll(async () => {
   await writer.close();
