@@ -188,7 +188,8 @@ export class TableRun {
       await this.#save({ layout: null });
     }
     this.#layout = null;
-    this.#rereads.clear();
+    // Keys of a partial one are what was asked for, and refresh rows in place.
+    if (this.record.kind === 'incremental') this.#rereads.clear();
     this.#copied = false;
     this.#cursor = null;
     this.#rows = 0;
