@@ -1,10 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { canDo, jobOf } from '../control/jobs.ts';
 import { replayTracked } from '../control/replay-run.ts';
 import { checkSnapshots, requestSnapshots } from '../control/snapshot-requests.ts';
 import { WaltideError } from '../errors.ts';
 import { formatLsn } from '../event/lsn.ts';
 import { relationName } from '../event/relation.ts';
 import type { ReplayRequest } from '../pipeline/replay.ts';
+import { expectSchedule, noteScheduleRun } from '../postgres/schedules.ts';
 import { readSnapshot, type SnapshotRecord, wishSnapshot } from '../postgres/snapshots.ts';
 import type { Run } from '../postgres/tracked.ts';
 import type { Deps } from './route.ts';
@@ -123,4 +125,29 @@ export async function startReplay(deps: Deps, request: ReplayRequest): Promise<S
     from: from === null ? null : formatLsn(from),
     stood_at: formatLsn(stoodAt),
   };
+}
+
+/** Does the work of a schedule now, as a run under its name. Rejects with RUN_BUSY while it is being done. */
+export async function startSchedule(deps: Deps, name: string): Promise<{ run_id: string; sync_type: string }> {
+  const { config, log, pipeline, sessions, tracker } = deps;
+  const schedule = config.schedules.find((one) => one.name === name);
+  if (!schedule) throw new WaltideError('NOT_FOUND', `there is no schedule "${name}"`, 'GET schedules lists them.');
+  const { role } = pipeline.status();
+  if (!canDo(schedule, role))
+    throw new WaltideError(
+      'NOT_RUNNING',
+      `a process of role ${role} cannot do schedule "${name}" (${schedule.type})`,
+      'Ask one that has what it needs (GET instances), or use `waltide schedule run`.',
+    );
+  const job = jobOf(schedule);
+  const work = async (run: Run): Promise<void> => {
+    const { slot } = config.source;
+    await sessions.use(async (client) => {
+      await expectSchedule(client, slot, schedule, new Date());
+      await noteScheduleRun(client, slot, name, run.id);
+    });
+    await job.run(schedule, run, { config, log, tracker, pipeline });
+  };
+  const metadata = { schedule: { type: schedule.type } };
+  return { run_id: await tracker.start(name, work, { retry: job.retry, metadata }), sync_type: name };
 }

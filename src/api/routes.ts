@@ -9,6 +9,7 @@ import { eventRoutes } from './routes/events.ts';
 import { instanceRoutes } from './routes/instances.ts';
 import { monitoringRoutes } from './routes/monitoring.ts';
 import { operationRoutes } from './routes/operations.ts';
+import { scheduleRoutes } from './routes/schedules.ts';
 import { schemaHistoryRoutes } from './routes/schema-history.ts';
 import { sinkRoutes } from './routes/sinks.ts';
 import { slotRoutes } from './routes/slots.ts';
@@ -28,6 +29,7 @@ const nouns: readonly Route[] = [
   ...sinkRoutes,
   ...deadLetterRoutes,
   ...snapshotRoutes,
+  ...scheduleRoutes,
   ...eventRoutes,
   ...monitoringRoutes,
   ...statisticsRoutes,

@@ -30,6 +30,7 @@ const PROMISED = [
   'GET monitoring/health',
   'GET monitoring/metrics/prometheus',
   'GET snapshots',
+  'GET schedules',
   'GET history',
   'GET statistics',
   'GET schema-history',
@@ -245,6 +246,24 @@ describe('long work', () => {
     expect((await world.call('POST /admin/sync', { query: { sync_type: 'nothing' } })).status).toBe(404);
     expect((await world.call('GET /sync/runs/:id', { params: { id: '999999999' } })).status).toBe(404);
     expect((await world.call('GET /snapshots/:id', { params: { id: '0123456789ab' } })).status).toBe(404);
+  });
+
+  test('a schedule, by either road', async () => {
+    const started = await world.call('POST /schedules/:name/run', { params: { name: 'tidy' } });
+    expect(started).toMatchObject({ status: 202, json: { sync_type: 'tidy' } });
+    expect(await ended(started.json.run_id)).toMatchObject({ status: 'success', sync_type: 'tidy' });
+    const [schedule] = (await world.call('GET /schedules')).json.schedules;
+    expect(schedule).toMatchObject({
+      name: 'tidy',
+      type: 'cleanup',
+      enabled: true,
+      last_run: { id: started.json.run_id },
+    });
+    expect(new Date(schedule.next_at).getTime()).toBeGreaterThan(Date.now());
+    const again = await world.call('POST /admin/sync', { query: { sync_type: 'tidy' } });
+    expect(again.status).toBe(202);
+    expect(await ended(again.json.run_id)).toMatchObject({ status: 'success' });
+    expect((await world.call('POST /schedules/:name/run', { params: { name: 'nothing' } })).status).toBe(404);
   });
 
   test('a sync by its type', async () => {

@@ -33,6 +33,7 @@ export async function startWorld(): Promise<World> {
   );
   await database.query(`insert into orders select i, 'note ' || i from generate_series(1, 50) i`);
   const { config } = testPipeline(database, {
+    schedules: [{ name: 'tidy', type: 'cleanup', cron: '0 4 * * 0' }],
     writes: { enabled: true, timeoutMs: 300 },
     api: { enabled: true, port: 0, rateLimit: { requestsMax: 1_000_000, failuresMax: 1_000_000 } },
   });
