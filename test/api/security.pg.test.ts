@@ -321,13 +321,13 @@ describe('the audit log', () => {
     await api.ask(STATUS, { key: keys.admin });
     await api.ask(QUERY, { key: keys.admin, method: 'POST', body: { sql: 'select 1' } });
     const done = await call(keys.operator, body);
-    expect(done.status).toBe(200);
+    expect(done.status).toBe(202);
     expect((await call(keys.viewer, body)).status).toBe(403);
     expect((await call(keys.operator, { from: 'x' })).status).toBe(400);
     expect(await rows()).toMatchObject([
       {
         ...{ principal: 'key:operator', role: 'operator', method: 'POST', route: `${API_BASE}/sinks/:name/replay` },
-        ...{ outcome: 'success', status: 200, error_code: null, target: { name: 'a' }, address: '127.0.0.1' },
+        ...{ outcome: 'accepted', status: 202, error_code: null, target: { name: 'a' }, address: '127.0.0.1' },
         request_id: done.headers.get('x-request-id'),
       },
       { principal: 'key:viewer', outcome: 'refused', status: 403, error_code: 'FORBIDDEN' },

@@ -15,11 +15,11 @@ import { Tracker } from '../../src/postgres/tracked.ts';
 import { Writer } from '../../src/write/writer.ts';
 import { log } from '../support/pipeline.ts';
 import type { TestDatabase } from '../support/postgres.ts';
-import { pipelineStatus } from './fixtures.ts';
+import { pipelineStatus, sinkStatus } from './fixtures.ts';
 
 /** What a pipeline answers where a test is about who may ask. */
 export const idle: Controlled = {
-  status: () => pipelineStatus(),
+  status: () => pipelineStatus({ sinks: [sinkStatus({ name: 'a' })] }),
   query: async () => ({ columns: ['n'], rows: [[1]], truncated: false }),
   validate: async () => ({
     id: '0',
