@@ -34,7 +34,7 @@ const keys = (from = 0): number[] =>
   sink.events.slice(from).flatMap(({ op, key }) => (op === 'c' ? [Number(key)] : []));
 const run = async (goal: 'rewound' | 'caught-up', options: Partial<PipelineOptions>): Promise<void> => {
   const pipeline = new Pipeline({ config, role: 'all', log, sinks: [sink], ...options });
-  await pipeline.run(goal, AbortSignal.timeout(30_000));
+  await pipeline.run(goal, AbortSignal.timeout(120_000));
 };
 const all = { sink: 'memory', tables: null };
 
@@ -258,7 +258,7 @@ describe('replay into DuckDB', () => {
     expect(await equal()).toEqual([]);
     const replay = { sink: 'analytics', tables: null, from: { lsn: from } };
     const pipeline = new Pipeline({ config: duckdb, role: 'all', log, replay });
-    await pipeline.run('caught-up', AbortSignal.timeout(60_000));
+    await pipeline.run('caught-up', AbortSignal.timeout(120_000));
     expect(await equal()).toEqual([]);
   });
 });
