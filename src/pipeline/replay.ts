@@ -5,9 +5,10 @@ import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import { readSlotRecord } from '../postgres/control.ts';
-import { momentAfter, momentBefore, momentOf } from '../postgres/positions.ts';
+import { momentAfter, momentBefore, momentOf, momentUpTo } from '../postgres/positions.ts';
 import { slotSide, withSession } from '../postgres/session.ts';
 import { readSlot, walPosition } from '../postgres/slot.ts';
+import { listSnapshots, requestSnapshot } from '../postgres/snapshots.ts';
 import type { Sink, SinkState } from '../sink/sink.ts';
 import type { StartOf, TableName, Transport } from '../transport/transport.ts';
 import type { Capture } from './capture.ts';
@@ -105,6 +106,8 @@ export async function rewindSink(
   // The log is asked; with both ends in one process the other end has not been opened yet.
   if (config.transport.type === 'kafka') await transport.identity(AbortSignal.timeout(config.shutdownTimeoutMs));
   const plan = await planReplay(request, { config, transport, offsets: state.offsets });
+  // First, so that nothing can come between: nobody takes it up before the sink has gone back.
+  if (config.transport.type === 'in-process') await copyAgain(config.source, request, plan, log);
   await sink.rewind(plan.offsets, request.tables);
   capture?.marks.delete(sink.name);
   const from = plan.from === null ? 'the time asked for' : formatLsn(plan.from);
@@ -113,6 +116,31 @@ export async function rewindSink(
     'the sink goes back and applies again',
   );
   return { state: await sink.open(identity), plan };
+}
+
+/**
+ * What a snapshot brought is not in the WAL: where one has ended since, the changes of before would undo it (they were followed
+ * by some that nobody decoded, while the table was not published, say). So the table is copied once more afterwards.
+ */
+async function copyAgain(source: SourceConfig, request: ReplayRequest, plan: ReplayPlan, log: Log): Promise<void> {
+  const { slot } = source;
+  const { sink, tables } = request;
+  await withSession(source, 'replay', async (client) => {
+    const since = plan.from === null ? null : ((await momentUpTo(client, plan.from))?.at ?? null);
+    const brought = (await listSnapshots(client, slot, false)).filter(
+      ({ state, sinks, finishedAt }) =>
+        state === 'completed' && (sinks?.includes(sink) ?? true) && (since === null || finishedAt! >= since),
+    );
+    const oids = new Set(brought.map(({ tableOid }) => tableOid));
+    for (const table of (await readSlotRecord(client, slot))?.tables ?? []) {
+      const asked = tables?.some((one) => one.schema === table.schema && one.table === table.table) ?? true;
+      if (!asked || table.leftLsn !== null || !oids.has(table.oid)) continue;
+      const reason = 'a replay went back to before its last snapshot, whose rows the WAL does not hold';
+      const id = await requestSnapshot(client, { slot, table, sinks: [sink], reason });
+      if (id)
+        log.info({ sink, table: `${table.schema}.${table.table}`, snapshot: id }, `snapshot asked for: ${reason}`);
+    }
+  });
 }
 
 /** As they were captured: a renamed table keeps its topic. */

@@ -39,6 +39,11 @@ export function momentAfter(client: pg.Client, time: Date): Promise<WalMoment | 
   return moment(client, `WHERE at >= $1 AND lsn > COALESCE((${earlier}), '0/0') ORDER BY lsn`, [time]);
 }
 
+/** The last position known at or before `lsn`. */
+export function momentUpTo(client: pg.Client, lsn: Lsn): Promise<WalMoment | null> {
+  return moment(client, 'WHERE lsn <= $1 ORDER BY lsn DESC', [formatLsn(lsn)]);
+}
+
 /** The first position known at or after `lsn`. */
 export function momentOf(client: pg.Client, lsn: Lsn): Promise<WalMoment | null> {
   return moment(client, 'WHERE lsn >= $1 ORDER BY lsn', [formatLsn(lsn)]);

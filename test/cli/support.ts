@@ -68,7 +68,7 @@ export function start(cwd: string, ...argv: string[]): Running {
   return {
     child,
     output,
-    async until(pattern, timeoutMs = 30_000) {
+    async until(pattern, timeoutMs = 90_000) {
       const deadline = Date.now() + timeoutMs;
       while (!pattern.test(output.stdout) && !pattern.test(output.stderr)) {
         if (Date.now() > deadline || child.exitCode !== null)

@@ -43,7 +43,7 @@ const numbers = (from: number, to: number): number[] => Array.from({ length: to 
 
 async function apply(goal: 'rewound' | 'caught-up', options: Partial<PipelineOptions>): Promise<void> {
   const pipeline = new Pipeline({ config, role: 'apply', log, sinks: [sink], ...options });
-  await pipeline.run(goal, AbortSignal.timeout(30_000));
+  await pipeline.run(goal, AbortSignal.timeout(120_000));
 }
 
 describe('replay from Kafka', () => {
@@ -186,7 +186,7 @@ it.each(['table', 'transaction'] as const)(
       await damage(path, tables ? 'delete from u' : 'delete from t where id % 2 = 0');
       expect(await compare()).not.toEqual([]);
       const replay = { sink: 'analytics', tables, from: { lsn: from } };
-      await new Pipeline({ config: duckdb, role: 'apply', log, replay }).run('rewound', AbortSignal.timeout(30_000));
+      await new Pipeline({ config: duckdb, role: 'apply', log, replay }).run('rewound', AbortSignal.timeout(120_000));
       await catchUp(duckdb);
       // A table whose columns have changed since is copied again, beside the stream.
       expect(await catchUp(duckdb)).toEqual([]);

@@ -170,7 +170,7 @@ export class Collector {
   }
 
   /** Receives and applies until `done`, or fails after `timeoutMs`. */
-  async until(done: () => boolean, timeoutMs = 20_000): Promise<void> {
+  async until(done: () => boolean, timeoutMs = 60_000): Promise<void> {
     const deadline = Date.now() + timeoutMs;
     while (!done()) {
       if (Date.now() > deadline) throw new Error(`waited ${timeoutMs} ms; got ${this.lines.slice(-20).join(', ')}`);

@@ -29,7 +29,7 @@ export async function readTopic(brokers: readonly string[], topic: string): Prom
   await consumer.connect();
   await consumer.subscribe({ topic, fromBeginning: true });
   await new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`reading ${topic} took too long`)), 30_000);
+    const timer = setTimeout(() => reject(new Error(`reading ${topic} took too long`)), 90_000);
     // Where a log ends with the marker of a Kafka transaction, no message has the last offset. While messages are being
     // handed over, fetches find nothing either.
     let empty = 0;

@@ -38,7 +38,7 @@ const [a, b] = tables as [(typeof tables)[0], (typeof tables)[0]];
 
 /** Receives until everything published is applied; `each` sees every delivery. */
 async function drain(subscription: Subscription, each: (delivery: Delivery) => void): Promise<void> {
-  const signal = AbortSignal.timeout(20_000);
+  const signal = AbortSignal.timeout(60_000);
   while (subscription.appliedLsn() < subscription.publishedLsn() || subscription.publishedLsn() === 0n) {
     const delivery = await subscription.receive(AbortSignal.any([signal, AbortSignal.timeout(300)])).catch((error) => {
       if (error.name === 'TimeoutError' && !signal.aborted) return null;
