@@ -22,19 +22,8 @@ export interface SlotRecord {
  * Waltide has been here.
  */
 export async function migrate(client: pg.Client): Promise<void> {
-  const files = readdirSync(MIGRATIONS)
-    .filter((file) => /^\d{6}_.*\.sql$/.test(file))
-    .sort();
-  const versions = files.map(versionOf);
-  const installed = await installedVersions(client);
-  const foreign = installed.filter((version) => !versions.includes(version));
-  if (foreign.length > 0)
-    throw new WaltideError(
-      'SOURCE_SETTINGS',
-      `schema "waltide" is at version ${Math.max(...foreign)}, this Waltide knows ${versions.at(-1)}`,
-      'Use the newer Waltide that made it; going back is not possible.',
-    );
-  if (installed.length === versions.length) return;
+  const files = migrations();
+  if ((await controlVersion(client)) === 'current') return;
   try {
     await client.query('BEGIN');
     await client.query(`SELECT pg_catalog.pg_advisory_xact_lock(${BigInt(MIGRATION_LOCK)})`);
@@ -64,6 +53,27 @@ export async function migrate(client: pg.Client): Promise<void> {
       );
     throw queryError(error, 'creating schema "waltide"');
   }
+}
+
+/** How schema `waltide` of the source stands to this version. Rejects with SOURCE_SETTINGS where a newer Waltide has been here. */
+export async function controlVersion(client: pg.Client): Promise<'absent' | 'older' | 'current'> {
+  const versions = migrations().map(versionOf);
+  const installed = await installedVersions(client);
+  const foreign = installed.filter((version) => !versions.includes(version));
+  if (foreign.length > 0)
+    throw new WaltideError(
+      'SOURCE_SETTINGS',
+      `schema "waltide" is at version ${Math.max(...foreign)}, this Waltide knows ${versions.at(-1)}`,
+      'Use the newer Waltide that made it; going back is not possible.',
+    );
+  if (installed.length === 0) return 'absent';
+  return installed.length === versions.length ? 'current' : 'older';
+}
+
+function migrations(): string[] {
+  return readdirSync(MIGRATIONS)
+    .filter((file) => /^\d{6}_.*\.sql$/.test(file))
+    .sort();
 }
 
 /** Numbers are reserved while they are worked on, so they may come in any order. */

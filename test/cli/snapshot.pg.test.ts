@@ -168,3 +168,14 @@ test('takes source.tables from the edited configuration while it runs, and says 
   pipeline.child.kill('SIGTERM');
   expect((await pipeline.end()).code).toBe(0);
 }, 60_000);
+
+test('says that a sink cannot hold what was read: exit code 3', async () => {
+  await database.query(
+    'create table "Case" (id int primary key, "X" int, "x" int); insert into "Case" values (1, 2, 3)',
+  );
+  const pipeline = run('run');
+  await pipeline.until(/"streaming"/);
+  const { code, stderr } = await waltide('start', 'Case', '--wait');
+  expect(stderr).toMatch(/stopped: public\.Case in sink analytics: /);
+  expect(code).toBe(3);
+});

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { connect } from '../../src/postgres/connection.ts';
-import { migrate } from '../../src/postgres/control.ts';
+import { controlVersion, migrate } from '../../src/postgres/control.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 
 let database: TestDatabase;
@@ -28,6 +28,7 @@ it('a control schema of a newer version is refused, and left as it is', async ()
   await migrate(client);
   const before = await database.query('select version from waltide.migrations order by 1');
   await database.query("insert into waltide.migrations (version, name) values (999, 'from the future')");
+  await expect(controlVersion(client)).rejects.toMatchObject({ code: 'SOURCE_SETTINGS' });
   await expect(migrate(client)).rejects.toMatchObject({
     code: 'SOURCE_SETTINGS',
     message: expect.stringContaining('is at version 999'),

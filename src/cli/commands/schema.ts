@@ -3,6 +3,7 @@ import { toJson } from '../../api/json.ts';
 import { WaltideError } from '../../errors.ts';
 import { formatPosition } from '../../event/position.ts';
 import { parseRelationName } from '../../event/relation.ts';
+import { controlVersion } from '../../postgres/control.ts';
 import { type RecordedChange, readHistory } from '../../postgres/schema-history.ts';
 import { withSession } from '../../postgres/session.ts';
 import type { CliContext } from '../context.ts';
@@ -34,9 +35,10 @@ Examples:
     .action(async (name: string, _options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
       const table = parseRelationName(name);
-      const changes = await withSession(config.source, 'schema', (client) =>
-        readHistory(client, config.source.slot, table),
-      );
+      const changes = await withSession(config.source, 'schema', async (client) => {
+        await controlVersion(client);
+        return readHistory(client, config.source.slot, table);
+      });
       if (changes.length === 0)
         throw new WaltideError(
           'TABLES',

@@ -1,11 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import type pg from 'pg';
+import { findProcesses } from '../../api/control-client.ts';
 import { toJson } from '../../api/json.ts';
 import type { Config } from '../../config/schema.ts';
 import { namesTable, requestSnapshots } from '../../control/snapshot-requests.ts';
 import { WaltideError } from '../../errors.ts';
-import { migrate } from '../../postgres/control.ts';
+import { controlVersion, migrate } from '../../postgres/control.ts';
 import { withSession } from '../../postgres/session.ts';
 import { listSnapshots, type SnapshotRecord, type SnapshotWish, wishSnapshot } from '../../postgres/snapshots.ts';
 import { secondsLeft } from '../../snapshot/snapshot.ts';
@@ -128,9 +129,10 @@ function listCommand(context: CliContext): Command {
     .addHelpText('after', '\nExamples:\n  waltide snapshot list\n  waltide snapshot list --json')
     .action(async (_options: unknown, command: Command) => {
       const { config, json } = await context.load(command);
-      const all = await withSession(config.source, 'snapshot', (client) =>
-        listSnapshots(client, config.source.slot, false),
-      );
+      const all = await withSession(config.source, 'snapshot', async (client) => {
+        await controlVersion(client);
+        return listSnapshots(client, config.source.slot, false);
+      });
       const active = all.filter(({ finishedAt }) => finishedAt === null);
       const records = [...active, ...all.filter(({ finishedAt }) => finishedAt !== null).slice(0, ENDED_MAX)];
       if (json) return context.print(toJson(records, 2));
@@ -195,14 +197,27 @@ async function wait(
     for (const record of records) reporter.note(record);
     if (records.every(({ finishedAt }) => finishedAt !== null)) {
       reporter.end();
+      const stopped = await stoppedOf(config, records);
       if (json)
-        context.print(toJson({ ok: records.every(({ state }) => state === 'completed'), snapshots: records }, 2));
+        context.print(
+          toJson(
+            {
+              ok: stopped.length === 0 && records.every(({ state }) => state === 'completed'),
+              snapshots: records,
+              stopped,
+            },
+            2,
+          ),
+        );
       else
         for (const { schema, table, state, rows, error } of records)
           context.print(
             `${nameOf({ schema, table })}: ${state}, ${formatCount(rows)} rows${error ? `: ${error}` : ''}`,
           );
+      for (const { sink, table, reason } of stopped)
+        context.note(`stopped: ${table} in sink ${sink}: ${printable(reason)}`);
       if (records.some(({ state }) => state !== 'completed')) context.exitCode = EXIT.failed;
+      else if (stopped.length > 0) context.exitCode = EXIT.tableStopped;
       return;
     }
     await sleep(WAIT_POLL_MS, undefined, { signal: context.signal }).catch(() => {});
@@ -213,6 +228,22 @@ async function wait(
       return;
     }
   }
+}
+
+/** Tables whose rows were all read, and that a sink of a process here could not hold all the same. */
+async function stoppedOf(
+  { stateDir, source }: Config,
+  records: readonly SnapshotRecord[],
+): Promise<{ readonly sink: string; readonly table: string; readonly reason: string }[]> {
+  const names = new Set(records.map(({ schema, table }) => `${schema}.${table}`));
+  const { running } = await findProcesses(stateDir, source.slot);
+  return running.flatMap(({ status }) =>
+    status.sinks.flatMap(({ name: sink, stopped }) =>
+      stopped.flatMap(({ name: table, reason }) =>
+        names.has(table) ? [{ sink, table: printable(table), reason }] : [],
+      ),
+    ),
+  );
 }
 
 function nothingTo(wish: SnapshotWish, pattern: string, active: readonly SnapshotRecord[]): WaltideError {

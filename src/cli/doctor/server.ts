@@ -1,3 +1,4 @@
+import { controlVersion } from '../../postgres/control.ts';
 import { checkRoles, reached } from '../../postgres/endpoint.ts';
 import { OLDEST_VERSION, readServer } from '../../postgres/server.ts';
 import { connectSource, slotSide } from '../../postgres/session.ts';
@@ -36,6 +37,16 @@ export const SERVER_CHECKS: readonly Check<DatabaseSubject>[] = [
       return fail(
         `is ${walLevel}, so the WAL does not hold what changed`,
         "ALTER SYSTEM SET wal_level = 'logical', then restart PostgreSQL (on RDS: rds.logical_replication = 1).",
+      );
+    },
+  },
+  {
+    name: 'control schema',
+    run: async ({ client }) => {
+      const version = await controlVersion(client);
+      if (version === 'current') return ok('schema "waltide" is of this version');
+      return ok(
+        `schema "waltide" is ${version === 'absent' ? 'not there yet' : 'of an older version'}; the next start sees to it`,
       );
     },
   },
