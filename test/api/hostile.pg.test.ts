@@ -187,7 +187,7 @@ describe('fuzz', () => {
   });
 });
 
-describe('SQL in names', { timeout: 180_000 }, () => {
+describe('SQL in names', { timeout: 300_000 }, () => {
   /** Sequences notice what a rollback hides. */
   beforeAll(() =>
     world.database.query(

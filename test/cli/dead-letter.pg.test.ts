@@ -86,7 +86,7 @@ it('lists, shows and exports letters', async () => {
 });
 
 it('discards with a reason, and retries only what no later change has overtaken, unless forced', {
-  timeout: 60_000,
+  timeout: 300_000,
 }, async () => {
   const letters = await json('list', '--state', 'open', 'resolved', 'superseded');
   const id = (row: string, state: string): string =>

@@ -35,7 +35,7 @@ beforeAll(async () => {
     },
   });
   database = await createDatabase();
-}, 120_000);
+}, 300_000);
 afterAll(async () => {
   await kafka?.stop();
   await database?.drop();
@@ -59,7 +59,7 @@ it.each([
   ['LOGIN', {}, /hangs up on who has not logged in/],
   ['LOGIN', { sasl: { ...PASSWORD, password: 'wrong' } }, /refused to log in/],
   ['postgres', {}, /does not speak Kafka's protocol/],
-] as const)('%s with %j', { timeout: 30_000 }, async (port, transport, problem) => {
+] as const)('%s with %j', { timeout: 300_000 }, async (port, transport, problem) => {
   const { transport: config } = configSchema.parse({
     source: { url: 'postgres://localhost/shop', tables: ['public.*'] },
     transport: { type: 'kafka', brokers: [addressOf(port)], topicPrefix: 'p', ...transport },
@@ -94,4 +94,4 @@ it('is said by doctor, with brokers that cannot be reached where they are said t
   const proxy = await TcpProxy.before(`tcp://${plain}`);
   expect(await doctor([`127.0.0.1:${proxy.port}`])).toEqual([`ok ${plain} answers`]);
   await proxy.close();
-}, 60_000);
+}, 300_000);

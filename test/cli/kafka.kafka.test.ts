@@ -13,7 +13,7 @@ const started: WaltideProcess[] = [];
 
 beforeAll(async () => {
   kafka = await startKafka();
-}, 120_000);
+}, 300_000);
 afterAll(() => kafka?.stop());
 beforeEach(async () => {
   database = await createDatabase();
@@ -81,7 +81,7 @@ describe('a second store under the name of a sink', () => {
       const again = await once('apply', file);
       expect(again.code, again.stderr).toBe(0);
     },
-    90_000,
+    300_000,
   );
 });
 
@@ -124,7 +124,7 @@ describe('SIGTERM while no broker answers', () => {
       const { stdout } = await waltide(['query', 'select count(*)::int as n from t', '--json', '--config', file]);
       expect(stdout).toMatch(/\b993\b/);
     },
-    120_000,
+    300_000,
   );
 
   it.each(['capture', 'apply'])(
@@ -142,7 +142,7 @@ describe('SIGTERM while no broker answers', () => {
       expect(stderr).not.toMatch(/No Kafka broker/);
       deaf.close();
     },
-    60_000,
+    300_000,
   );
 });
 
@@ -162,5 +162,5 @@ describe('tables that cannot have a topic of their own', () => {
     expect((await waltide(['doctor', '--config', long.file])).stdout).toMatch(/fail +topics .*Kafka allows 249/);
     expect((await once('capture', long.file)).stderr).toMatch(/Kafka allows 249/);
     expect(await slots()).toBe(0);
-  }, 60_000);
+  }, 300_000);
 });

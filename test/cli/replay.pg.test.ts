@@ -134,7 +134,7 @@ describe('replay', () => {
       expect(await compare(), `killed after ${ms} ms`).toEqual([]);
       expect(await compare(['public.log'])).toEqual([]);
     }
-  }, 120_000);
+  }, 300_000);
 
   test('--until leaves the sink as the source was then, and the next run goes on', async () => {
     expect((await run('run', '--until-caught-up').end()).code).toBe(0);
@@ -183,5 +183,5 @@ describe('replay', () => {
       expect(outcome.stderr).not.toMatch(/^\s+at /m);
     }
     expect((await run('run', '--until-caught-up').end()).code).toBe(0);
-  }, 90_000);
+  }, 300_000);
 });

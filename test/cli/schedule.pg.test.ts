@@ -74,7 +74,7 @@ test('without a process: what needs none is done here, the rest is refused', asy
   expect(list.stdout).toMatch(/full +snapshot +0 2 \* \* \* +UTC .*T02:00:00Z/);
   expect(list.stdout).toMatch(/cleanup +cleanup +0 4 \* \* 0 .* disabled/);
   expect(JSON.parse((await schedule('list', '--json')).stdout)).toHaveLength(5);
-}, 120_000);
+}, 300_000);
 
 test('a running process does them; first copy, snapshots and replays are runs too', async () => {
   running = startWaltide(['run', '--config', join(project.dir, 'waltide.json')]);

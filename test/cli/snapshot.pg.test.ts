@@ -139,7 +139,7 @@ test('starts, waits, pauses, resumes, cancels and lists', async () => {
   await database.query("insert into a values (15000, 'on')");
   while (JSON.stringify(await rows('select count(*) from a')) !== '[["8001"]]')
     await new Promise((wake) => setTimeout(wake, 50));
-}, 120_000);
+}, 300_000);
 
 test('takes source.tables from the edited configuration while it runs, and says what needs a restart', async () => {
   const file = join(project.dir, 'waltide.json');
@@ -167,7 +167,7 @@ test('takes source.tables from the edited configuration while it runs, and says 
   expect(await rows('select id from b')).toEqual([[7]]);
   pipeline.child.kill('SIGTERM');
   expect((await pipeline.end()).code).toBe(0);
-}, 60_000);
+}, 300_000);
 
 test('says that a sink cannot hold what was read: exit code 3', async () => {
   await database.query(

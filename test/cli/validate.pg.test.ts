@@ -4,7 +4,7 @@ import { catchUp, testPipeline } from '../support/pipeline.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { cli, makeProject, start } from './support.ts';
 
-it('asks the process that holds the sink, shows what differs, and repairs it', { timeout: 180_000 }, async () => {
+it('asks the process that holds the sink, shows what differs, and repairs it', { timeout: 300_000 }, async () => {
   const database = await createDatabase();
   onTestFinished(() => database.drop());
   await database.query(

@@ -41,7 +41,7 @@ beforeAll(async () => {
     log: { level: 'info', format: 'json' },
   });
   await run();
-}, 120_000);
+}, 300_000);
 
 afterAll(async () => {
   running.child.kill('SIGTERM');
@@ -134,5 +134,5 @@ describe('POST sync/operation', () => {
     await eventually('the last is applied', async () => (await get(ids.at(-1)!)).status === 'applied');
     const made = await database.query("select text from notes where text like 'weak%' order by id");
     expect(made.map(({ text }) => text)).toEqual(ids.map((_id, i) => `weak ${i}`));
-  }, 120_000);
+  }, 300_000);
 });

@@ -82,7 +82,7 @@ describe(`kill -9 in a snapshot, seed ${SEED}`, () => {
       expect(filled).toBeLessThan(tables.length);
       await equal();
     },
-    120_000,
+    300_000,
   );
 
   it.each(IN_SNAPSHOTS)(
@@ -107,7 +107,7 @@ describe(`kill -9 in a snapshot, seed ${SEED}`, () => {
           expect(after!.rows as number, table as string).toBeGreaterThanOrEqual(rows as number);
       }
     },
-    120_000,
+    300_000,
   );
 
   async function ask(table: string): Promise<void> {

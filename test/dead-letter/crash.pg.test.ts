@@ -20,7 +20,7 @@ beforeEach(async () => {
 afterEach(() => database.drop());
 
 it(`kill -9 between letter and offset neither loses nor doubles a letter: seed ${SEED}`, {
-  timeout: 240_000,
+  timeout: 300_000,
 }, async () => {
   const random = new Random(SEED);
   await database.query('create table t (id int primary key, n numeric(6,2))');

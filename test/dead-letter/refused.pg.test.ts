@@ -102,7 +102,7 @@ function statement(random: Random): string {
 
 describe.each(Array.from({ length: ROUNDS }, (_, round) => SEED + round))('random changes, seed %i', (seed) => {
   it('what the sink has otherwise than the source is what its letters name, and nothing once they are retried', {
-    timeout: 120_000,
+    timeout: 300_000,
   }, async () => {
     const random = new Random(seed);
     await database.query(
@@ -152,7 +152,7 @@ describe.each(Array.from({ length: ROUNDS }, (_, round) => SEED + round))('rando
   });
 });
 
-it('past its limit the table is set aside as a whole, and the others go on', { timeout: 60_000 }, async () => {
+it('past its limit the table is set aside as a whole, and the others go on', { timeout: 300_000 }, async () => {
   await database.query('create table t (id int primary key, v text); create table other (id int primary key, v text)');
   const { config } = testPipeline(database, { sinks: [], deadLetters: { perTableMax: 5 } });
   const sink = new TableSink(false);

@@ -335,7 +335,7 @@ describe('several processes', () => {
       { sync_type: 'a', successes: '0', failures: '0' },
       { sync_type: 'b', successes: '0', failures: '0' },
     ]);
-  }, 120_000);
+  }, 300_000);
 
   it('may start at once on an empty database, and state survives them', async () => {
     await database.query(
@@ -353,5 +353,5 @@ describe('several processes', () => {
       expect(successes).toBeGreaterThan(0);
       expect(+updatedAt).toBeGreaterThan(+createdAt);
     }
-  }, 120_000);
+  }, 300_000);
 });

@@ -30,7 +30,7 @@ const letters = () =>
   withSession(config.source, 'test', (client) => listLetters(client, config.source.slot, {}, { max: 100 }));
 
 it('keeps a record that is too large for Kafka whole, and brings its row once the limit was raised', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async () => {
   await catchUp(config);
   await database.query("insert into t values (1, 1, 'a'), (2, 2, repeat('x', 200000)), (3, 3, 'c')");
@@ -65,7 +65,7 @@ it('keeps a record that is too large for Kafka whole, and brings its row once th
   expect(await letters()).toMatchObject([{ state: 'retried' }]);
 });
 
-it('tells of what a sink refused in the topic, too, from the apply side alone', { timeout: 120_000 }, async () => {
+it('tells of what a sink refused in the topic, too, from the apply side alone', { timeout: 300_000 }, async () => {
   const capture = start(config, { role: 'capture' });
   const apply = start(config, { role: 'apply' });
   await eventually('both stream', () => apply.pipeline.status().state === 'streaming');

@@ -46,7 +46,7 @@ describe('a sink that cannot tell what it refuses', () => {
   const isPoison = (id: number): boolean => id % 200 === 7;
 
   it('applies every good row in order, lists all poison, and takes it when it is retried', {
-    timeout: 180_000,
+    timeout: 300_000,
   }, async () => {
     await database.query('create table t (id int primary key, v text)');
     const test = testPipeline(database, { sinks: [] });
@@ -86,7 +86,7 @@ describe('a sink that cannot tell what it refuses', () => {
 });
 
 describe('DuckDB', () => {
-  it('lists what does not fit, and takes it once the column was widened', { timeout: 180_000 }, async () => {
+  it('lists what does not fit, and takes it once the column was widened', { timeout: 300_000 }, async () => {
     await database.query('create table t (id int primary key, n numeric(6,2), v text)');
     const test = testPipeline(database);
     for (const sink of test.config.sinks) sink.onUnrepresentable = 'dead-letter';

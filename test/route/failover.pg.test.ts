@@ -63,7 +63,7 @@ describe('failover', () => {
     await runWorkload(promoted, 4, AbortSignal.timeout(300));
     expect(await catchUp({ ...config, source: { ...config.source, url: promoted } })).toEqual([]);
     expect(await withDuckdb(path, (run) => differences(promoted, run, TABLES))).toEqual([]);
-  }, 150_000);
+  }, 300_000);
 
   it('refuses to go on after a promotion that lost what the sinks have, and on the old primary when it comes back', async () => {
     primary = await startPostgres({}, { version: 17 });
@@ -96,7 +96,7 @@ describe('failover', () => {
     await database.query('insert into t select generate_series(10000, 40000)');
     const old = await refusal(catchUp(config));
     expect(old).toMatchObject({ code: 'TIMELINE', message: expect.stringContaining('does not come from') });
-  }, 150_000);
+  }, 300_000);
 
   it('says on an old server what a promotion has cost', async () => {
     primary = await startPostgres({}, { version: 16 });
@@ -119,5 +119,5 @@ describe('failover', () => {
     await standby.promote();
     const gone = await refusal(catchUp(here));
     expect(gone).toMatchObject({ code: 'SLOT_MISSING', message: expect.stringContaining('a standby was promoted at') });
-  }, 150_000);
+  }, 300_000);
 });

@@ -83,7 +83,7 @@ describe('PostgreSQL → Kafka → DuckDB', () => {
     copyFileSync(`${sink}.backup`, sink);
     expect(await run()).toContain('restored from an older backup');
     expect(await withDuckdb(sink, (query) => differences(database.url, query, ['public.t']))).toEqual([]);
-  }, 120_000);
+  }, 300_000);
 
   it('leaves out a new table whose topic would be that of another one, and goes on', async () => {
     await database.query('create table clash_t (id int primary key)');

@@ -30,7 +30,7 @@ async function installTrigger({ url }: TestDatabase): Promise<void> {
 const rows = (path: string, sql: string): Promise<readonly (readonly unknown[])[]> =>
   withDuckdb(path, (query) => query(sql));
 
-describe('masked columns, PostgreSQL → DuckDB', { timeout: 240_000 }, () => {
+describe('masked columns, PostgreSQL → DuckDB', { timeout: 300_000 }, () => {
   it('are the mask of the source after the first copy, after every kind of change and after a copy beside changes', async () => {
     const { config, path } = testPipeline(database, { snapshot: { chunkRows: 40 } }, WORKLOAD_RULES);
     const compare = (): Promise<string[]> =>

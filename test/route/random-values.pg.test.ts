@@ -49,7 +49,7 @@ function setAside(path: string, table: string): Promise<string[]> {
 
 it.each(Array.from({ length: ROUNDS }, (_, round) => SEED + round))(
   'random changes of tables of random types, keys and identities, with columns that become text: seed %i',
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async (seed) => {
     const random = new Random(seed);
     const tables = Array.from({ length: TABLES }, (_, i) => new RandomTable(random, `t${i}`, SHORT));
@@ -70,7 +70,7 @@ it.each(Array.from({ length: ROUNDS }, (_, round) => SEED + round))(
 
 it.each(Array.from({ length: ROUNDS }, (_, round) => SEED + round))(
   'random changes, with rows that are set aside: what the sink lacks is what its dead letters name: seed %i',
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async (seed) => {
     const random = new Random(seed);
     const tables = Array.from({ length: TABLES }, (_, i) => new RandomTable(random, `t${i}`, SHORT, KEYED));

@@ -66,7 +66,7 @@ it('a sink whose disk is full holds the slot back, loses nothing, and goes on on
     await eventually(
       'the sink says so',
       () => /full|space/i.test(running.pipeline.status().sinks[0]?.lastError ?? ''),
-      90_000,
+      300_000,
     );
     expect(running.pipeline.status().ready).toBe(false);
     const [slot] = await database.query(

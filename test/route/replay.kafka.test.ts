@@ -193,5 +193,5 @@ it.each(['table', 'transaction'] as const)(
       expect(await compare()).toEqual([]);
     }
   },
-  120_000,
+  300_000,
 );

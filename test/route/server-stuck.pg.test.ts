@@ -32,4 +32,4 @@ it('ends, with what to do, where the server fails at one place of the stream aga
     message: expect.stringMatching(/cannot go on with the stream behind .*, 8 times in a row/),
     help: expect.stringContaining('waltide run --recopy'),
   });
-}, 120_000);
+}, 300_000);

@@ -48,7 +48,7 @@ describe('two processes that set up one slot', () => {
         expect(await withDuckdb(path, (run) => differences(database.url, run, ['public.t']))).toEqual([]);
       }
     },
-    120_000,
+    300_000,
   );
 });
 

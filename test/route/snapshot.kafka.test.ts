@@ -42,5 +42,5 @@ describe('snapshots through Kafka', () => {
     await running.stop();
     expect(await catchUp(config)).toEqual([]);
     expect(await withDuckdb(path, (query) => differences(database.url, query, TABLES))).toEqual([]);
-  }, 120_000);
+  }, 300_000);
 });

@@ -152,7 +152,7 @@ describe('a slot on a standby', () => {
     await query(promoted.source.url, 'insert into t values (3)');
     expect(await catchUp(promoted)).toEqual([]);
     expect(await withDuckdb(path, (run) => differences(promoted.source.url, run, ['public.t']))).toEqual([]);
-  }, 120_000);
+  }, 300_000);
 });
 
 /** An LSN as a number, in decimal digits. */

@@ -21,7 +21,7 @@ afterEach(() => database.drop());
 const compare = (tables: readonly string[]): Promise<string[]> =>
   withDuckdb(path, (query) => differences(database.url, query, tables));
 
-it('money that moves between two tables is never seen twice or nowhere', { timeout: 60_000 }, async () => {
+it('money that moves between two tables is never seen twice or nowhere', { timeout: 300_000 }, async () => {
   await database.query(`
     create table checking (id int primary key, balance bigint); create table saving (id int primary key, balance bigint);
     insert into checking select i, 1000 from generate_series(1, 5000) i; insert into saving select i, 1000 from generate_series(1, 5000) i`);

@@ -62,7 +62,7 @@ const module = (text: string): string => {
   return file;
 };
 
-describe('transforms, PostgreSQL → DuckDB', { timeout: 240_000 }, () => {
+describe('transforms, PostgreSQL → DuckDB', { timeout: 300_000 }, () => {
   it('filter rows, drop, rename, cast and mask columns, whatever brings a row in or takes it out', async () => {
     const transforms: Transforms = [
       {

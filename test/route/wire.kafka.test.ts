@@ -20,7 +20,7 @@ beforeAll(async () => {
   proxy = await TcpProxy.unaimed();
   kafka = await startKafka({ listeners: { WIRE: 'PLAINTEXT' }, advertised: { WIRE: proxy.port } });
   proxy.aim(Number(kafka.listeners.WIRE!.split(':')[1]));
-}, 120_000);
+}, 300_000);
 afterAll(async () => {
   await proxy?.close();
   await kafka?.stop();

@@ -78,7 +78,7 @@ describe('a bad wire to PostgreSQL', () => {
     proxy.cut();
     await running.stop();
     await equal();
-  }, 120_000);
+  }, 300_000);
 
   it('notices it in a first copy, which is finished beside the stream', async () => {
     await database.query(
@@ -97,7 +97,7 @@ describe('a bad wire to PostgreSQL', () => {
     await eventually('all rows', () => sink.rows('public.wide')?.length === 30_000, 90_000);
     proxy.cut();
     await running.stop();
-  }, 150_000);
+  }, 300_000);
 
   it('notices it in a snapshot beside the stream, which goes on', async () => {
     await database.query(
@@ -121,7 +121,7 @@ describe('a bad wire to PostgreSQL', () => {
     await running.stop();
     await catchUp(config, { sinks: [sink] });
     expect(sink.rows('public.wide')).toHaveLength(20_000);
-  }, 150_000);
+  }, 300_000);
 
   it('takes no notice of a clock that jumps, forth and back', async () => {
     const running = start(config);

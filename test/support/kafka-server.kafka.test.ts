@@ -22,7 +22,7 @@ describe.skipIf(!haveKafka().ok)('a Kafka server for tests', () => {
   afterAll(async () => {
     await Promise.allSettled([admin.disconnect(), producer.disconnect()]);
     await server.stop();
-  }, 60_000);
+  }, 300_000);
 
   async function read(count: number): Promise<string[]> {
     const consumer = kafka.consumer({ groupId: randomUUID() });
@@ -45,7 +45,7 @@ describe.skipIf(!haveKafka().ok)('a Kafka server for tests', () => {
   it('refuses a topic that nobody created', async () => {
     const fetched = admin.fetchTopicMetadata({ topics: [randomUUID()] });
     await expect(fetched).rejects.toThrow(/does not host this topic-partition/);
-  }, 60_000);
+  }, 300_000);
 
   it('keeps what was produced through kill -9 and restart, on the same port', async () => {
     await admin.createTopics({ topics: [{ topic, numPartitions: 1 }] });
@@ -58,7 +58,7 @@ describe.skipIf(!haveKafka().ok)('a Kafka server for tests', () => {
     expect(server.pid).not.toBe(pid);
     await producer.send({ topic, messages: [{ value: 'three' }] });
     expect(await read(3)).toEqual(['one', 'two', 'three']);
-  }, 120_000);
+  }, 300_000);
 
   it('leaves nothing behind once stopped', async () => {
     const second = await startKafka({ heapMb: 256 });
@@ -67,5 +67,5 @@ describe.skipIf(!haveKafka().ok)('a Kafka server for tests', () => {
     await second.stop();
     expect(existsSync(home)).toBe(false);
     expect(() => process.kill(pid, 0)).toThrow(/ESRCH/);
-  }, 120_000);
+  }, 300_000);
 });

@@ -61,7 +61,7 @@ describe('validate, narrowed', () => {
     );
     running = start(test.config);
     await eventually('streaming', () => running.pipeline.status().state === 'streaming');
-  }, 120_000);
+  }, 300_000);
   afterAll(async () => {
     await running?.stop();
     await database?.drop();
@@ -121,7 +121,7 @@ describe('validate, narrowed', () => {
     ]);
   });
 
-  it('goes on where it was ended', { timeout: 120_000 }, async () => {
+  it('goes on where it was ended', { timeout: 300_000 }, async () => {
     const stop = new AbortController();
     let id = '';
     const request = { tables: ['person'], checks: ['data_hash'], rowsPerSecondMax: 6000 } as const;

@@ -8,7 +8,7 @@ const PLANTED = 1000;
 
 /** bench/validate-planted.ts does the same with a million rows. */
 it('finds every planted difference under constant writes and nothing else, then repairs them', {
-  timeout: 240_000,
+  timeout: 300_000,
 }, async () => {
   const database = await createDatabase();
   onTestFinished(() => database.drop());

@@ -41,7 +41,7 @@ it('only the columns that a publication carries can be written', async () => {
       });
     expect(await database.query('select * from item')).toEqual([{ id: 1, shown: 'a', hidden: 'its own' }]);
   });
-}, 120_000);
+}, 300_000);
 
 it('also on PostgreSQL 14', async () => {
   const database = await createDatabase(await ensureSharedPostgres(14));

@@ -42,7 +42,7 @@ async function startWorker(failpoint: string | null): Promise<ChildProcess> {
 }
 
 it('every queued write is made exactly once, in order, however often its worker is killed', {
-  timeout: 180_000,
+  timeout: 300_000,
 }, async () => {
   const seed = Number(process.env.WALTIDE_TEST_SEED ?? Date.now() % 100_000);
   const random = new Random(seed);

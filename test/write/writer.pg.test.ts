@@ -45,7 +45,7 @@ beforeAll(async () => {
   running = start(config);
   await eventually('streaming', () => running.pipeline.status().ready, PATIENCE_MS);
   writer = new Writer({ config, log, sinks: running.pipeline });
-}, 120_000);
+}, 300_000);
 
 afterAll(async () => {
   await writer.close();

@@ -180,7 +180,7 @@ describe('offsets', () => {
   });
 });
 
-test('a process killed in the middle of applying leaves rows and offset that agree', { timeout: 180_000 }, async () => {
+test('a process killed in the middle of applying leaves rows and offset that agree', { timeout: 300_000 }, async () => {
   const at = await directory();
   const path = join(at, 'sink.duckdb');
   const script = fileURLToPath(new URL('kill-child.ts', import.meta.url));
@@ -236,7 +236,7 @@ test('a long value gets all of the memory limit, then what it takes; a longer on
 });
 
 test('a full disk is SINK_FULL, loses nothing, and passes once there is room', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async (context) => {
   const at = await directory();
   const disk = smallDisk(at, '12m');

@@ -41,7 +41,7 @@ const items = relation('items');
 
 beforeAll(async () => {
   kafka = await startKafka({ settings: { 'transaction.abort.timed.out.transaction.cleanup.interval.ms': '300' } });
-}, 120_000);
+}, 300_000);
 afterAll(() => kafka?.stop());
 afterEach(() => {
   Object.assign(tamper, { timeoutMs: 0, holdMs: 0, held: 0 });
@@ -78,7 +78,7 @@ async function expectAllOnce(prefix: string, count: number): Promise<void> {
 }
 
 describe('a Kafka transaction that is open', () => {
-  it('is written again where the broker is killed within it', { timeout: 180_000 }, async () => {
+  it('is written again where the broker is killed within it', { timeout: 300_000 }, async () => {
     const prefix = newPrefix();
     const transport = await capture(prefix);
     const stop = new AbortController();
@@ -93,7 +93,7 @@ describe('a Kafka transaction that is open', () => {
     await expectAllOnce(prefix, await publishing);
   });
 
-  it('is written again where the broker has given it up', { timeout: 90_000 }, async () => {
+  it('is written again where the broker has given it up', { timeout: 300_000 }, async () => {
     const prefix = newPrefix();
     tamper.timeoutMs = 2000;
     const transport = await capture(prefix);
@@ -109,7 +109,7 @@ describe('a Kafka transaction that is open', () => {
     await expectAllOnce(prefix, await publishing);
   });
 
-  it('ends the capture with a clear error where another producer has taken its id', { timeout: 60_000 }, async () => {
+  it('ends the capture with a clear error where another producer has taken its id', { timeout: 300_000 }, async () => {
     const prefix = newPrefix();
     const transport = await capture(prefix);
     await transport.publish(new Tx(1000n).insert(orders, 1).insert(items, 1).batch());

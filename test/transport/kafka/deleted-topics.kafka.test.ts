@@ -49,7 +49,7 @@ async function withAdmin<T>(work: (admin: ReturnType<ReturnType<typeof kafkaClie
 const remove = (...topics: string[]) => withAdmin((admin) => admin.deleteTopics({ topics }));
 
 describe('a topic that somebody deleted', () => {
-  it('is missed by a sink that was away', { timeout: 60_000 }, async () => {
+  it('is missed by a sink that was away', { timeout: 300_000 }, async () => {
     const prefix = newPrefix();
     const first = await capture(prefix, null, captured(orders, old));
     await first.publish(new Tx(100n).insert(orders, 1).insert(old, 1).batch());
@@ -62,7 +62,7 @@ describe('a topic that somebody deleted', () => {
       });
   });
 
-  it('is missed where it tells how far the capture is, at once and at start', { timeout: 60_000 }, async () => {
+  it('is missed where it tells how far the capture is, at once and at start', { timeout: 300_000 }, async () => {
     const prefix = newPrefix();
     const first = await capture(prefix, null, captured(orders));
     await first.publish(new Tx(100n).insert(orders, 1).batch());
@@ -77,7 +77,7 @@ describe('a topic that somebody deleted', () => {
     await expect(open(prefix).identity(AbortSignal.timeout(20_000))).rejects.toMatchObject(missing);
   });
 
-  it('ends nothing where its table is not captured any more', { timeout: 90_000 }, async () => {
+  it('ends nothing where its table is not captured any more', { timeout: 300_000 }, async () => {
     const prefix = newPrefix();
     const tables = captured(orders, old);
     const first = await capture(prefix, null, tables);

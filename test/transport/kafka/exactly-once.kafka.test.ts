@@ -46,7 +46,7 @@ describe('exactlyOnce', () => {
     expect(new Set((await readTopic(brokers, `${prefix}.public.orders`)).map(({ key }) => key)).size).toBe(50);
   });
 
-  it('writes nothing twice: the next capture goes on behind what was committed', { timeout: 60_000 }, async () => {
+  it('writes nothing twice: the next capture goes on behind what was committed', { timeout: 300_000 }, async () => {
     const prefix = newPrefix();
     const transactions = { enabled: true };
     const first = await capture(prefix, null, { transactions });
@@ -73,7 +73,7 @@ describe('exactlyOnce', () => {
     ]);
   });
 
-  it('shuts out a capture that was there before, and hides what it left open', { timeout: 60_000 }, async () => {
+  it('shuts out a capture that was there before, and hides what it left open', { timeout: 300_000 }, async () => {
     const prefix = newPrefix();
     const first = await capture(prefix);
     await first.publish(new Tx(100n).insert(orders, 1).batch());
@@ -98,7 +98,7 @@ describe('exactlyOnce', () => {
     expect(collector.lines).toEqual(['c 1:x', 'c 2:x', 'c 3:x']);
   });
 
-  it('keeps large transactions and many publishes within its budget', { timeout: 60_000 }, async () => {
+  it('keeps large transactions and many publishes within its budget', { timeout: 300_000 }, async () => {
     const transport = await capture(newPrefix(), null, { inFlightBytesMax: 1_000_000 });
     const collector = new Collector(await transport.subscribe('sink', []));
     let most = 0;

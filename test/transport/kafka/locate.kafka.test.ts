@@ -42,7 +42,7 @@ async function replayed(transport: Transport, from: Parameters<Transport['locate
 }
 
 describe('locate', () => {
-  it('finds what was committed at or after an LSN, in every partition', { timeout: 60_000 }, async () => {
+  it('finds what was committed at or after an LSN, in every partition', { timeout: 300_000 }, async () => {
     const transport = await capture(newPrefix(), null, 3);
     for (let id = 1; id <= 60; id++) {
       const tx = new Tx(BigInt(id * 100)).insert(orders, id).add('d', orders, null, [String(id), null]);

@@ -25,7 +25,7 @@ afterAll(async () => {
 });
 
 describe('a broker that is killed and comes back', () => {
-  it('loses and repeats nothing, in order, while publishing and reading go on', { timeout: 180_000 }, async () => {
+  it('loses and repeats nothing, in order, while publishing and reading go on', { timeout: 300_000 }, async () => {
     const prefix = newPrefix();
     const transport = closedAfterTest(openTransport(kafkaConfig(kafka.brokers, prefix)));
     await transport.openCapture(IDENTITY, null);
