@@ -54,10 +54,13 @@ function firstOf(earlier: readonly DeadLetter[], column: Column): Value {
   return undefined;
 }
 
-/** The value of the same column, which may have had another name. */
+/** The value of the same column, which may have had another name. Under FULL the old row has what the new one leaves out. */
 function heldBy(letter: DeadLetter, side: 'before' | 'after', column: Column): Value {
   const known = knows(letter.relation, column);
-  return known ? letter[side]?.[known.name] : undefined;
+  if (!known) return undefined;
+  const value = letter[side]?.[known.name];
+  if (value !== undefined || side === 'before' || letter.relation.replicaIdentity !== 'f') return value;
+  return letter.before?.[known.name];
 }
 
 function knows({ columns }: Relation, { attnum, name }: Column): Column | undefined {
