@@ -32,17 +32,6 @@ const target: Controlled = {
     if (sql === 'break') throw new TypeError('oops');
     return { columns: ['big', 'n'], rows: [[2n ** 60n, 5n]], truncated: true };
   },
-  waitFor: async () => ({ reached: true, sinks: [] }),
-  validate: async () => ({
-    id: '0',
-    ok: true,
-    score: 100,
-    tables: [],
-    references: [],
-    rules: [],
-    leftOut: [],
-    durationMs: 1,
-  }),
   replay: async (request) => {
     asked.push(request);
     return { sink: request.sink, tables: null, from: 16n, stoodAt: 2n ** 33n, offsets: [] };
