@@ -55,17 +55,18 @@ function untouched(
   return kept;
 }
 
-/** Those of the keys (texts of `columns`) of which the blocks have no row, as rows of nothing but their key. */
+/** Those of the keys (texts of the columns of `key`) of which the blocks have no row, as rows of nothing but their key. */
 export function absentKeys(
   { relation, blocks }: { readonly relation: Relation; readonly blocks: readonly CopiedRows[] },
-  keys: readonly KeyText[],
-  columns: readonly number[],
+  asked: readonly { readonly key: KeyText }[],
+  key: readonly { readonly index: number }[],
 ): Row[] {
+  const columns = key.map(({ index }) => index);
   const found = new Set<string>();
   for (const block of blocks)
     for (let i = 0; i < block.count; i++) found.add(keyOf((column) => block.text(i, column), columns) ?? '');
-  const rows = keys.map((key) => {
-    const values = relation.columns.map((_, index) => key[columns.indexOf(index)] ?? null);
+  const rows = asked.map(({ key: texts }) => {
+    const values = relation.columns.map((_, index) => texts[columns.indexOf(index)] ?? null);
     return new Row(relation, encodeTuple(values), 0);
   });
   return rows.filter((row) => !found.has(keyOfRow(row, columns) ?? ''));

@@ -41,7 +41,8 @@ export function isVisible(xid: number, { xmin, xmax, xip }: PgSnapshot): boolean
 
 /**
  * What the stream told of a key. `whole`: its row, every value. `gone`: that there is none, or that what is there came
- * from another key and is read again. An image: its row but for values that the WAL does not carry (unchanged TOAST).
+ * from another key: the sink has it from there, or it is read again. An image: its row but for values that the WAL does
+ * not carry (unchanged TOAST).
  */
 export type Touch<Image> = 'whole' | 'gone' | { readonly image: Image };
 

@@ -13,6 +13,9 @@ export interface Reread {
 /** Keys whose rows a snapshot must read once more: they moved where its cursor had passed. */
 export class Rereads {
   readonly #keys = new Map<string, Reread>();
+  /** What was asked for and is in the stream, but not known to be durable. */
+  readonly #sent = new Set<number>();
+  #allSent = false;
   #asked = 0;
   #batchMax = BATCH_MAX;
 
@@ -33,8 +36,22 @@ export class Rereads {
     this.#keys.set(JSON.stringify(key), { key, asked: ++this.#asked });
   }
 
+  /** At this place of the stream: true where the row of this key may not have come, so that one that moves from there is to be read. */
+  mayLack(key: KeyText): boolean {
+    if (!this.#allSent) return true;
+    const asked = this.#keys.get(JSON.stringify(key))?.asked;
+    return asked !== undefined && !this.#sent.has(asked);
+  }
+
+  /** From here on every row is in the stream, but for these. */
+  allSent(): void {
+    this.#allSent = true;
+  }
+
   clear(): void {
     this.#keys.clear();
+    this.#sent.clear();
+    this.#allSent = false;
   }
 
   keys(): KeyText[] {
@@ -46,10 +63,17 @@ export class Rereads {
     return [...this.#keys.values()].slice(0, this.#batchMax);
   }
 
-  /** Their rows have come, or there are none. What was asked for again meanwhile stays. */
+  /** From here on their rows are in the stream. Until they are durable, they are asked for again after a crash. */
+  sent(batch: readonly Reread[]): void {
+    for (const { asked } of batch) this.#sent.add(asked);
+  }
+
+  /** Their rows are durable, or there are none. What was asked for again meanwhile stays. */
   done(batch: readonly Reread[]): void {
-    this.#batchMax = Math.min(this.#batchMax * 2, BATCH_MAX);
+    // Slowly: what was too much once will be so again, and each time a session is lost.
+    this.#batchMax = Math.min(Math.ceil(this.#batchMax * 1.25), BATCH_MAX);
     for (const { key, asked } of batch) {
+      this.#sent.delete(asked);
       const name = JSON.stringify(key);
       if (this.#keys.get(name)?.asked === asked) this.#keys.delete(name);
     }

@@ -66,7 +66,8 @@ export class TableRun {
     this.#rows = record.rows;
     this.#bytes = record.bytes;
     this.#rereads = new Rereads(record.rereads);
-    this.#watch = new TableWatch(record.tableOid, context.config.snapshot.notedKeysMax, (key) => this.#moved(key));
+    const { notedKeysMax } = context.config.snapshot;
+    this.#watch = new TableWatch(record.tableOid, notedKeysMax, (from, to) => this.#moved(from, to));
     const connect = (what: string) => () => context.connect(`${what} ${record.id}`);
     this.#reader = new ChunkReader(connect('snapshot'));
     this.#watermarks = new WatermarkWriter(connect('watermark'));
@@ -105,19 +106,22 @@ export class TableRun {
   async #run(signal: AbortSignal): Promise<boolean> {
     await this.#start(await this.#describe(signal), signal);
     let next: Promise<Chunk | null> | null = null;
+    let reread = false;
     for (this.#copied = false; ; ) {
       if (this.#layout === null) {
         await next;
         next = null;
         await this.#reshape(signal);
       }
-      const reread: boolean = this.#copied || this.#rereads.full;
+      // In turns: rows that move all the time must not keep the others from being read.
+      reread = this.#copied || (this.#rereads.full && !reread);
       const keys: readonly Reread[] = reread ? this.#rereads.batch() : [];
       if (reread && keys.length === 0) {
         if (await this.#end(signal)) return true;
         continue;
       }
       failpoint('before-chunk');
+      if (reread) await next;
       const chunk: Chunk | null = await (reread
         ? this.#read({ keys: keys.map(({ key }) => key) }, signal)
         : (next ?? this.#read(this.#range(this.#cursor), signal)));
@@ -252,14 +256,7 @@ export class TableRun {
   async #weave(chunk: Chunk, rereads: readonly Reread[] | null, signal: AbortSignal): Promise<Outcome> {
     const reread = rereads !== null;
     // Those of a partial snapshot were asked for by whoever wants the sinks to have what the source has.
-    const absent =
-      this.record.kind === 'partial' && rereads
-        ? absentKeys(
-            chunk,
-            rereads.map(({ key }) => key),
-            this.#shape!.key.map(({ index }) => index),
-          )
-        : [];
+    const absent = this.record.kind === 'partial' && rereads ? absentKeys(chunk, rereads, this.#shape!.key) : [];
     await this.#rate.take(chunk.count, signal);
     let outcome: Outcome = { void: true, ended: false };
     const build = (transaction: Transaction): ChangeEvent[] => {
@@ -267,6 +264,9 @@ export class TableRun {
       if (!events) return [];
       const ended = !reread && chunk.whole && this.#rereads.size === 0;
       outcome = { void: false, ended };
+      if (rereads) this.#rereads.sent(rereads);
+      // A topic may have several partitions, and none knows the row that moved away from another.
+      else if (chunk.whole && this.#context.config.transport.type === 'in-process') this.#rereads.allSent();
       if (ended && this.record.kind === 'incremental')
         events.push(endEvent(transaction, seqAfter(events), seqAfter(events), this.#relation(), 'completed'));
       return events;
@@ -326,10 +326,13 @@ export class TableRun {
     return this.#context.control((client) => saveSnapshot(client, this.record.id, progress));
   }
 
-  /** A row moved, without all of its values, from where it may not have been copied: it is read again under its new key. */
-  #moved(key: KeyText): void {
-    if (this.record.kind === 'partial' || this.#layout === null) return;
-    this.#rereads.add(key);
+  /**
+   * A row moved, without all of its values, from where it may not have been copied: it is read again under its new key.
+   * Once all have come, the sinks have its values under the old one; else rows that keep moving would never let it end.
+   */
+  #moved(from: KeyText, to: KeyText): void {
+    if (this.record.kind === 'partial' || this.#layout === null || !this.#rereads.mayLack(from)) return;
+    this.#rereads.add(to);
     if (this.#rereads.size > this.#context.config.snapshot.notedKeysMax) this.#tooManyMoved();
     // Until that is saved the slot holds the change that told of it. One at a time: a save has all that came before it.
     this.#movesSaved ??= this.#context.control((client) => {

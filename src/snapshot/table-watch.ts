@@ -64,15 +64,15 @@ function filled(after: Row, before: Row): Row {
 export class TableWatch {
   readonly oid: number;
   readonly #keysMax: number;
-  /** A row moved from a key that may not be copied yet, without all of its values. Called with its new key. */
-  readonly #onMove: (key: KeyText) => void;
+  /** A row moved, without all of its values, from a key that may not be copied yet. Called with both keys, in stream order. */
+  readonly #onMove: (from: KeyText, to: KeyText) => void;
   #touched: TouchedKeys<Row> | null = null;
   /** Shapes that the table had in the stream, the transaction that showed each, newest last. */
   #shapes: { readonly xid: number; readonly relation: Relation }[] = [];
   /** Columns of the key in the order of its index. */
   keyColumns: readonly number[] = [];
 
-  constructor(oid: number, keysMax: number, onMove: (key: KeyText) => void) {
+  constructor(oid: number, keysMax: number, onMove: (from: KeyText, to: KeyText) => void) {
     this.oid = oid;
     this.#keysMax = keysMax;
     this.#onMove = onMove;
@@ -109,7 +109,8 @@ export class TableWatch {
     if (event.op === 'c' || !hasUnchanged(after)) this.#touched?.touch(xid, to, 'whole');
     else if (from !== null && from !== to) {
       this.#touched?.touch(xid, to, 'gone');
-      this.#onMove(keyText(after, this.keyColumns.length > 0 ? this.keyColumns : relation.key));
+      const columns = this.keyColumns.length > 0 ? this.keyColumns : relation.key;
+      this.#onMove(keyText(before!, columns), keyText(after, columns));
     } else this.#touched?.touch(xid, to, { image: this.#touched ? copyRow(after) : after });
   }
 

@@ -121,6 +121,34 @@ describe('incremental snapshot', () => {
     expect(await differences(TABLES)).toEqual([]);
   });
 
+  it('ends while rows move all the time, with values that the WAL leaves out', async () => {
+    const config = configure();
+    await database.query(
+      `create table t (id int primary key, n int, body text); alter table t alter body set storage external;
+       insert into t select i, 0, repeat(i::text, 3000) from generate_series(0, 199) i`,
+    );
+    running = start(config, { sinks: [sink] });
+    await eventually('live', () => sink.rows('public.t') !== undefined);
+    const mover = new pg.Client(database.url);
+    await mover.connect();
+    let stopped = false;
+    const moving = (async () => {
+      for (let i = 0; !stopped; i++)
+        await mover.query('update t set id = id + 200, n = n + 1 where id % 200 = $1', [(i * 37) % 200]);
+    })();
+    try {
+      const id = await ask('t');
+      await ended(id);
+      expect(await stateOf(id)).toMatchObject({ state: 'completed', error: null });
+    } finally {
+      stopped = true;
+      await moving;
+      await mover.end();
+    }
+    await settle(config);
+    expect(await differences(['public.t'])).toEqual([]);
+  });
+
   it.each([
     ['citext', ''],
     ['one', 'create domain one as citext;'],
