@@ -11,6 +11,10 @@ v8.setFlagsFromString('--heap-growing-percent=50');
 const context = new CliContext({
   stdout: process.stdout,
   stderr: process.stderr,
+  // Opened by whoever reads from it, and by nobody else.
+  get stdin() {
+    return process.stdin;
+  },
   env: process.env,
   cwd: process.cwd(),
 });

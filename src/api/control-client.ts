@@ -1,14 +1,12 @@
-import { request } from 'node:http';
 import { hostname } from 'node:os';
-import { type ErrorCode, messageOf, POLICIES, WaltideError } from '../errors.ts';
+import { messageOf, WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { QueryOptions } from '../pipeline/query.ts';
 import type { ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus } from '../pipeline/status.ts';
 import type { QueryResult } from '../sink/sink.ts';
+import { askApi, type Endpoint } from './client.ts';
 import { type ControlFile, isAlive, readControlFiles } from './control-file.ts';
-import type { Problem } from './problem.ts';
-import { API_BASE } from './route.ts';
 
 const STATUS_TIMEOUT_MS = 5000;
 /** Beyond the query's own timeout, so that its own message wins. */
@@ -29,20 +27,20 @@ export interface Found {
 
 /** Asks every process of `slot` that left its control address in `stateDir`. What a killed process left is passed over. */
 export async function findProcesses(stateDir: string, slot: string): Promise<Found> {
+  const files = (await readControlFiles(stateDir, slot)).filter(isAlive);
+  const elsewhere = files.filter(({ host }) => host !== hostname());
+  const here = files.filter(({ host }) => host === hostname());
   const running: RunningProcess[] = [];
-  const silent: string[] = [];
-  for (const file of await readControlFiles(stateDir, slot)) {
-    if (!isAlive(file)) continue;
-    if (file.host !== hostname()) {
-      silent.push(`the one with pid ${file.pid} is on ${file.host}: ask there`);
-      continue;
-    }
-    try {
-      running.push({ file, status: await call<PipelineStatus>(file, 'GET', '/cdc/status', null, STATUS_TIMEOUT_MS) });
-    } catch (error) {
-      // Refused = the pid belongs to another program by now.
-      if (!isRefused(error)) silent.push(`the one with pid ${file.pid} does not answer: ${messageOf(error)}`);
-    }
+  const silent = elsewhere.map(({ pid, host }) => `the one with pid ${pid} is on ${host}: ask there`);
+  const answers = await Promise.allSettled(
+    here.map((file) => call<PipelineStatus>(file, 'GET', '/cdc/status', null, STATUS_TIMEOUT_MS)),
+  );
+  for (const [i, answer] of answers.entries()) {
+    const file = here[i]!;
+    if (answer.status === 'fulfilled') running.push({ file, status: answer.value });
+    // Refused = the pid belongs to another program by now.
+    else if (!isRefused(answer.reason))
+      silent.push(`the one with pid ${file.pid} does not answer: ${messageOf(answer.reason)}`);
   }
   return { running, silent };
 }
@@ -107,60 +105,9 @@ export function call<T>(
   body: object | null,
   timeoutMs: number,
 ): Promise<T> {
-  const notReached = (cause: unknown): WaltideError =>
-    new WaltideError(
-      'NOT_RUNNING',
-      `the process with pid ${file.pid} cannot be reached: ${messageOf(cause)}`,
-      'See whether it still runs, and start it with `waltide run`.',
-      { cause },
-    );
-  const text = body === null ? null : JSON.stringify(body);
-  return new Promise((resolve, reject) => {
-    const outgoing = request(
-      file.url + API_BASE + path,
-      {
-        method,
-        headers: {
-          authorization: `Bearer ${file.token}`,
-          ...(text === null ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }),
-        },
-        signal: AbortSignal.timeout(timeoutMs),
-        agent: false,
-      },
-      (response) => {
-        const chunks: Buffer[] = [];
-        response.on('data', (chunk: Buffer) => chunks.push(chunk));
-        response.on('error', (error) => reject(notReached(error)));
-        response.on('end', () => {
-          try {
-            const answer: unknown = JSON.parse(Buffer.concat(chunks).toString('utf8'));
-            if (response.statusCode! < 300) resolve(answer as T);
-            else reject(asError(answer));
-          } catch (error) {
-            reject(notReached(error));
-          }
-        });
-      },
-    );
-    outgoing.on('error', (error) =>
-      reject(
-        notReached(
-          error.name === 'AbortError' || error.name === 'TimeoutError'
-            ? new Error(`no answer within ${timeoutMs} ms`)
-            : error,
-        ),
-      ),
-    );
-    outgoing.end(text ?? undefined);
-  });
+  return askApi(endpointOf(file), { method, path, body, timeoutMs });
 }
 
-function asError(answer: unknown): WaltideError {
-  const { code, detail, help } = (answer ?? {}) as Partial<Problem>;
-  const known: ErrorCode = code !== undefined && Object.hasOwn(POLICIES, code) ? (code as ErrorCode) : 'INTERNAL';
-  return new WaltideError(
-    known,
-    detail ?? 'the running process refused',
-    help || 'See the log of the running process.',
-  );
+export function endpointOf({ url, token, pid }: ControlFile): Endpoint {
+  return { url, token, name: `the process with pid ${pid}` };
 }

@@ -3,6 +3,7 @@ import { toJson } from '../api/json.ts';
 import { VERSION } from '../version.ts';
 import { apiKeyCommand } from './commands/api-key.ts';
 import { configCommand } from './commands/config.ts';
+import { dashboardCommand } from './commands/dashboard.ts';
 import { deadLetterCommand } from './commands/dead-letter.ts';
 import { demoCommand } from './commands/demo.ts';
 import { doctorCommand } from './commands/doctor.ts';
@@ -41,13 +42,14 @@ Configuration: --config FILE, else $WALTIDE_CONFIG, else waltide.yaml, waltide.y
 directory. Every key can be overridden by an environment variable: \`waltide config schema --variables\` lists them.
 
 Control address: a running process leaves {pid, url, token} in <stateDir>/<slot>.<role>.<pid>.json, readable by its
-user alone, and answers the whole API (see \`api\` in the configuration) on 127.0.0.1 with that token; \`status\`, \`query\`
-and \`replay\` use it.
+user alone, and answers the whole API (see \`api\` in the configuration) on 127.0.0.1 with that token; \`status\`,
+\`dashboard\`, \`query\` and \`replay\` use it.
 
 Examples:
   waltide doctor                         is everything there that is needed?
   waltide run                            copy, then stream
   waltide run --until-caught-up          once, for cron
+  waltide dashboard                      how everything stands, live
   waltide tail --format pretty           watch changes, beside a running process
   waltide query 'select count(*) from orders'
   waltide status --json`;
@@ -67,6 +69,7 @@ export function createProgram(context: CliContext): Command {
     setupCommand(context),
     doctorCommand(context),
     statusCommand(context),
+    dashboardCommand(context),
     tailCommand(context),
     queryCommand(context),
     waitCommand(context),

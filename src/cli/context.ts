@@ -19,14 +19,26 @@ export const EXIT = { ok: 0, failed: 1, usage: 2, tableStopped: 3 } as const;
 export interface Output {
   readonly isTTY?: boolean | undefined;
   readonly columns?: number | undefined;
+  readonly rows?: number | undefined;
   write(text: string): boolean;
   once(event: 'drain', listener: () => void): unknown;
+  /** Left out where nothing is drawn. */
+  on?(event: 'resize' | 'drain', listener: () => void): unknown;
+  off?(event: 'resize' | 'drain', listener: () => void): unknown;
+}
+
+/** Where keys come from. */
+export interface Input extends NodeJS.ReadableStream {
+  readonly isTTY?: boolean | undefined;
+  setRawMode?(on: boolean): unknown;
 }
 
 /** The world a command runs in. Tests bring their own. */
 export interface CliIo {
   readonly stdout: Output;
   readonly stderr: Output;
+  /** Left out where there is none. */
+  readonly stdin?: Input;
   readonly env: NodeJS.ProcessEnv;
   readonly cwd: string;
 }
