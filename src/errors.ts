@@ -64,6 +64,7 @@ export const POLICIES = {
   SINK_INCOMPLETE: { side: 'sink', retry: false },
   SINK_FULL: { side: 'sink', retry: true },
   SINK_REJECTED: { side: 'sink', retry: false, class: 'data' },
+  SINK_FILES: { side: 'sink', retry: false },
   SINK_QUERY: { side: 'sink', retry: false },
   SINK: { side: 'sink', retry: true },
   WRITE_INVALID: { side: 'config', retry: false },

@@ -25,6 +25,13 @@ export const FAILPOINTS = [
   'before-acknowledge',
   'before-operations-commit',
   'after-operations-commit',
+  'during-export',
+  'before-export-rename',
+  'after-export-rename',
+  'during-backup',
+  'before-backup-rename',
+  'during-restore',
+  'before-restore-rename',
 ] as const;
 
 export type Failpoint = (typeof FAILPOINTS)[number];

@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import type { ExportWish } from '../control/store-runs.ts';
 import { messageOf, WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { QueryOptions } from '../pipeline/query.ts';
@@ -13,6 +14,8 @@ const STATUS_TIMEOUT_MS = 5000;
 const QUERY_GRACE_MS = 5000;
 /** Closing and opening everything, and searching a log. */
 const REPLAY_TIMEOUT_MS = 120_000;
+/** Until a run has begun. */
+const START_TIMEOUT_MS = 30_000;
 
 export interface RunningProcess {
   readonly file: ControlFile;
@@ -87,6 +90,14 @@ export async function replayProcess(
     REPLAY_TIMEOUT_MS,
   );
   return { sink, tables: started.tables, from: started.from, stoodAt: started.stood_at, run: started.run_id };
+}
+
+/** An export through the process that holds the sink. Resolves with the id of its run. */
+export async function exportThroughProcess(file: ControlFile, sink: string, wish: ExportWish): Promise<string> {
+  const { partitionBy: partition_by, rowGroupSize: row_group_size, ...rest } = wish;
+  const path = `/sinks/${encodeURIComponent(sink)}/export`;
+  const body = { ...rest, partition_by, row_group_size };
+  return (await call<{ run_id: string }>(file, 'POST', path, body, START_TIMEOUT_MS)).run_id;
 }
 
 function isRefused(error: unknown): boolean {

@@ -37,7 +37,13 @@ export class ControlServer {
   /** Resolves = listening, and the control file can be found. */
   static async start({ role, deps, audit }: ControlServerOptions): Promise<ControlServer> {
     const authenticate = (request: FastifyRequest): Principal => server.#authenticate(request);
-    const app = await createApp({ routes: ROUTES, deps, audit, bodyBytesMax: CONTROL_BODY_BYTES_MAX, authenticate });
+    const app = await createApp({
+      routes: ROUTES,
+      deps: { ...deps, local: true },
+      audit,
+      bodyBytesMax: CONTROL_BODY_BYTES_MAX,
+      authenticate,
+    });
     const server = new ControlServer(app);
     await app.listen({ port: 0, host: '127.0.0.1' });
     await server.#leaveFile(role, deps);

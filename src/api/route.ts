@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Config } from '../config/schema.ts';
+import type { HoldsSinks } from '../control/store-runs.ts';
 import type { Validates } from '../control/validation-run.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
@@ -25,7 +26,7 @@ export interface Principal {
 }
 
 /** What routes need of a running pipeline. */
-export interface Controlled extends Validates {
+export interface Controlled extends Validates, HoldsSinks {
   status(): PipelineStatus;
   query(sql: string, options: QueryOptions): Promise<QueryResult>;
   replay(request: ReplayRequest): Promise<ReplayPlan>;
@@ -44,6 +45,8 @@ export interface Deps {
   readonly tracker: Tracker;
   /** Left out, or null, unless writes are enabled. */
   readonly writer?: Writer | null;
+  /** The control address: its callers are the user that Waltide runs as. */
+  readonly local?: boolean;
 }
 
 /** An answer with status 202: the work goes on, and `body` says where to ask for it. */

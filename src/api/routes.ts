@@ -15,6 +15,7 @@ import { sinkRoutes } from './routes/sinks.ts';
 import { slotRoutes } from './routes/slots.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
 import { statisticsRoutes } from './routes/statistics.ts';
+import { storeRoutes } from './routes/stores.ts';
 import { syncRoutes } from './routes/sync.ts';
 import { waitRoutes } from './routes/wait.ts';
 
@@ -27,6 +28,7 @@ const nouns: readonly Route[] = [
   ...consistencyRoutes,
   ...cdcRoutes,
   ...sinkRoutes,
+  ...storeRoutes,
   ...deadLetterRoutes,
   ...snapshotRoutes,
   ...scheduleRoutes,

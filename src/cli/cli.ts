@@ -7,6 +7,7 @@ import { dashboardCommand } from './commands/dashboard.ts';
 import { deadLetterCommand } from './commands/dead-letter.ts';
 import { demoCommand } from './commands/demo.ts';
 import { doctorCommand } from './commands/doctor.ts';
+import { exportCommand } from './commands/export.ts';
 import { historyCommand } from './commands/history.ts';
 import { instancesCommand } from './commands/instances.ts';
 import { publicationCommand } from './commands/publication.ts';
@@ -72,6 +73,7 @@ export function createProgram(context: CliContext): Command {
     dashboardCommand(context),
     tailCommand(context),
     queryCommand(context),
+    exportCommand(context),
     waitCommand(context),
     validateCommand(context),
     replayCommand(context),

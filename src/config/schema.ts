@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { api } from './schema/api.ts';
 import { about, ms, path } from './schema/common.ts';
 import { deadLetters } from './schema/dead-letters.ts';
+import { exports } from './schema/exports.ts';
 import { endpoint, log } from './schema/process.ts';
 import { schedule } from './schema/schedules.ts';
 import { sink } from './schema/sinks.ts';
@@ -38,6 +39,7 @@ export const configSchema = z.strictObject({
     .meta(about('Tables that are gathered otherwise; of the tables of one transaction the shortest wait wins.')),
   tracking: tracking.prefault({}).meta(about('How runs of sync work are recorded, tried again and kept.')),
   validation: validation.prefault({}).meta(about('How sinks are compared with the source.')),
+  exports: exports.prefault({}).meta(about('How tables are exported as Parquet.')),
   writes: writes.prefault({}).meta(about('Writing to the source with a consistency level.')),
   schedules: z.array(schedule).default([]).meta(about('Work that is done at certain times, each a tracked run.')),
   stateDir: z.string().min(1).default('.waltide').meta(path('Where a running process leaves its control address.')),

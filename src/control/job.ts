@@ -9,7 +9,7 @@ export interface JobDeps {
   readonly log: Log;
   readonly tracker: Tracker;
   /** Null where no pipeline runs in this process: `waltide schedule run` by itself. */
-  readonly pipeline: Pick<Pipeline, 'query' | 'replay' | 'validate' | 'waitFor'> | null;
+  readonly pipeline: Pick<Pipeline, 'query' | 'replay' | 'sink' | 'validate' | 'waitFor'> | null;
 }
 
 /** The configuration of one type of schedule. */

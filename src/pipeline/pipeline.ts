@@ -277,6 +277,11 @@ export class Pipeline {
     return validateSinks(request, watch, { ...this.#options, appliers: this.#appliers, arrivals: this.#arrivals });
   }
 
+  /** The open sink of that name; null where there is none. */
+  sink(name: string): Sink | null {
+    return this.#opened.find((sink) => sink.name === name) ?? null;
+  }
+
   async #build(): Promise<Transport> {
     const { config, log, role } = this.#options;
     const { recopy = false } = this.#again;

@@ -4,6 +4,7 @@ import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Relation } from '../event/relation.ts';
 import type { Digestible } from '../validation/validation.ts';
 import type { Losses } from './losses.ts';
+import type { Upkeep } from './upkeep.ts';
 
 /** A table that a sink no longer follows, and why. Durable; no restart takes it up again by itself. */
 export interface StoppedTable {
@@ -35,7 +36,7 @@ export interface QueryResult {
 }
 
 /** Where changes end up. A new kind of sink is one folder and one line in `registry.ts`. */
-export interface Sink {
+export interface Sink extends Upkeep {
   readonly name: string;
   readonly delivery: 'transactional' | 'idempotent'; // Rows and offset at once; or rows first, and applying again changes nothing.
   readonly takesCopies?: true; // Rows as COPY sent them (CopyEvent); any other sink gets an event for each.

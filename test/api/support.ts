@@ -20,6 +20,7 @@ import { pipelineStatus, sinkStatus } from './fixtures.ts';
 /** What a pipeline answers where a test is about who may ask. */
 export const idle: Controlled = {
   status: () => pipelineStatus({ sinks: [sinkStatus({ name: 'a' })] }),
+  sink: () => null,
   query: async () => ({ columns: ['n'], rows: [[1]], truncated: false }),
   validate: async () => ({
     id: '0',

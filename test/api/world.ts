@@ -2,7 +2,7 @@ import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import { jsonSchema } from '../../src/api/openapi.ts';
 import type { Route } from '../../src/api/route.ts';
 import { ROUTES } from '../../src/api/routes.ts';
-import type { Config } from '../../src/config/schema.ts';
+import type { Config, ConfigInput } from '../../src/config/schema.ts';
 import type { AccessRole } from '../../src/postgres/api-keys.ts';
 import { eventually, type RunningPipeline, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
@@ -26,7 +26,7 @@ export interface CallOptions extends Omit<AskOptions, 'method'> {
   readonly query?: Record<string, string>;
 }
 
-export async function startWorld(): Promise<World> {
+export async function startWorld(settings: Partial<ConfigInput['api']> = {}): Promise<World> {
   const database = await createDatabase();
   await database.query(
     'create table orders (id int primary key, note text); create table items (id bigint primary key, body text)',
@@ -35,7 +35,7 @@ export async function startWorld(): Promise<World> {
   const { config } = testPipeline(database, {
     schedules: [{ name: 'tidy', type: 'cleanup', cron: '0 4 * * 0' }],
     writes: { enabled: true, timeoutMs: 300 },
-    api: { enabled: true, port: 0, rateLimit: { requestsMax: 1_000_000, failuresMax: 1_000_000 } },
+    api: { enabled: true, port: 0, rateLimit: { requestsMax: 1_000_000, failuresMax: 1_000_000 }, ...settings },
   });
   const keys = await createKeys(database);
   const running = start(config);

@@ -44,6 +44,14 @@ export const WAYS: Readonly<Record<Failpoint, Way | null>> = {
   // Of the write queue: test/write/weak.pg.test.ts dies there.
   'before-operations-commit': null,
   'after-operations-commit': null,
+  // Of exports, backups and restores: test/recovery dies there.
+  'during-export': null,
+  'before-export-rename': null,
+  'after-export-rename': null,
+  'during-backup': null,
+  'before-backup-rename': null,
+  'during-restore': null,
+  'before-restore-rename': null,
 };
 
 export type Fault =

@@ -1,9 +1,8 @@
 import { Command, Option } from 'commander';
-import { findProcesses, queryProcess } from '../../api/control-client.ts';
+import { queryProcess } from '../../api/control-client.ts';
 import { toJson } from '../../api/json.ts';
 import { QUERY_ROWS_MAX } from '../../api/limits.ts';
 import type { Config } from '../../config/schema.ts';
-import { WaltideError } from '../../errors.ts';
 import type { QueryOptions } from '../../pipeline/query.ts';
 import { querySinkAtRest } from '../../sink/registry.ts';
 import type { QueryResult } from '../../sink/sink.ts';
@@ -12,6 +11,7 @@ import { chooseSink } from '../choose-sink.ts';
 import type { CliContext } from '../context.ts';
 import { parseLsnOption } from '../moment.ts';
 import { formatCell, formatCount, formatTable } from '../output.ts';
+import { notHeld, sinkHolder } from '../sink-holder.ts';
 
 interface Options {
   readonly sink?: string;
@@ -61,19 +61,13 @@ async function runQuery(
   sql: string,
   options: QueryOptions & { readonly sink: string },
 ): Promise<QueryResult> {
-  const { running, silent } = await findProcesses(config.stateDir, config.source.slot);
-  const holder = running.find(({ status }) => status.sinks.some((sink) => sink.name === options.sink));
-  if (holder) return queryProcess(holder.file, sql, options);
-  if (running.some(({ status }) => status.role !== 'capture' && status.state === 'starting'))
-    throw new WaltideError('NOT_RUNNING', 'the process is still starting', 'Try again in a moment.');
+  const holder = await sinkHolder(config, options.sink);
+  if (holder) return queryProcess(holder, sql, options);
   const asked = config.sinks.find((sink) => sink.name === options.sink)!;
   // What a file holds that nobody applies to, nobody can wait for.
-  const mayRest = running.length === 0 && silent.length === 0 && options.minLsn === undefined;
-  const atRest = mayRest ? await querySinkAtRest(asked, sql, options) : null;
+  const atRest = options.minLsn === undefined ? await querySinkAtRest(asked, sql, options) : null;
   if (atRest) return atRest;
-  const why = silent.length > 0 ? `; ${silent.join('; ')}` : '';
-  const message = `no running process holds sink "${options.sink}" (looked in ${config.stateDir})${why}`;
-  throw new WaltideError('NOT_RUNNING', message, 'Start one with `waltide run`, then ask again.');
+  throw notHeld(options.sink, config.stateDir);
 }
 
 function printResult(context: CliContext, { columns, rows, truncated }: QueryResult, format: Options['format']): void {

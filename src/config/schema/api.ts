@@ -55,6 +55,15 @@ export const api = z.strictObject({
     .max(64 * 1024 * 1024)
     .default(1024 * 1024)
     .meta(about('Longest body that is read.')),
+  /** Whoever has a key may then fill that disk, and no other path. */
+  exportDir: z
+    .string()
+    .min(1)
+    .optional()
+    .meta(
+      path('Where API callers may have exports written, each sink in a directory of its own; nowhere when left out.'),
+    ),
+  backupDir: z.string().min(1).optional().meta(path('The same for backups.')),
   tls: z
     .strictObject({
       certFile: z.string().min(1).meta(path('Certificate chain, PEM.')),

@@ -1,6 +1,7 @@
 import { Cron } from 'croner';
 import { z } from 'zod';
 import { about, name, path } from './common.ts';
+import { compression, keep, rowGroupSize } from './exports.ts';
 
 const cron = z.string().superRefine((text, context) => {
   try {
@@ -99,4 +100,31 @@ const module = z.strictObject({
     ),
 });
 
-export const schedule = z.discriminatedUnion('type', [snapshot, replay, validate, cleanup, module]);
+const exported = z.strictObject({
+  ...common,
+  type: z.literal('export').meta(about('export: write tables of a sink as Parquet.')),
+  sink: name.meta(about('Which sink.')),
+  to: z.string().min(1).meta(path('A directory for exports of this sink alone.')),
+  tables: z
+    .array(z.string().min(1))
+    .min(1)
+    .optional()
+    .meta(about('Only these (schema.table, no patterns); all when left out.')),
+  partitionBy: z
+    .array(z.string().min(1))
+    .min(1)
+    .optional()
+    .meta(about('Columns whose values make directories, col=value.')),
+  where: z.string().min(1).optional().meta(about("Only rows that meet this condition, in the sink's SQL.")),
+  compression: compression.optional().meta(about('Default: exports.compression.')),
+  rowGroupSize: rowGroupSize.optional().meta(about('Default: exports.rowGroupSize.')),
+  keep: keep.optional().meta(about('Default: exports.keep.')),
+});
+
+const optimize = z.strictObject({
+  ...common,
+  type: z.literal('optimize').meta(about('optimize: make the store of a sink smaller, and faster to read.')),
+  sink: name.meta(about('Which sink.')),
+});
+
+export const schedule = z.discriminatedUnion('type', [snapshot, replay, validate, cleanup, exported, optimize, module]);

@@ -1,3 +1,4 @@
+import { closeSync, openSync } from 'node:fs';
 import { mkdir, readdir, realpath, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import duckdb, { type Connection, type Database } from '@duckdb/node-bindings';
@@ -7,6 +8,8 @@ export interface DatabaseOptions {
   readonly path: string;
   readonly memoryLimit: string;
   readonly threads: number;
+  /** For a file that no query of a user comes near: it may write other files, and use all of `memoryLimit`, or more. */
+  readonly exports?: { readonly bytesMin: number };
 }
 
 /** POSIX locks do not hold between two openers of one process, so those are told apart here. */
@@ -18,12 +21,24 @@ export class DuckdbFile {
   readonly connection: Connection;
   /** The catalog's name in SQL, made from the file's name by DuckDB. */
   readonly catalog: string;
+  /** What DuckDB counts at most, in general. */
+  readonly memoryBytes: number;
   readonly #database: Database;
   readonly #memoryLimit: string;
+  #readFd: number | null = null;
+  #holds = 0;
 
-  private constructor(path: string, limit: string, database: Database, connection: Connection, catalog: string) {
+  private constructor(
+    path: string,
+    memoryLimit: string,
+    memoryBytes: number,
+    database: Database,
+    connection: Connection,
+    catalog: string,
+  ) {
     this.path = path;
-    this.#memoryLimit = limit;
+    this.#memoryLimit = memoryLimit;
+    this.memoryBytes = memoryBytes;
     this.#database = database;
     this.connection = connection;
     this.catalog = catalog;
@@ -43,15 +58,15 @@ export class DuckdbFile {
       // What the log holds may be more than the narrower limit can checkpoint; then every commit would end in giving up.
       await duckdb.query(connection, 'CHECKPOINT');
       // Last, since afterwards no file but this one can be touched: neither by us nor by a user's query.
-      await duckdb.query(
-        connection,
-        `SET GLOBAL TimeZone = 'UTC'; SET GLOBAL enable_external_access = false;
-         SET GLOBAL memory_limit = '${countedBytes(options.memoryLimit, false)}B'`,
-      );
+      if (!options.exports) await duckdb.query(connection, 'SET GLOBAL enable_external_access = false');
+      const limit = options.exports
+        ? Math.max(options.exports.bytesMin, countedBytes(options.memoryLimit, true))
+        : countedBytes(options.memoryLimit, false);
+      await duckdb.query(connection, `SET GLOBAL TimeZone = 'UTC'; SET GLOBAL memory_limit = '${limit}B'`);
       const result = await duckdb.query(connection, 'SELECT current_database()');
       const chunk = await duckdb.fetch_chunk(result);
       const catalog = new TextDecoder().decode(firstText(chunk!));
-      return new DuckdbFile(path, options.memoryLimit, database, connection, catalog);
+      return new DuckdbFile(path, options.memoryLimit, limit, database, connection, catalog);
     } catch (error) {
       if (connection) duckdb.disconnect_sync(connection);
       if (database) duckdb.close_sync(database);
@@ -74,9 +89,27 @@ export class DuckdbFile {
     await duckdb.query(this.connection, `SET GLOBAL memory_limit = '${bytes}B'`);
   }
 
+  /**
+   * To read the file itself. Open until the file is closed: the first descriptor that a process closes takes the locks of
+   * all others along, DuckDB's own too.
+   */
+  get readFd(): number {
+    this.#readFd ??= openSync(this.path, 'r');
+    return this.#readFd;
+  }
+
+  /** Until it is released as often, commits are only appended to the log. Rejects like any statement. */
+  async holdCheckpoints(hold: boolean): Promise<void> {
+    this.#holds += hold ? 1 : -1;
+    if (this.#holds !== (hold ? 1 : 0)) return;
+    const bytes = hold ? 2 ** 60 : checkpointBytes(countedBytes(this.#memoryLimit, false));
+    await duckdb.query(this.connection, `SET GLOBAL checkpoint_threshold = '${bytes}B'`);
+  }
+
   close(): void {
     duckdb.disconnect_sync(this.connection);
     duckdb.close_sync(this.#database);
+    if (this.#readFd !== null) closeSync(this.#readFd);
     openPaths.delete(this.path);
   }
 }
@@ -108,6 +141,11 @@ function countedBytes(memoryLimit: string, all: boolean): number {
   return Math.round(Math.max(COUNTED_BYTES_MIN, sizeBytes(memoryLimit) * (all ? 1 : COUNTED)));
 }
 
+/** Rows stay in memory until a checkpoint, so its interval is part of the memory, too. 16 MB is DuckDB's default. */
+function checkpointBytes(counted: number): number {
+  return Math.round(Math.max(16 * 2 ** 20, counted / 8));
+}
+
 function configOf(options: DatabaseOptions, path: string): duckdb.Config {
   const config = duckdb.create_config();
   const counted = countedBytes(options.memoryLimit, false);
@@ -118,8 +156,7 @@ function configOf(options: DatabaseOptions, path: string): duckdb.Config {
     temp_directory: `${path}.tmp`,
     // Rows of a table have no order; keeping one costs memory.
     preserve_insertion_order: 'false',
-    // Rows stay in memory until a checkpoint, so its interval is part of the memory, too. 16 MB is DuckDB's default.
-    checkpoint_threshold: `${Math.round(Math.max(16 * 2 ** 20, counted / 8))}B`,
+    checkpoint_threshold: `${checkpointBytes(counted)}B`,
     // Freed memory goes back to the system soon, in the background, not when the next 128 MB are needed.
     allocator_background_threads: 'true',
     allocator_flush_threshold: '4MB',

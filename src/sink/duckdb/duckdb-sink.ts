@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import duckdb, { type Connection } from '@duckdb/node-bindings';
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
 import type { Letters } from '../../dead-letter/dead-letter.ts';
@@ -9,9 +10,12 @@ import type { Relation } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
 import type { Losses } from '../losses.ts';
 import type { QueryResult, Sink, SinkState } from '../sink.ts';
+import type { Optimized } from '../upkeep.ts';
 import { type DuckdbFile, storeError } from './database.ts';
 import type { StopOptions } from './delivery.ts';
 import { DuckdbDigests, type Held, heldName } from './digest.ts';
+import { bytesOf, copyStore, logPath } from './file-copy.ts';
+import { optimizeFile } from './optimize.ts';
 import { readOnly, runQuery } from './query.ts';
 import { Session } from './session.ts';
 
@@ -22,6 +26,9 @@ const QUERIES_MAX = 4;
 export function createDuckdbSink(config: DuckdbSinkConfig, log: Log): Sink {
   return new DuckdbSink(config, log);
 }
+
+/** How often it is looked whether a transaction of several deliveries has ended. */
+const BETWEEN_POLL_MS = 100;
 
 interface RunningQuery<T = unknown> {
   readonly result: Promise<T>;
@@ -110,17 +117,21 @@ class DuckdbSink implements Sink {
   }
 
   /** On a connection of its own; `signal` aborts where the file is about to be closed. */
-  async #reading<T>(file: DuckdbFile, work: (connection: Connection, signal: AbortSignal) => Promise<T>): Promise<T> {
-    const abort = new AbortController();
-    const run = async (): Promise<T> => {
+  #reading<T>(file: DuckdbFile, work: (connection: Connection, signal: AbortSignal) => Promise<T>): Promise<T> {
+    return this.#track(async (signal) => {
       const connection = await file.connect();
       try {
-        return await work(connection, abort.signal);
+        return await work(connection, signal);
       } finally {
         duckdb.disconnect_sync(connection);
       }
-    };
-    const query: RunningQuery<T> = { result: run(), stop: () => abort.abort() };
+    });
+  }
+
+  /** The file is not closed before it has ended; `signal` aborts where it is about to be. */
+  async #track<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const abort = new AbortController();
+    const query: RunningQuery<T> = { result: work(abort.signal), stop: () => abort.abort() };
     this.#queries.add(query);
     try {
       return await query.result;
@@ -131,8 +142,7 @@ class DuckdbSink implements Sink {
 
   async #digesting<T>(work: (connection: Connection) => Promise<T>, signal: AbortSignal): Promise<T> {
     const { file } = this.#session ?? {};
-    const closed = (cause?: unknown): WaltideError =>
-      new WaltideError('SINK', `sink ${this.name} was closed while it was compared`, 'It is tried again.', { cause });
+    const closed = (cause?: unknown): WaltideError => closedWhile(this.name, 'compared', cause);
     if (!file) throw closed();
     return this.#reading(file, async (connection, closing) => {
       const either = AbortSignal.any([closing, signal]);
@@ -146,6 +156,38 @@ class DuckdbSink implements Sink {
     });
   }
 
+  /** The file as it is between two transactions, with its offsets. Rows are applied meanwhile. */
+  async copyTo(path: string, signal: AbortSignal): Promise<void> {
+    const copy = await this.#withSession(async ({ file }) => {
+      const logBytes = await bytesOf(logPath(file.path));
+      await file.holdCheckpoints(true);
+      const result = this.#track((closing) =>
+        copyStore({ fd: file.readFd, path: file.path }, logBytes, path, AbortSignal.any([closing, signal])),
+      );
+      return { file, result };
+    });
+    try {
+      await copy.result;
+    } catch (error) {
+      signal.throwIfAborted();
+      throw error instanceof WaltideError ? error : closedWhile(this.name, 'copied', error);
+    } finally {
+      await this.#exclusive(async () => {
+        if (this.#session?.file === copy.file) await copy.file.holdCheckpoints(false);
+      });
+    }
+  }
+
+  /** Between two transactions; nothing is applied meanwhile. */
+  async optimize(signal: AbortSignal): Promise<Optimized> {
+    for (;;) {
+      signal.throwIfAborted();
+      const optimized = await this.#withSession(async ({ file, begun }) => (begun ? null : optimizeFile(file)));
+      if (optimized) return optimized;
+      await sleep(BETWEEN_POLL_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
   #held(relation: Relation): Held | null {
     const { state, file } = this.#session ?? {};
     const table = state?.table(relation);
@@ -155,9 +197,13 @@ class DuckdbSink implements Sink {
 
   /** A file is closed only when nothing reads it any more: else opening it again would open it twice. */
   async #closeFile(file: DuckdbFile): Promise<void> {
+    await this.#endQueries();
+    file.close();
+  }
+
+  async #endQueries(): Promise<void> {
     for (const query of this.#queries) query.stop();
     await Promise.allSettled([...this.#queries].map(({ result }) => result));
-    file.close();
   }
 
   relationOf(oid: number): Relation | null {
@@ -175,6 +221,8 @@ class DuckdbSink implements Sink {
       this.#identity = null;
       if (!session) return;
       await session.rollBack();
+      // A file that is being copied is not checkpointed.
+      await this.#endQueries();
       await session.file.allowMemory(0).catch(() => undefined);
       await duckdb.query(session.file.connection, 'CHECKPOINT').catch((error: unknown) => {
         // The log of the file holds everything that was applied; the next start reads it.
@@ -213,6 +261,10 @@ class DuckdbSink implements Sink {
       }
     });
   }
+}
+
+function closedWhile(sink: string, doing: string, cause?: unknown): WaltideError {
+  return new WaltideError('SINK', `sink ${sink} was closed while it was ${doing}`, 'It is tried again.', { cause });
 }
 
 /** A copy of a file has its id, and on one machine another place on the disk. */

@@ -103,6 +103,11 @@ export class Session {
     return this.#rewinding.active;
   }
 
+  /** A source transaction is written in part, and open. */
+  get begun(): boolean {
+    return this.#parts !== null;
+  }
+
   get losses(): Losses {
     return this.#writer.losses;
   }

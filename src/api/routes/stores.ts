@@ -1,0 +1,59 @@
+import { z } from 'zod';
+import { compression, keep, rowGroupSize } from '../../config/schema/exports.ts';
+import { exportRunType, heldSink, runExport, sinkConfig } from '../../control/store-runs.ts';
+import { writablePath } from '../paths.ts';
+import { Accepted, type Deps, defineRoute } from '../route.ts';
+import { sinkName, startedRun, table } from '../schemas/common.ts';
+
+const to = (dir: string) =>
+  z
+    .string()
+    .min(1)
+    .max(1000)
+    .describe(`a path below ${dir}; on the control address also an absolute one; default: the name of the sink`);
+
+const column = z.string().min(1).max(127);
+
+const exported = defineRoute({
+  method: 'POST',
+  url: '/sinks/:name/export',
+  role: 'operator',
+  summary: 'Write tables of a sink as Parquet, all as of one position',
+  description: 'A run: its `sync_metadata` says where the export is, and as of which LSN, once it has succeeded.',
+  params: { name: sinkName },
+  body: z.strictObject({
+    to: to('api.exportDir').optional(),
+    tables: z.array(table).min(1).max(10_000).optional().describe('all that the sink holds when left out'),
+    partition_by: z.array(column).max(20).optional().describe('columns whose values make directories, col=value'),
+    where: z.string().min(1).max(100_000).optional().describe("a condition in the sink's SQL"),
+    compression: compression.optional(),
+    row_group_size: rowGroupSize.optional(),
+    keep: keep.optional().describe('how many exports stay in the directory'),
+  }),
+  reply: startedRun,
+  accepted: startedRun,
+  run: async ({ params: { name }, body }, deps) => {
+    check(deps, name);
+    const { partition_by: partitionBy, row_group_size, tables, where } = body;
+    const wish = {
+      to: await writablePath(deps, 'exportDir', body.to ?? name),
+      ...(tables && { tables }),
+      ...(partitionBy && { partitionBy }),
+      ...(where && { where }),
+      ...(body.compression && { compression: body.compression }),
+      ...(row_group_size && { rowGroupSize: row_group_size }),
+      ...(body.keep && { keep: body.keep }),
+    };
+    const syncType = exportRunType(name);
+    const runId = await deps.tracker.start(syncType, (run) => runExport(deps, name, wish, run));
+    return new Accepted({ run_id: runId, sync_type: syncType });
+  },
+});
+
+/** Before anything is accepted. */
+function check({ config, pipeline }: Deps, name: string): void {
+  sinkConfig(config, name);
+  heldSink(pipeline, name);
+}
+
+export const storeRoutes = [exported];
