@@ -75,6 +75,7 @@ export const POLICIES = {
   VALIDATION: { side: 'sink', retry: false },
   NOT_RUNNING: { side: 'config', retry: false },
   DEAD_LETTER: { side: 'config', retry: false },
+  ALERT: { side: 'config', retry: false },
   NOT_FOUND: { side: 'config', retry: false },
   UNAUTHENTICATED: { side: 'config', retry: false },
   FORBIDDEN: { side: 'config', retry: false },

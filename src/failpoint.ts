@@ -32,6 +32,8 @@ export const FAILPOINTS = [
   'before-backup-rename',
   'during-restore',
   'before-restore-rename',
+  'before-notification',
+  'after-notification',
 ] as const;
 
 export type Failpoint = (typeof FAILPOINTS)[number];

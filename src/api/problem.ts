@@ -26,6 +26,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   NOT_FOUND: 404,
   METHOD: 405,
   DEAD_LETTER: 409,
+  ALERT: 409,
   BODY_TOO_LARGE: 413,
   RUN_BUSY: 409,
   RUN_CANCELLED: 409,

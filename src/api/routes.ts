@@ -1,5 +1,6 @@
 import type { Route } from './route.ts';
 import { adminRoutes } from './routes/admin.ts';
+import { alertRoutes } from './routes/alerts.ts';
 import { auditLogRoutes } from './routes/audit-log.ts';
 import { cdcRoutes } from './routes/cdc.ts';
 import { consistencyRoutes } from './routes/consistency.ts';
@@ -34,6 +35,7 @@ const nouns: readonly Route[] = [
   ...scheduleRoutes,
   ...eventRoutes,
   ...monitoringRoutes,
+  ...alertRoutes,
   ...statisticsRoutes,
   ...instanceRoutes,
   ...slotRoutes,

@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { toJson } from '../api/json.ts';
 import { VERSION } from '../version.ts';
+import { alertsCommand } from './commands/alerts.ts';
 import { apiKeyCommand } from './commands/api-key.ts';
 import { configCommand } from './commands/config.ts';
 import { dashboardCommand } from './commands/dashboard.ts';
@@ -83,6 +84,7 @@ export function createProgram(context: CliContext): Command {
     historyCommand(context),
     statsCommand(context),
     instancesCommand(context),
+    alertsCommand(context),
     scheduleCommand(context),
     publicationCommand(context),
     schemaCommand(context),

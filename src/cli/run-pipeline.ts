@@ -2,6 +2,7 @@ import { AuditLog } from '../api/audit.ts';
 import { ControlServer } from '../api/control-server.ts';
 import type { Deps } from '../api/route.ts';
 import type { ApiServer } from '../api/server.ts';
+import { Alerter } from '../control/alerts/alerter.ts';
 import { type Companion, instanceOf } from '../control/companion.ts';
 import { Scheduler } from '../control/scheduler.ts';
 import { SnapshotRuns } from '../control/snapshot-runs.ts';
@@ -80,12 +81,13 @@ export async function runPipeline(
   const sessions = new Sessions(config.source, 'api');
   const writer = config.writes.enabled ? new Writer({ config, log, sinks: pipeline }) : null;
   const deps: Deps = { config, log, pipeline, sessions, tracker, writer };
+  const alerter = new Alerter({ config, log, sessions, instance: tracker.instance, role, pipeline });
   const audit = new AuditLog(sessions, log);
   let control: ControlServer | null = null;
   const companions = [
     ...companionsOf(deps, audit, options),
     snapshots,
-    ...(until === null ? [new Scheduler({ config, log, tracker, pipeline }, role)] : []),
+    ...(until === null ? [new Scheduler({ config, log, tracker, pipeline }, role), alerter] : []),
   ];
   const overdue = drainBound(context.signal, config.shutdownTimeoutMs + CLOSE_GRACE_MS);
   tellStopping(context.signal, config.shutdownTimeoutMs, log);

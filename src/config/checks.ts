@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { alertFaults } from './alert-checks.ts';
 import { apiFaults } from './api-checks.ts';
 import type { Document } from './document.ts';
 import { type Fault, faultAt } from './faults.ts';
@@ -13,6 +14,7 @@ export function crossFaults(document: Document, baseDir: string): Fault[] {
     ...strategyFaults(document),
     ...apiFaults(document),
     ...scheduleFaults(document),
+    ...alertFaults(document),
     ...protectFaults(document),
   ];
 }

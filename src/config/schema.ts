@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { alerts, SEVERITIES } from './schema/alerts.ts';
 import { api } from './schema/api.ts';
 import { about, ms, path } from './schema/common.ts';
 import { deadLetters } from './schema/dead-letters.ts';
@@ -42,6 +43,7 @@ export const configSchema = z.strictObject({
   exports: exports.prefault({}).meta(about('How tables are exported as Parquet.')),
   writes: writes.prefault({}).meta(about('Writing to the source with a consistency level.')),
   schedules: z.array(schedule).default([]).meta(about('Work that is done at certain times, each a tracked run.')),
+  alerts: alerts.prefault({}).meta(about('What somebody should know of, and who is told.')),
   stateDir: z.string().min(1).default('.waltide').meta(path('Where a running process leaves its control address.')),
   api: api.prefault({}).meta(about('The REST API.')),
   metrics: endpoint.prefault({}).meta(about('Prometheus metrics and health checks.')),
@@ -58,6 +60,10 @@ export type SourceConfig = Config['source'];
 export type KafkaConfig = Extract<Config['transport'], { type: 'kafka' }>;
 export type InProcessConfig = Extract<Config['transport'], { type: 'in-process' }>;
 export type DuckdbSinkConfig = Extract<Config['sinks'][number], { type: 'duckdb' }>;
+export type AlertsConfig = Config['alerts'];
+export { SEVERITIES };
+export type Severity = (typeof SEVERITIES)[number];
+export type WebhookConfig = AlertsConfig['webhooks'][number];
 export type ApiConfig = Config['api'];
 export type ScheduleConfig = Config['schedules'][number];
 export type TrackingConfig = Config['tracking'];

@@ -20,6 +20,8 @@ const OLD: Readonly<Record<string, string>> = {
     WHERE i.stopped_at < now() - LEAST($1::float8, ${INSTANCE_DAYS_MAX}) * interval '1 day'
       AND NOT EXISTS (SELECT FROM waltide.active_runs a WHERE a.instance_id = i.id)`,
   dead_letters: `SELECT d.ctid FROM waltide.dead_letters d WHERE d.closed_at < now() - $1 * interval '1 day'`,
+  // With their history and notifications.
+  alerts: `SELECT a.ctid FROM waltide.alerts a WHERE a.resolved_at < now() - $1 * interval '1 day'`,
   snapshots: `SELECT s.ctid FROM waltide.snapshots s WHERE s.finished_at < now() - $1 * interval '1 day'`,
 };
 

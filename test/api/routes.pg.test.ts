@@ -28,6 +28,8 @@ const PROMISED = [
   'GET cdc/status',
   'GET monitoring/dashboard',
   'GET monitoring/health',
+  'GET monitoring/alerts',
+  'POST monitoring/alerts/:id/acknowledge',
   'GET monitoring/metrics/prometheus',
   'GET snapshots',
   'GET schedules',

@@ -1,10 +1,12 @@
 import { z } from 'zod';
 import { createMetrics } from '../../metrics/metrics.ts';
+import { listAlerts } from '../../postgres/alerts.ts';
 import { listInstances } from '../../postgres/instances.ts';
 import { runStatistics } from '../../postgres/run-statistics.ts';
 import { listRuns } from '../../postgres/runs.ts';
 import { cached } from '../cached.ts';
 import { type Deps, defineRoute } from '../route.ts';
+import { alertSchema, countsSchema, shownAlerts } from '../schemas/alerts.ts';
 import { runSchema, shownRun } from '../schemas/runs.ts';
 import { snaked } from '../snake.ts';
 import { syncStatus, syncStatusSchema } from '../sync-status.ts';
@@ -13,6 +15,12 @@ import { statisticsSchema } from './statistics.ts';
 const DASHBOARD_TTL_MS = 2000;
 const DAY_MS = 86_400_000;
 const RUNS_SHOWN = 20;
+const ALERTS_SHOWN = 100;
+
+/** The open ones, the gravest first. */
+const openAlerts = cached(DASHBOARD_TTL_MS, async ({ config, sessions }: Deps) =>
+  shownAlerts(await sessions.use((client) => listAlerts(client, config.source.slot, { limit: ALERTS_SHOWN }))),
+);
 
 const health = defineRoute({
   method: 'GET',
@@ -24,8 +32,8 @@ const health = defineRoute({
     ready: z.boolean(),
     reasons: z.array(z.string()),
   }),
-  run: (_request, { pipeline }) => {
-    const { stuck, ready, state, source, sinks } = pipeline.status();
+  run: async (_request, deps) => {
+    const { stuck, ready, state, source, sinks } = deps.pipeline.status();
     const reasons = [...stuck];
     if (!ready) reasons.push(`the pipeline is ${state}`);
     if (source?.connected === false) reasons.push('not connected to PostgreSQL');
@@ -33,6 +41,10 @@ const health = defineRoute({
       if (lastError !== null) reasons.push(`sink "${name}": ${lastError}`);
       for (const table of stopped) reasons.push(`sink "${name}": table ${table.name} is stopped: ${table.reason}`);
     }
+    // Health can be told without PostgreSQL; that it cannot be asked shows otherwise.
+    const { alerts } = await openAlerts(deps).catch(() => ({ alerts: [] }));
+    for (const { state: of, severity, rule, summary } of alerts)
+      if (of === 'firing' && severity !== 'info') reasons.push(`alert ${rule} (${severity}): ${summary}`);
     const status = stuck.length > 0 ? 'unhealthy' : reasons.length > 0 ? 'degraded' : 'healthy';
     return { status, ready, reasons } as const;
   },
@@ -67,14 +79,19 @@ const dashboard = defineRoute({
   method: 'GET',
   url: '/monitoring/dashboard',
   role: 'viewer',
-  summary: 'What a dashboard shows, in one answer: status, last runs, statistics of a day',
+  summary: 'What a dashboard shows, in one answer: status, last runs, statistics of a day, open alerts',
   reply: z.object({
     status: syncStatusSchema,
     runs: z.array(runSchema),
     statistics: z.array(statisticsSchema),
     instances: z.number().int().describe('processes that live'),
+    alerts: z.array(alertSchema).describe('those that are open'),
+    alert_counts: countsSchema,
   }),
-  run: async (_request, deps) => ({ status: await syncStatus(deps), ...(await stored(deps)) }),
+  run: async (_request, deps) => {
+    const { alerts, counts } = await openAlerts(deps);
+    return { status: await syncStatus(deps), ...(await stored(deps)), alerts, alert_counts: counts };
+  },
 });
 
 export const monitoringRoutes = [health, prometheus, dashboard];

@@ -1,0 +1,102 @@
+import type pg from 'pg';
+import { SEVERITIES, type Severity } from '../../config/schema.ts';
+import { queueNotifications } from '../../postgres/alert-notifications.ts';
+import {
+  type AlertDraft,
+  type AlertRecord,
+  changingAlerts,
+  forgetAlert,
+  openAlerts,
+  recordAlertEvent,
+  saveAlert,
+} from '../../postgres/alerts.ts';
+import { notificationOf } from './notification.ts';
+import type { AlertRule, Finding, View } from './rule.ts';
+import { ALERT_RULES } from './rules.ts';
+import { type Step, step, unseen } from './step.ts';
+import { sentence } from './words.ts';
+
+export interface Evaluation {
+  /** All that are open after it, pending ones left out. */
+  readonly open: readonly AlertDraft[];
+  /** What has happened in it. */
+  readonly news: readonly { readonly event: NonNullable<Step['event']>; readonly alert: AlertDraft }[];
+}
+
+/**
+ * Makes of a view what alerts are from now on, with their history and what is to be told, in one transaction under the
+ * slot's lock, in which also the view is taken: processes that look at once change each alert once. Rejects, with nothing
+ * changed, as `take` and queries do.
+ */
+export function evaluate(
+  client: pg.Client,
+  slot: string,
+  by: string,
+  take: (client: pg.Client) => Promise<View>,
+): Promise<Evaluation> {
+  return changingAlerts(client, slot, async (now) => {
+    const view = await take(client);
+    const known = await openAlerts(client, slot);
+    const open: AlertDraft[] = [];
+    const news: Evaluation['news'][number][] = [];
+    for (const rule of ALERT_RULES) {
+      for (const { alert, finding } of findingsOf(rule, view, known, now)) {
+        const options = { rule: rule.name, ...settingsOf(rule, view), now };
+        const { draft, event } = finding ? step(alert, finding, options) : { draft: alert, event: null };
+        if (draft && draft.state !== 'resolved' && draft.state !== 'pending') open.push(draft);
+        if (finding) await write(client, view, alert, { draft, event }, { at: now, by });
+        if (draft && event) news.push({ event, alert: draft });
+      }
+    }
+    return { open, news };
+  });
+}
+
+/** Every subject that was found, or has an alert. Of what nobody looks at, the finding is null: it stays. */
+function findingsOf(rule: AlertRule, view: View, known: readonly AlertRecord[], now: Date) {
+  const alerts = new Map(known.filter((alert) => alert.rule === rule.name).map((alert) => [alert.subject, alert]));
+  const settings = view.config.alerts.rules[rule.key];
+  const pairs: { readonly alert: AlertRecord | null; readonly finding: Finding | null }[] = [];
+  // What was turned off is not looked at any more, and its alerts are over.
+  for (const finding of settings.enabled ? rule.find(view, settings) : []) {
+    const { subject, summary } = finding;
+    pairs.push({ alert: alerts.get(subject) ?? null, finding: { ...finding, summary: sentence(summary) } });
+    alerts.delete(subject);
+  }
+  for (const alert of alerts.values())
+    pairs.push({ alert, finding: unseen(alert, settings.enabled ? rule.unseen : 'clear', now) });
+  return pairs;
+}
+
+function settingsOf({ key }: AlertRule, { config: { alerts } }: View) {
+  const { severity, forMs } = alerts.rules[key];
+  return { severity, forMs, resolveAfterMs: alerts.resolveAfterMs };
+}
+
+async function write(
+  client: pg.Client,
+  { config: { source, alerts } }: View,
+  alert: AlertRecord | null,
+  { draft, event }: Step,
+  seen: { readonly at: Date; readonly by: string },
+): Promise<void> {
+  const { slot } = source;
+  if (draft === null) {
+    if (alert) await forgetAlert(client, alert.id);
+    return;
+  }
+  const id = await saveAlert(client, slot, alert?.id ?? null, draft, seen);
+  if (event === null) return;
+  const eventId = await recordAlertEvent(client, id, event, seen.at, { ...draft, note: null }, seen.by);
+  // Whoever was told that it was graver is told that it is not any more.
+  const severity = graver(draft.severity, event === 'changed' ? alert!.severity : draft.severity);
+  const told = alerts.webhooks.filter(({ minSeverity }) => graver(severity, minSeverity) === severity);
+  if (told.length === 0) return;
+  const payload = notificationOf({ slot, id, event, alert: draft, previous: alert?.severity ?? null, ...seen });
+  const names = told.map(({ name }) => name);
+  await queueNotifications(client, slot, { alertId: id, eventId }, names, payload);
+}
+
+function graver(a: Severity, b: Severity): Severity {
+  return SEVERITIES.indexOf(a) >= SEVERITIES.indexOf(b) ? a : b;
+}
