@@ -49,7 +49,8 @@ function explain(issue: Issue, path: Path, value: unknown): string {
       return wrongType(shape, value);
     case 'too_small':
       if (issue.origin === 'array') return 'needs at least one entry';
-      if (issue.origin === 'string') return 'must not be empty';
+      if (issue.origin === 'string')
+        return Number(issue.minimum) > 1 ? `needs at least ${issue.minimum} characters` : 'must not be empty';
       return `must be ${issue.inclusive ? 'at least' : 'more than'} ${issue.minimum}`;
     case 'too_big':
       if (issue.origin === 'string') return `may have at most ${issue.maximum} characters`;
