@@ -9,6 +9,7 @@ import { mayDo, requireRole } from './access.ts';
 import type { Audit } from './audit.ts';
 import type { Authenticate } from './auth/authenticate.ts';
 import { toJson } from './json.ts';
+import { HEADERS_TIMEOUT_MS, REQUEST_TIMEOUT_MS } from './limits.ts';
 import { PROBLEM_TYPE, problemOf } from './problem.ts';
 import { RateLimitedError } from './rate-limiter.ts';
 import { Accepted, type Deps, type Principal, type Route, type ServerEvent } from './route.ts';
@@ -25,8 +26,6 @@ export interface AppOptions {
   readonly before?: (app: FastifyInstance) => Promise<void>;
 }
 
-const HEADERS_TIMEOUT_MS = 5000;
-const REQUEST_TIMEOUT_MS = 10_000;
 const ANYONE: Principal = { name: 'anyone', role: 'viewer' };
 /** A request id that a proxy has given is kept, so that its log and ours can be read together. */
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;

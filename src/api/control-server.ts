@@ -1,18 +1,14 @@
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { rmSync } from 'node:fs';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { WaltideError } from '../errors.ts';
-import { createApp } from './app.ts';
+import type { FastifyInstance } from 'fastify';
 import type { Audit } from './audit.ts';
-import { localAdmin } from './auth/authenticate.ts';
-import { sameSecret } from './auth/secrets.ts';
-import { userName } from './auth/user-name.ts';
 import { writeControlFile } from './control-file.ts';
-import { CONTROL_BODY_BYTES_MAX } from './limits.ts';
-import type { Deps, Principal } from './route.ts';
-import { ROUTES } from './routes.ts';
+import { HEADERS_TIMEOUT_MS, REQUEST_TIMEOUT_MS } from './limits.ts';
+import type { Deps } from './route.ts';
 
 export interface ControlServerOptions {
   /** Of the pipeline, in the name of the control file. */
@@ -23,43 +19,54 @@ export interface ControlServerOptions {
 
 /**
  * The local control address: the API on a free port of 127.0.0.1, opened by a token that only this user can read, and
- * that may do everything.
+ * that may do everything. The API itself is loaded with the first request: most processes are never asked.
  */
 export class ControlServer {
   readonly #token = randomBytes(32).toString('hex');
-  readonly #app: FastifyInstance;
+  readonly #server = createServer(
+    { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS },
+    (request, response) => void this.#answer(request, response),
+  );
+  readonly #options: ControlServerOptions;
+  #app: Promise<FastifyInstance> | null = null;
   #path: string | null = null;
 
-  private constructor(app: FastifyInstance) {
-    this.#app = app;
+  private constructor(options: ControlServerOptions) {
+    this.#options = options;
   }
 
   /** Resolves = listening, and the control file can be found. */
-  static async start({ role, deps, audit }: ControlServerOptions): Promise<ControlServer> {
-    const authenticate = (request: FastifyRequest): Principal => server.#authenticate(request);
-    const app = await createApp({
-      routes: ROUTES,
-      deps: { ...deps, local: true },
-      audit,
-      bodyBytesMax: CONTROL_BODY_BYTES_MAX,
-      authenticate,
-    });
-    const server = new ControlServer(app);
-    await app.listen({ port: 0, host: '127.0.0.1' });
-    await server.#leaveFile(role, deps);
+  static async start(options: ControlServerOptions): Promise<ControlServer> {
+    const server = new ControlServer(options);
+    server.#server.listen({ port: 0, host: '127.0.0.1' });
+    await once(server.#server, 'listening');
+    await server.#leaveFile();
     return server;
   }
 
   get url(): string {
-    return `http://127.0.0.1:${(this.#app.server.address() as AddressInfo).port}`;
+    return `http://127.0.0.1:${this.#port}`;
   }
 
-  async #leaveFile(role: string, { config: { stateDir, source }, log }: Deps): Promise<void> {
-    const entry = { pid: process.pid, host: hostname(), role, slot: source.slot, url: this.url, token: this.#token };
+  get #port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  async #leaveFile(): Promise<void> {
+    const { role, deps } = this.#options;
+    const { config, log } = deps;
+    const entry = {
+      pid: process.pid,
+      host: hostname(),
+      role,
+      slot: config.source.slot,
+      url: this.url,
+      token: this.#token,
+    };
     try {
-      this.#path = await writeControlFile(stateDir, entry, log);
+      this.#path = await writeControlFile(config.stateDir, entry, log);
     } catch (error) {
-      await this.#app.close();
+      await this.close();
       throw error;
     }
     // A process that ends in a hurry still takes its address along.
@@ -74,13 +81,25 @@ export class ControlServer {
   async close(): Promise<void> {
     process.off('exit', this.#removeFile);
     this.#removeFile();
-    await this.#app.close();
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeAllConnections();
+    await closed;
+    await (await this.#app?.catch(() => null))?.close();
   }
 
-  #authenticate({ headers }: FastifyRequest): Principal {
-    const admin = localAdmin(headers, (this.#app.server.address() as AddressInfo).port, `local:${userName()}`);
-    const token = /^Bearer (.+)$/.exec(headers.authorization ?? '')?.[1] ?? '';
-    if (sameSecret(token, this.#token)) return admin;
-    throw new WaltideError('UNAUTHENTICATED', 'the token is wrong', 'It is in the control file in stateDir.');
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      this.#app ??= this.#load();
+      (await this.#app).routing(request, response);
+    } catch (error) {
+      this.#options.deps.log.error({ err: error }, 'the control address cannot answer');
+      response.writeHead(500).end();
+    }
+  }
+
+  async #load(): Promise<FastifyInstance> {
+    const { deps, audit } = this.#options;
+    const { createControlApp } = await import('./control-app.ts');
+    return createControlApp({ deps, audit, token: this.#token, port: this.#port });
   }
 }
