@@ -9,6 +9,7 @@ import { SnapshotRuns } from '../control/snapshot-runs.ts';
 import { WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { type MetricsServer, startMetricsServer } from '../metrics/server.ts';
+import { Stored } from '../metrics/stored.ts';
 import { Pipeline, type RunEnd, type RunGoal } from '../pipeline/pipeline.ts';
 import type { ReplayRequest } from '../pipeline/replay.ts';
 import type { PipelineStatus, Role } from '../pipeline/status.ts';
@@ -77,8 +78,10 @@ export async function runPipeline(
   });
   const status = (): PipelineStatus => pipeline.status();
   // Before anything connects: a port that the user chose and cannot have is an error at once.
-  const metrics: MetricsServer | null = options.serves ? await startMetricsServer(config.metrics, status, log) : null;
   const sessions = new Sessions(config.source, 'api');
+  const metrics: MetricsServer | null = options.serves
+    ? await startMetricsServer(config.metrics, status, log, new Stored(sessions, config))
+    : null;
   const writer = config.writes.enabled ? new Writer({ config, log, sinks: pipeline }) : null;
   const deps: Deps = { config, log, pipeline, sessions, tracker, writer };
   const alerter = new Alerter({ config, log, sessions, instance: tracker.instance, role, pipeline });

@@ -5,6 +5,9 @@ import type { Position } from '../event/position.ts';
 import type { Relation } from '../event/relation.ts';
 import { rowJson } from '../event/row-text.ts';
 
+/** The sink of letters that every sink lacks, since they never came into the log. */
+export const EVERY_SINK = '*';
+
 /** A change that was refused, with values of its own: it may outlive its batch. */
 export interface NewLetter {
   readonly position: Position;

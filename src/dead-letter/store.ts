@@ -23,11 +23,13 @@ const LOOK_INTERVAL_MS = 5_000;
 /** Letters of one sink that are open or being retried. */
 export interface OpenLetters {
   readonly count: number;
+  /** Of these, being retried. */
+  readonly retrying: number;
   readonly oldestAt: Date | null;
   readonly tables: readonly { readonly name: string; readonly count: number }[];
 }
 
-const NONE: OpenLetters = { count: 0, oldestAt: null, tables: [] };
+const NONE: OpenLetters = { count: 0, retrying: 0, oldestAt: null, tables: [] };
 
 /** Told of every letter that is durable here: the topic of dead letters on Kafka. Resolves = durable there, too. */
 export type OnSaved = (sink: string, letters: readonly NewLetter[]) => Promise<void>;
@@ -285,16 +287,17 @@ export class DeadLetterStore {
 }
 
 async function readOpen(client: pg.Client, slot: string): Promise<Map<string, OpenLetters>> {
-  const { rows } = await client.query<{ sink: string; name: string; count: number; oldest: Date }>(
-    `SELECT sink, schema_name || '.' || table_name AS name, count(*)::float8 AS count, min(created_at) AS oldest
+  const { rows } = await client.query<{ sink: string; name: string; count: number; retrying: number; oldest: Date }>(
+    `SELECT sink, schema_name || '.' || table_name AS name, count(*)::float8 AS count, count(*) FILTER (WHERE state = 'retrying')::float8 AS retrying, min(created_at) AS oldest
      FROM waltide.dead_letters WHERE slot_name = $1 AND state IN ('open', 'retrying') GROUP BY 1, 2 ORDER BY 1, 2`,
     [slot],
   );
   const open = new Map<string, OpenLetters>();
-  for (const { sink, name, count, oldest } of rows) {
+  for (const { sink, name, count, retrying, oldest } of rows) {
     const before = open.get(sink) ?? NONE;
     open.set(sink, {
       count: before.count + count,
+      retrying: before.retrying + retrying,
       oldestAt: before.oldestAt && before.oldestAt < oldest ? before.oldestAt : oldest,
       tables: [...before.tables, { name, count }],
     });

@@ -4,7 +4,8 @@ import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { PipelineStatus } from '../pipeline/status.ts';
-import { createMetrics } from './metrics.ts';
+import { createMetrics, type Metrics } from './metrics.ts';
+import type { Stored } from './stored.ts';
 
 /** The port nobody has to choose, so that a second Waltide on it is no mistake of the user's. */
 const DEFAULT_PORT = 9464;
@@ -26,9 +27,11 @@ export async function startMetricsServer(
   config: Config['metrics'],
   status: () => PipelineStatus,
   log: Log,
+  stored?: Stored,
 ): Promise<MetricsServer | null> {
   if (!config.enabled) return null;
-  const metrics = createMetrics(status);
+  const { tablesMax } = config;
+  const metrics = createMetrics({ status, tablesMax, ...(stored && { stored: () => stored.read() }) });
   const server = createServer((request, response) => void answer(request, response, status, metrics));
   const port = await listen(server, config, log);
   if (port === null) return null;
@@ -80,7 +83,7 @@ async function answer(
   request: IncomingMessage,
   response: ServerResponse,
   status: () => PipelineStatus,
-  metrics: ReturnType<typeof createMetrics>,
+  metrics: Metrics,
 ): Promise<void> {
   try {
     const path = (request.url ?? '').split('?', 1)[0];

@@ -63,10 +63,14 @@ export class Arrivals {
     this.#names = names;
   }
 
-  /** The sinks are open, and go on from what they have. */
-  follow(appliers: readonly Applier[]): void {
+  /** The sinks are open, and go on from what they have. `onAdvanced`: one may have come further. */
+  follow(appliers: readonly Applier[], onAdvanced: (applier: Applier) => void): void {
     this.#appliers = appliers;
-    for (const { subscription } of appliers) subscription.onAdvanced = () => this.#look();
+    for (const applier of appliers)
+      applier.subscription.onAdvanced = () => {
+        onAdvanced(applier);
+        this.#look();
+      };
     this.#look();
   }
 

@@ -33,6 +33,7 @@ import { Weave } from '../snapshot/weave.ts';
 import { Heartbeat } from '../source/heartbeat.ts';
 import { WalSource } from '../source/wal-source.ts';
 import type { Transport } from '../transport/transport.ts';
+import { Beats } from './beats.ts';
 import { TableKeeper } from './captured-tables.ts';
 import { firstCopy } from './first-copy.ts';
 import { Publisher } from './publisher.ts';
@@ -60,6 +61,7 @@ export class Capture {
   /** How far slot and sinks were when the last run ended, or nearly. */
   marks: Marks = new Map();
   readonly #heartbeat: Heartbeat;
+  readonly beats = new Beats();
   #identity: SourceIdentity | null = null;
   #publication: EnsuredPublication | null = null;
   #slot: SlotInfo | null = null;
@@ -101,7 +103,7 @@ export class Capture {
       protection: () => this.#protection,
       refusal: (table, beside) => options.transport.refusal?.(table, beside) ?? null,
     });
-    this.#heartbeat = new Heartbeat(config.source, log);
+    this.#heartbeat = new Heartbeat(config.source, log, (lsn, sentAtMs) => this.beats.sent(lsn, sentAtMs));
   }
 
   /** Who the source is; null before `prepare`. */
@@ -110,8 +112,14 @@ export class Capture {
   }
 
   /** When what was committed, and how much was published. */
-  get published(): Pick<Publisher, 'lag' | 'events' | 'bytes'> {
+  get published(): Pick<Publisher, 'lag' | 'events' | 'bytes' | 'batches' | 'sizes' | 'lsn'> {
     return this.#publisher;
+  }
+
+  /** End of the server's WAL as far as is known; 0 before anything was heard. */
+  get serverLsn(): Lsn {
+    const told = this.#source?.status.serverLsn ?? 0n;
+    return told > this.beats.lastLsn ? told : this.beats.lastLsn;
   }
 
   /** Everything before this LSN is durable downstream. The slot is acknowledged up to here, or less under `source.retain`. */
@@ -210,8 +218,10 @@ export class Capture {
   async #readRetained(client: pg.Client, slot: SlotInfo): Promise<void> {
     this.marks = await readMarks(client, slot.name);
     const now = performance.now();
-    for (const { lsn, ageMs } of await momentsSince(client, slot.confirmedFlushLsn ?? 0n))
+    for (const { lsn, ageMs } of await momentsSince(client, slot.confirmedFlushLsn ?? 0n)) {
       this.retain.note(lsn, now - ageMs);
+      this.#publisher.lag.note(lsn, Date.now() - ageMs);
+    }
   }
 
   /** The slot to go on with; null when one must be made. */
@@ -303,7 +313,7 @@ export class Capture {
       log,
     });
     this.#heartbeat.start();
-    if (beatAtOnce) void this.#heartbeat.beat();
+    if (beatAtOnce && config.source.heartbeatIntervalMs === 0) void this.#heartbeat.beat();
     const stop = new AbortController();
     const either = AbortSignal.any([signal, stop.signal]);
     const beside = [snapshots.run(either), this.#tables.run(either)];

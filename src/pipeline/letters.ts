@@ -1,5 +1,5 @@
 import type { Config } from '../config/schema.ts';
-import type { Letters, NewLetter } from '../dead-letter/dead-letter.ts';
+import { EVERY_SINK, type Letters, type NewLetter } from '../dead-letter/dead-letter.ts';
 import { DeadLetterStore, type OpenLetters } from '../dead-letter/store.ts';
 import { messageOf } from '../errors.ts';
 import { formatPosition } from '../event/position.ts';
@@ -9,9 +9,6 @@ import type { Sink, SinkState } from '../sink/sink.ts';
 import type { Transport } from '../transport/transport.ts';
 import type { Applier } from './applier.ts';
 import { LetterRetries } from './letter-retries.ts';
-
-/** The sink of letters that every sink lacks. */
-const EVERY_SINK = '*';
 
 /** A letter as the topic of dead letters has it. Its row may be as long as the record that it came from. */
 function letterText(sink: string, { relation, position, op, row, before, after, code, reason }: NewLetter): string {

@@ -353,11 +353,11 @@ export class Pipeline {
       this.#appliers.push(applier);
       if (lacks) lacking.push({ name: sink.name, state });
     }
-    this.#arrivals.follow(this.#appliers);
+    this.#arrivals.follow(this.#appliers, (applier) => this.#reporter.lags.advanced(applier, capture));
     await fillSinks(config, capture, lacking);
     const parts = { config, keeper: capture?.tables ?? null, appliers: this.#appliers, log };
     this.#refills = Refills.start(parts, lacking);
-    if (this.#appliers.length > 0) await letters.start(this.#appliers, transport);
+    if (this.#appliers.length > 0 || config.transport.type === 'kafka') await letters.start(this.#appliers, transport);
     if (until !== 'caught-up') return 0n;
     return capture ? capture.wal.inserted : await applyTarget(config.source, this.#appliers, log);
   }

@@ -3,6 +3,7 @@ import type { Batch } from '../event/batch.ts';
 import { countRows } from '../event/copied-rows.ts';
 import type { Lsn } from '../event/lsn.ts';
 import { failpoint } from '../failpoint.ts';
+import { BYTES, Histogram, ROWS } from '../histogram.ts';
 import type { Transport } from '../transport/transport.ts';
 import { Acknowledger } from './acknowledger.ts';
 import { LagClock } from './lag.ts';
@@ -22,6 +23,11 @@ export class Publisher {
   readonly lag = new LagClock();
   events = 0;
   bytes = 0;
+  batches = 0;
+  /** Of batches with events. */
+  readonly sizes = { rows: new Histogram(ROWS), bytes: new Histogram(BYTES) };
+  /** Everything committed before it has been given to the transport. */
+  lsn: Lsn = 0n;
 
   constructor(
     config: Config,
@@ -46,12 +52,12 @@ export class Publisher {
   /** `hold`: the batch is not acknowledged before that, however durable it is. `told`: called once it is durable. */
   publish(batch: Batch, hold: Promise<unknown> | null, told: (() => void) | null): void {
     const last = batch.events.at(-1);
-    this.events += countRows(batch.events);
-    this.bytes += batch.bytes;
+    if (last) this.#noteSize(batch);
     this.#recent.note(batch.events);
     const commitTimeMs =
       last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();
     if (batch.commitEndLsn !== null) {
+      this.lsn = batch.commitEndLsn;
       this.lag.note(batch.commitEndLsn, commitTimeMs);
       this.#retain.note(batch.commitEndLsn, performance.now());
     }
@@ -70,6 +76,15 @@ export class Publisher {
       })
       .catch((error: unknown) => (this.#failure ??= error))
       .finally(() => this.#wakeAll());
+  }
+
+  #noteSize({ events, bytes }: Batch): void {
+    const rows = countRows(events);
+    this.events += rows;
+    this.bytes += bytes;
+    this.batches++;
+    this.sizes.rows.observe(rows);
+    this.sizes.bytes.observe(bytes);
   }
 
   #wakeAll(): void {

@@ -1,17 +1,20 @@
 import type { Config } from '../config/schema.ts';
+import { EVERY_SINK } from '../dead-letter/dead-letter.ts';
 import type { OpenLetters } from '../dead-letter/store.ts';
 import type { WaltideError } from '../errors.ts';
-import { formatLsn, type Lsn } from '../event/lsn.ts';
+import { formatLsn } from '../event/lsn.ts';
 import { type SnapshotProgress, secondsLeft } from '../snapshot/snapshot.ts';
 import type { Transport } from '../transport/transport.ts';
 import { VERSION } from '../version.ts';
 import type { Applier } from './applier.ts';
 import type { Capture } from './capture.ts';
 import { Rate } from './lag.ts';
+import { distance, Lags } from './lags.ts';
 import type {
   BudgetStatus,
   CaptureStatus,
   CopyStatus,
+  LetterStatus,
   PipelineState,
   PipelineStatus,
   Role,
@@ -37,10 +40,12 @@ export class StatusReporter {
   /** Since when each table is read, and how many rows it had then. */
   readonly #reading = new Map<string, { readonly at: number; readonly rows: number }>();
   readonly #rates = new Map<string, Rate>();
+  readonly lags: Lags;
 
   constructor(config: Config, role: Role) {
     this.#config = config;
     this.#role = role;
+    this.lags = new Lags(config);
   }
 
   noteCopy(progress: SnapshotProgress): void {
@@ -65,10 +70,9 @@ export class StatusReporter {
   ): PipelineStatus {
     const now = Date.now();
     const source = capture ? this.#source(capture, budget, now) : null;
-    const serverLsn = capture?.source?.status.serverLsn ?? 0n;
     const sinks = appliers.map((applier) => ({
-      ...this.#sink(applier, capture, serverLsn, now),
-      deadLetters: lettersOf(applier, letters),
+      ...this.#sink(applier, capture, now),
+      deadLetters: lettersOf(letters?.summary(applier.sink.name)),
     }));
     const stuck = this.#stuck(capture, appliers, now);
     const memory = process.memoryUsage();
@@ -83,9 +87,13 @@ export class StatusReporter {
       failure: failure && `${failure.code}: ${failure.message}. ${failure.help}`,
       startedAt: this.#startedAt.toISOString(),
       source,
-      transport: { type: this.#config.transport.type, bytesInFlight: transport?.bytesInFlight ?? 0 },
+      transport: {
+        type: this.#config.transport.type,
+        bytesInFlight: transport?.bytesInFlight ?? 0,
+        deadLetters: lettersOf(letters?.summary(EVERY_SINK)),
+      },
       sinks,
-      copy: [...this.#copy.values()],
+      copy: this.#copies(capture),
       memory: { rssBytes: memory.rss, heapBytes: memory.heapUsed },
       stuck,
       ready: state === 'streaming' && stuck.length === 0 && !failing && (source?.connected ?? true),
@@ -97,66 +105,85 @@ export class StatusReporter {
     const status = capture.source?.status;
     const durable = capture.durableLsn;
     const acknowledged = status?.acknowledgedLsn ?? 0n;
+    const { events, bytes, batches, sizes, lsn } = capture.published;
+    // Until something is published or durable, what was acknowledged before is.
+    const published = this.lags.ofCapture(capture, durable > acknowledged ? durable : acknowledged, now);
+    const captured = this.lags.ofCapture(capture, lsn > acknowledged ? lsn : acknowledged, now);
     return {
       slot,
       publication,
       systemIdentifier: capture.identity?.systemIdentifier ?? '',
       database: capture.identity?.database ?? '',
       connected: status?.connected ?? false,
-      serverLsn: formatLsn(status?.serverLsn ?? 0n),
+      serverLsn: formatLsn(capture.serverLsn),
       acknowledgedLsn: formatLsn(acknowledged),
       durableLsn: formatLsn(durable),
-      // Until something is durable, what was acknowledged before is.
-      lagBytes: distance(status?.serverLsn ?? 0n, durable > acknowledged ? durable : acknowledged),
+      lagBytes: published.lagBytes,
+      captured,
+      published,
       heldBytes: distance(durable, acknowledged),
       budget,
-      events: capture.published.events,
-      eventsPerSecond: this.#rate('source', capture.published.events, now),
-      bytes: capture.published.bytes,
+      events,
+      eventsPerSecond: this.#rate('source', events, now),
+      bytes,
+      batches,
+      sizes: { rows: sizes.rows.status, bytes: sizes.bytes.status },
       reconnects: status?.reconnects ?? 0,
       protocol: status?.protocol ?? null,
       lastMessageAt: status?.lastMessageAt ? new Date(status.lastMessageAt).toISOString() : null,
     };
   }
 
-  #sink(
-    { sink, type, loop, subscription }: Applier,
-    capture: Capture | null,
-    serverLsn: Lsn,
-    now: number,
-  ): Omit<SinkStatus, 'deadLetters'> {
-    const { events, batches, retries, splits, pendingEvents, pendingBytes, lastError, tables, stopped, breaker } =
-      loop.status;
-    const applied = subscription.appliedLsn();
-    return {
-      name: sink.name,
-      type,
-      appliedLsn: formatLsn(applied),
-      // Without a capture in this process, what is published is the most that is known.
-      lagBytes: distance(serverLsn || subscription.publishedLsn(), applied),
-      lagSeconds: capture ? this.#lagSeconds(capture, applied, now) : null,
+  #sink(applier: Applier, capture: Capture | null, now: number): Omit<SinkStatus, 'deadLetters'> {
+    const { sink, type, loop, subscription } = applier;
+    const {
       events,
-      eventsPerSecond: this.#rate(sink.name, events, now),
       batches,
       retries,
       splits,
       pendingEvents,
       pendingBytes,
       lastError,
-      tables: [...tables].map(([name, count]) => ({ name, events: count })),
+      stopped,
+      breaker,
+      breakerOpened,
+    } = loop.status;
+    const applied = this.lags.ofSink(applier, capture, subscription.appliedLsn(), now);
+    const delivered = this.lags.ofSink(applier, capture, subscription.receivedLsn(), now);
+    // Without a capture in this process, what is published is the most that is known.
+    const end = capture?.serverLsn || subscription.publishedLsn();
+    return {
+      name: sink.name,
+      type,
+      appliedLsn: applied.lsn,
+      lagBytes: applied.lagBytes,
+      lagSeconds: applied.lagSeconds,
+      delivered,
+      roundTripSeconds: capture?.beats.roundTripSeconds(sink.name, now) ?? null,
+      events,
+      eventsPerSecond: this.#rate(sink.name, events, now),
+      batches,
+      sizes: loop.measures.sizes,
+      retries,
+      splits,
+      pendingEvents,
+      pendingBytes,
+      lastError,
+      tables: this.lags.ofTables(applier, delivered, end, now),
       stopped: stopped.map((table) => ({ name: `${table.schema}.${table.table}`, reason: table.reason })),
       losses: sink.losses?.() ?? null,
       breaker,
+      breakerOpened,
     };
   }
 
-  /** Heartbeats keep it true when idle: a source that has fallen silent grows old, whatever the last sample says. */
-  #lagSeconds(capture: Capture, applied: Lsn, now: number): number {
-    const known = capture.published.lag.lagSeconds(applied, now);
-    const last = capture.source?.status.lastMessageAt ?? 0;
-    const silent = last === 0 ? 0 : (now - last) / 1000;
-    const expected = Math.max(this.#config.source.heartbeatIntervalMs * 2, 30_000) / 1000;
-    return silent > expected ? Math.max(known, silent) : known;
+  /** Snapshots of tables that are gone, or have another name by now, are of no use to anyone. */
+  #copies(capture: Capture | null): CopyStatus[] {
+    if (capture) {
+      const names = new Set(capture.tables.captured.values().map(({ schema, table }) => `${schema}.${table}`));
+      for (const [name, { done }] of this.#copy) if (done && !names.has(name)) this.#copy.delete(name);
+    }
+    return [...this.#copy.values()];
   }
 
   #stuck(capture: Capture | null, appliers: readonly Applier[], now: number): string[] {
@@ -183,15 +210,12 @@ export class StatusReporter {
   }
 }
 
-function lettersOf({ sink }: Applier, letters: LetterSummaries | null): SinkStatus['deadLetters'] {
-  const { count: open = 0, oldestAt = null, tables = [] } = letters?.summary(sink.name) ?? {};
+function lettersOf(letters: OpenLetters | undefined): LetterStatus {
+  const { count: open = 0, retrying = 0, oldestAt = null, tables = [] } = letters ?? {};
   return {
     open,
+    retrying,
     oldestAt: oldestAt?.toISOString() ?? null,
     tables: tables.map(({ name, count }) => ({ name, open: count })),
   };
-}
-
-function distance(to: Lsn, from: Lsn): number {
-  return to > from ? Number(to - from) : 0;
 }

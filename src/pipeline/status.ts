@@ -1,3 +1,5 @@
+import type { HistogramStatus } from '../histogram.ts';
+import type { BatchSizes } from '../sink/apply-status.ts';
 import type { Losses } from '../sink/losses.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import type { ProtocolStatus } from '../source/source.ts';
@@ -23,7 +25,7 @@ export interface PipelineStatus {
   readonly failure: string | null;
   /** Null in role apply. */
   readonly source: CaptureStatus | null;
-  readonly transport: { readonly type: 'in-process' | 'kafka'; readonly bytesInFlight: number };
+  readonly transport: TransportStatus;
   readonly sinks: readonly SinkStatus[];
   readonly copy: readonly CopyStatus[];
   readonly memory: { readonly rssBytes: number; readonly heapBytes: number };
@@ -31,6 +33,23 @@ export interface PipelineStatus {
   readonly stuck: readonly string[];
   /** True once streaming (or applying) has begun and nothing is stuck or failing: /readyz. */
   readonly ready: boolean;
+}
+
+export interface TransportStatus {
+  readonly type: 'in-process' | 'kafka';
+  readonly bytesInFlight: number;
+  /** Changes that never came into the log, so that every sink lacks them. */
+  readonly deadLetters: LetterStatus;
+}
+
+/** How far behind the source one stage of the road is. */
+export interface StageLag {
+  /** The stage has everything that was committed before. */
+  readonly lsn: string;
+  /** WAL between the server's end and `lsn`. */
+  readonly lagBytes: number;
+  /** Age of the oldest commit that the stage lacks, in seconds; 0 when it has all. Null when unknown. */
+  readonly lagSeconds: number | null;
 }
 
 export interface CaptureStatus {
@@ -53,6 +72,12 @@ export interface CaptureStatus {
   readonly events: number;
   readonly eventsPerSecond: number;
   readonly bytes: number;
+  readonly batches: number;
+  readonly sizes: { readonly rows: HistogramStatus; readonly bytes: HistogramStatus };
+  /** Read, and given to the transport. */
+  readonly captured: StageLag;
+  /** Durable downstream: in Kafka, or in every sink. */
+  readonly published: StageLag;
   readonly reconnects: number;
   /** Null while not connected. */
   readonly protocol: ProtocolStatus | null;
@@ -89,25 +114,48 @@ export interface SinkStatus {
   readonly lagBytes: number;
   /** Age of the oldest commit that is not in the sink yet, in seconds; 0 when all is. Null when unknown. */
   readonly lagSeconds: number | null;
+  /** What its apply loop has got. */
+  readonly delivered: StageLag;
+  /** From a heartbeat's commit in the source until the sink had applied it, in seconds; null where this process sends none. */
+  readonly roundTripSeconds: number | null;
   readonly events: number;
   readonly eventsPerSecond: number;
   readonly batches: number;
+  readonly sizes: BatchSizes;
   readonly retries: number;
   /** Source transactions made durable in the middle, since they were larger than transactionBytesMax: once per part. */
   readonly splits: number;
   readonly pendingEvents: number;
   readonly pendingBytes: number;
   readonly lastError: string | null;
-  readonly tables: readonly { readonly name: string; readonly events: number }[];
+  readonly tables: readonly TableStatus[];
   readonly stopped: readonly { readonly name: string; readonly reason: string }[];
   /** Null for a sink that keeps no count of them. */
   readonly losses: Losses | null;
   /** closed = it is used. open = it failed again and again, and is left alone for a while. half-open = it is tried. */
   readonly breaker: 'closed' | 'open' | 'half-open';
+  /** How often it has opened. */
+  readonly breakerOpened: number;
   /** Changes that it refused, and nobody has retried or discarded. */
-  readonly deadLetters: {
-    readonly open: number;
-    readonly oldestAt: string | null;
-    readonly tables: readonly { readonly name: string; readonly open: number }[];
-  };
+  readonly deadLetters: LetterStatus;
+}
+
+export interface LetterStatus {
+  readonly open: number;
+  /** Of these, to be applied again, since somebody asked for it. */
+  readonly retrying: number;
+  readonly oldestAt: string | null;
+  readonly tables: readonly { readonly name: string; readonly open: number }[];
+}
+
+/** One table in one sink. */
+export interface TableStatus {
+  readonly name: string;
+  /** Applied since the start. */
+  readonly events: number;
+  /** As of the sink, of changes of this table; what is not known to be of another table counts. Null where it is stopped. */
+  readonly lagBytes: number | null;
+  readonly lagSeconds: number | null;
+  /** When the newest change that was applied had been committed; null where none was since the start. */
+  readonly lastCommitAt: string | null;
 }

@@ -121,6 +121,30 @@ export async function validationResults<Result>(
   return rows as ValidationResultRecord<Result>[];
 }
 
+/** What the last validation of one table in one sink found. */
+export interface StoredScore {
+  readonly sink: string;
+  readonly table: string;
+  /** Percent of rows that were equal. */
+  readonly score: number;
+  readonly differences: number;
+  readonly at: Date;
+}
+
+/** The newest of each sink and table. Those that looked at one key, or at rows since a time, say nothing of the table. */
+export async function latestScores(client: pg.Client, slot: string): Promise<StoredScore[]> {
+  const { rows } = await run(
+    client,
+    `SELECT DISTINCT ON (r.sink, r.table_name) r.sink, r.table_name AS "table", r.score::float8 AS score,
+       (r.missing + r.extra + r.different)::float8 AS differences, r.updated_at AS at
+     FROM waltide.validation_results r JOIN waltide.validations v ON v.id = r.validation_id
+     WHERE v.slot_name = $1 AND r.finished AND v.request->>'key' IS NULL AND v.request->>'since' IS NULL
+     ORDER BY r.sink, r.table_name, r.updated_at DESC`,
+    [slot],
+  );
+  return rows as StoredScore[];
+}
+
 async function select(client: pg.Client, where: string, values: unknown[]): Promise<ValidationRecord[]> {
   const { rows } = await run(
     client,

@@ -2,15 +2,19 @@ import type { BatchConfig } from '../config/schema.ts';
 import type { Delivery } from '../event/batch.ts';
 import { countRows } from '../event/copied-rows.ts';
 import type { Relation } from '../event/relation.ts';
+import { Histogram, SECONDS } from '../histogram.ts';
 import type { Subscription } from '../transport/transport.ts';
-import type { ApplyStatus } from './apply-status.ts';
+import type { ApplyMeasures, ApplyStatus } from './apply-status.ts';
 import { Applying, type ApplyingOptions } from './applying.ts';
+import { type Backlog, firstChange, noteOldest } from './backlog.ts';
 import { merge } from './deliveries.ts';
 import { type Pace, smaller } from './pace.ts';
 import type { Refused } from './refused.ts';
 
 /** An idle stream's keepalives and heartbeats need not cost the sink a transaction each. */
 const IDLE_SAVE_MS = 200;
+/** Every change that waits is looked at for a backlog; whoever asks often gets the last one. */
+const BACKLOG_TTL_MS = 1_000;
 
 export interface ApplyLoopOptions extends ApplyingOptions {
   readonly subscription: Subscription;
@@ -43,6 +47,14 @@ export class ApplyLoop {
   #doneAt = performance.now();
   /** What waits in the sink's open transaction, without its events. */
   readonly #waiting: Delivery[] = [];
+  /** What is being applied. */
+  #applied: readonly Delivery[] = [];
+  /** Of `#waiting`. */
+  readonly #waitingBacklog: Backlog = new Map();
+  #backlog: { readonly oldest: Backlog; readonly at: number } | null = null;
+  /** When the oldest change of what is not durable yet was committed, in Unix ms; null where nothing waits. */
+  #oldestMs: number | null = null;
+  readonly #delay = new Histogram(SECONDS);
   #wake: (() => void) | null = null;
   #room: (() => void) | null = null;
   /** What waits until nothing is being applied. */
@@ -55,6 +67,22 @@ export class ApplyLoop {
 
   get status(): ApplyStatus {
     return { ...this.#applying.status, pendingEvents: this.#pendingEvents, pendingBytes: this.#pendingBytes };
+  }
+
+  get measures(): ApplyMeasures {
+    const { tables, sizes } = this.#applying;
+    return { tables, sizes: { ...sizes, delaySeconds: this.#delay.status }, backlog: this.#oldest() };
+  }
+
+  #oldest(): Backlog {
+    if (this.#pendingEvents === 0 && this.#applied.length === 0 && this.#waiting.length === 0) return new Map();
+    const now = performance.now();
+    if (this.#backlog && now - this.#backlog.at < BACKLOG_TTL_MS) return this.#backlog.oldest;
+    const oldest: Backlog = new Map(this.#waitingBacklog);
+    for (const { events } of this.#applied) noteOldest(oldest, events);
+    for (const { delivery } of this.#pending) noteOldest(oldest, delivery.events);
+    this.#backlog = { oldest, at: now };
+    return oldest;
   }
 
   /** The table as the sink has it, or as the last change of it that came by; null where neither is known. */
@@ -140,6 +168,8 @@ export class ApplyLoop {
       this.#pendingBytes -= merged.bytes;
       this.#pendingEvents -= countRows(merged.events);
       this.#room?.();
+      this.#applied = taken;
+      this.#oldestMs ??= firstChange(merged.events)?.committedAtMs ?? null;
       const began = performance.now();
       const durable = await this.#applying.apply(merged, this.#waiting.length > 0, signal);
       const done = performance.now();
@@ -155,10 +185,15 @@ export class ApplyLoop {
     for (const delivery of taken) {
       this.#waiting.push(delivery);
       if (durable) continue;
+      noteOldest(this.#waitingBacklog, delivery.events);
       subscription.taken(delivery);
       delivery.events = [];
     }
+    this.#applied = [];
     if (!durable) return;
+    this.#waitingBacklog.clear();
+    if (this.#oldestMs !== null) this.#delay.observe(Math.max(0, Date.now() - this.#oldestMs) / 1000);
+    this.#oldestMs = null;
     this.#savedAt = performance.now();
     for (const delivery of this.#waiting.splice(0)) {
       this.#applying.saved(delivery.offsets);

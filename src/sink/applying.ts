@@ -4,13 +4,15 @@ import type { Letters } from '../dead-letter/dead-letter.ts';
 import { messageOf, RejectedError, WaltideError } from '../errors.ts';
 import type { Delivery } from '../event/batch.ts';
 import type { ChangeEvent } from '../event/change-event.ts';
-import { CopyEvent, countRows, eachRow } from '../event/copied-rows.ts';
+import { eachRow } from '../event/copied-rows.ts';
 import { formatLsn } from '../event/lsn.ts';
 import type { Offset } from '../event/offset.ts';
 import { formatPosition } from '../event/position.ts';
 import { type Relation, relationName } from '../event/relation.ts';
+import { BYTES, Histogram, ROWS, SECONDS } from '../histogram.ts';
 import type { Log } from '../log.ts';
-import type { ApplyStatus } from './apply-status.ts';
+import { AppliedTables } from './applied-tables.ts';
+import type { AppliedTable, ApplyStatus, BatchSizes } from './apply-status.ts';
 import { Breaker } from './breaker.ts';
 import { offsetsUpTo } from './deliveries.ts';
 import { Following } from './following.ts';
@@ -48,9 +50,7 @@ export class Applying {
   readonly #options: ApplyingOptions;
   readonly #following: Following;
   readonly #breaker: Breaker;
-  readonly #tables = new Map<string, number>();
-  /** Tables as their last change described them, by OID. */
-  readonly #relations = new Map<number, Relation>();
+  readonly #tables = new AppliedTables();
   /** Log offsets that the sink has saved, by partition. */
   readonly #next = new Map<string, bigint | null>();
   #refused: Refused | null = null;
@@ -59,6 +59,8 @@ export class Applying {
   #batches = 0;
   #retries = 0;
   #splits = 0;
+  #breakerOpened = 0;
+  readonly #sizes = { rows: new Histogram(ROWS), bytes: new Histogram(BYTES), seconds: new Histogram(SECONDS) };
   #busySince: number | null = null;
   #lastError: string | null = null;
 
@@ -66,7 +68,10 @@ export class Applying {
     this.#options = options;
     const { sink, state, breaker, log } = options;
     this.#following = new Following(sink.name, state);
-    this.#breaker = new Breaker(breaker, (is) => log.warn({ sink: sink.name, breaker: is }, `circuit breaker: ${is}`));
+    this.#breaker = new Breaker(breaker, (is) => {
+      if (is === 'open') this.#breakerOpened++;
+      log.warn({ sink: sink.name, breaker: is }, `circuit breaker: ${is}`);
+    });
     this.saved(state.offsets ?? []);
   }
 
@@ -78,11 +83,20 @@ export class Applying {
       splits: this.#splits,
       stopped: this.#following.stopped,
       followed: this.#following.tables,
-      tables: this.#tables,
       busySince: this.#busySince,
       lastError: this.#lastError,
       breaker: this.#breaker.state,
+      breakerOpened: this.#breakerOpened,
     };
+  }
+
+  get tables(): readonly AppliedTable[] {
+    return this.#tables.status;
+  }
+
+  get sizes(): Omit<BatchSizes, 'delaySeconds'> {
+    const { rows, bytes, seconds } = this.#sizes;
+    return { rows: rows.status, bytes: bytes.status, seconds: seconds.status };
   }
 
   /** Before anything is applied. */
@@ -93,7 +107,7 @@ export class Applying {
 
   /** The table as the sink has it, or as the last change of it that came by; null where neither is known. */
   relationOf(oid: number): Relation | null {
-    return this.#options.sink.relationOf?.(oid) ?? this.#relations.get(oid) ?? null;
+    return this.#options.sink.relationOf?.(oid) ?? this.#tables.relationOf(oid);
   }
 
   /** Rows that were set aside for the sink; null where it sees to them itself. */
@@ -132,7 +146,7 @@ export class Applying {
           return this.#inParts(delivery, eachRow(events), signal);
         });
         if (durable === null) return null;
-        this.#following.applied();
+        for (const oid of this.#following.applied()) this.#tables.forget(oid);
         if (durable && !delivery.complete && this.#parts) this.#noteSplit(delivery);
         return durable;
       } catch (error) {
@@ -149,10 +163,10 @@ export class Applying {
     const { sink, log } = this.#options;
     for (let backoffMs = BACKOFF_FIRST_MS; ; ) {
       try {
+        const began = performance.now();
         const durable = await this.#breaker.run(() => sink.apply(delivery));
         this.#lastError = null;
-        this.#batches++;
-        this.#count(delivery.events);
+        this.#noteApplied(delivery, (performance.now() - began) / 1000);
         return durable;
       } catch (error) {
         this.#lastError = messageOf(error);
@@ -241,24 +255,13 @@ export class Applying {
     if (refill && !snapshotGoesOn) this.#options.onLacking?.(oid);
   }
 
-  #count(events: readonly ChangeEvent[]): void {
-    this.#events += countRows(events);
-    let name = '';
-    let relation: ChangeEvent['relation'] = null;
-    let run = 0;
-    const flush = (): void => {
-      if (run > 0) this.#tables.set(name, (this.#tables.get(name) ?? 0) + run);
-    };
-    for (const event of events) {
-      if (event.relation !== relation) {
-        flush();
-        run = 0;
-        relation = event.relation;
-        if (relation) this.#relations.set(relation.oid, relation);
-        name = relation ? relationName(relation) : '(messages)';
-      }
-      run += event instanceof CopyEvent ? event.copied.count : 1;
-    }
-    flush();
+  #noteApplied({ events, bytes }: Delivery, seconds: number): void {
+    this.#batches++;
+    if (events.length === 0) return;
+    const rows = this.#tables.count(events);
+    this.#events += rows;
+    this.#sizes.rows.observe(rows);
+    this.#sizes.bytes.observe(bytes);
+    this.#sizes.seconds.observe(seconds);
   }
 }

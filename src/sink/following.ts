@@ -42,6 +42,8 @@ export class Following {
    * else up to this one, since a snapshot that begins again after it is what the table waits for.
    */
   readonly #refused = new Map<string, Position | null>();
+  /** OIDs of tables that what was selected drops. */
+  #dropped: number[] = [];
 
   constructor(sink: string, state: Pick<SinkState, 'stopped' | 'tables'>) {
     this.#sink = sink;
@@ -76,6 +78,7 @@ export class Following {
   /** The events for the sink, in order. What they change here counts after `applied`. */
   select(events: readonly ChangeEvent[]): readonly ChangeEvent[] {
     this.#next = null;
+    this.#dropped = [];
     let selected: ChangeEvent[] | null = null;
     let relation: Relation | null = null;
     let table: Table | undefined;
@@ -89,7 +92,10 @@ export class Following {
       if (relation === null) takes = true;
       else if (event.op === 'm' && event.message!.prefix === SCHEMA_MESSAGE) {
         takes = this.#remembers ? table !== undefined : table?.stopped == null;
-        if (isDrop(event)) table = this.#forget(table);
+        if (isDrop(event)) {
+          table = this.#forget(table);
+          this.#dropped.push(relation.oid);
+        }
       } else if (event.transaction.snapshot === null) takes = this.#followsChanges(table);
       else {
         takes = this.#followsSnapshot(event, table);
@@ -122,10 +128,11 @@ export class Following {
     this.#next.delete(tableKey(table));
   }
 
-  /** What `select` returned last is in the sink, or in its open transaction. */
-  applied(): void {
+  /** What `select` returned last is in the sink, or in its open transaction. Returns the OIDs of tables that it dropped. */
+  applied(): readonly number[] {
     if (this.#next) this.#tables = this.#next;
     this.#next = null;
+    return this.#dropped;
   }
 
   /** The table is set aside. Unless it goes on, the snapshot under way, in `events` or before, does not take it up again. */

@@ -17,17 +17,23 @@ export class Heartbeat {
   #client: Promise<pg.Client> | null = null;
   #timer: NodeJS.Timeout | null = null;
   #warned = false;
+  #beating = 0;
+  readonly #onBeat: (lsn: Lsn, sentAtMs: number) => void;
 
-  constructor(source: SourceConfig, log: Log) {
+  /** `onBeat` is told where the message of each beat ends, and the Unix time in ms at which it was sent. */
+  constructor(source: SourceConfig, log: Log, onBeat: (lsn: Lsn, sentAtMs: number) => void) {
     this.#source = source;
     this.#log = log;
+    this.#onBeat = onBeat;
   }
 
   start(): void {
     const { heartbeatIntervalMs } = this.#source;
     if (heartbeatIntervalMs === 0) return;
-    this.#timer = setInterval(() => void this.beat(), heartbeatIntervalMs);
+    // While the server does not answer, more would only wait behind the first.
+    this.#timer = setInterval(() => this.#beating === 0 && void this.beat(), heartbeatIntervalMs);
     this.#timer.unref();
+    void this.beat();
   }
 
   /**
@@ -35,21 +41,27 @@ export class Heartbeat {
    * failed, which is said once, and tried again at the next interval. Never rejects.
    */
   async beat(): Promise<Lsn | null> {
+    this.#beating++;
     try {
       this.#client ??= connectSource(this.#source, 'heartbeat');
       const client = await this.#client;
+      const sentAtMs = Date.now();
       // Not transactional, so that it costs no transaction id.
       const { rows } = await client.query<{ lsn: string }>(
         'SELECT pg_catalog.pg_logical_emit_message(false, $1, $2)::text AS lsn',
         [HEARTBEAT_PREFIX, JSON.stringify({ slot: this.#source.slot, at: Date.now() })],
       );
       this.#warned = false;
-      return parseLsn(rows[0]!.lsn);
+      const lsn = parseLsn(rows[0]!.lsn);
+      this.#onBeat(lsn, sentAtMs);
+      return lsn;
     } catch (error) {
       await this.#hangUp();
       if (!this.#warned) this.#log.warn(`heartbeat failed: ${messageOf(error)}`);
       this.#warned = true;
       return null;
+    } finally {
+      this.#beating--;
     }
   }
 

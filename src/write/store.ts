@@ -163,6 +163,19 @@ export async function flushedLsn(client: pg.Client): Promise<Lsn> {
   return parseLsn(rows[0]!.lsn);
 }
 
+export interface QueuedOperations {
+  readonly queued: number;
+  readonly oldestAt: Date | null;
+}
+
+export async function queuedOperations(client: pg.Client, slot: string): Promise<QueuedOperations> {
+  const { rows } = await client.query<QueuedOperations>(
+    `SELECT count(*)::float8 AS queued, min(created_at) AS "oldestAt" FROM waltide.operations WHERE slot_name = $1 AND state = 'queued'`,
+    [slot],
+  );
+  return rows[0]!;
+}
+
 /** Forgets those that ended longer ago than `hours`, at most `most` at once. Resolves with how many. */
 export async function forgetOperations(client: pg.Client, slot: string, hours: number, most: number): Promise<number> {
   const { rowCount } = await client.query(

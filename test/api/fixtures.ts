@@ -3,6 +3,10 @@ import type { PipelineStatus, SinkStatus } from '../../src/pipeline/status.ts';
 
 export const quiet = pino({ level: 'silent' });
 
+/** One of at most 1, two of at most 10, one above. */
+const sizes = { bounds: [1, 10], counts: [1, 2, 1], sum: 40 };
+const noLetters = { open: 0, retrying: 0, oldestAt: null, tables: [] };
+
 export function sinkStatus(changes: Partial<SinkStatus> = {}): SinkStatus {
   return {
     name: 'analytics',
@@ -13,16 +17,25 @@ export function sinkStatus(changes: Partial<SinkStatus> = {}): SinkStatus {
     events: 42,
     eventsPerSecond: 7,
     batches: 3,
+    sizes: { rows: sizes, bytes: sizes, seconds: sizes, delaySeconds: sizes },
+    delivered: { lsn: '0/18', lagBytes: 8, lagSeconds: 0.5 },
+    roundTripSeconds: 0.25,
     retries: 1,
     splits: 0,
     pendingEvents: 2,
     pendingBytes: 200,
     lastError: null,
-    tables: [{ name: 'public.a "b"', events: 42 }],
+    tables: [
+      {
+        ...{ name: 'public.a "b"', events: 42, lagBytes: 8, lagSeconds: 0.5 },
+        lastCommitAt: '2026-01-01T00:00:00.000Z',
+      },
+    ],
     stopped: [],
     losses: { textColumns: [], deadLetters: 0, nulled: 0 },
     breaker: 'closed',
-    deadLetters: { open: 0, oldestAt: null, tables: [] },
+    breakerOpened: 0,
+    deadLetters: noLetters,
     ...changes,
   };
 }
@@ -59,6 +72,10 @@ export function pipelineStatus(changes: Partial<PipelineStatus> = {}): PipelineS
       events: 44,
       eventsPerSecond: 8,
       bytes: 4000,
+      batches: 4,
+      sizes: { rows: sizes, bytes: sizes },
+      captured: { lsn: '0/20', lagBytes: 0, lagSeconds: 0 },
+      published: { lsn: '0/10', lagBytes: 16, lagSeconds: 2 },
       reconnects: 2,
       protocol: {
         ...{ version: 4, streaming: 'parallel', twoPhase: false, degraded: null },
@@ -66,7 +83,7 @@ export function pipelineStatus(changes: Partial<PipelineStatus> = {}): PipelineS
       },
       lastMessageAt: '2026-01-01T00:00:00.000Z',
     },
-    transport: { type: 'in-process', bytesInFlight: 300 },
+    transport: { type: 'in-process', bytesInFlight: 300, deadLetters: noLetters },
     sinks: [sinkStatus()],
     copy: [
       {

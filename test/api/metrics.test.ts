@@ -7,6 +7,7 @@ import { type MetricsServer, startMetricsServer } from '../../src/metrics/server
 import type { PipelineStatus } from '../../src/pipeline/status.ts';
 import { pipelineStatus, quiet, sinkStatus } from './fixtures.ts';
 
+const tablesMax = 500;
 const open: (MetricsServer | Server)[] = [];
 afterEach(async () => {
   for (const one of open.splice(0)) await one.close();
@@ -20,14 +21,14 @@ async function occupy(port: number): Promise<number> {
 }
 
 async function serve(status: () => PipelineStatus): Promise<string> {
-  const server = await startMetricsServer({ host: '127.0.0.1', port: 0, enabled: true }, status, quiet);
+  const server = await startMetricsServer({ host: '127.0.0.1', port: 0, enabled: true, tablesMax }, status, quiet);
   open.push(server!);
   return server!.url;
 }
 
 describe('metrics', () => {
   test('samples of every stage, labels escaped', async () => {
-    const { contentType, read } = createMetrics(() => pipelineStatus());
+    const { contentType, read } = createMetrics({ status: () => pipelineStatus(), tablesMax });
     const text = await read();
     expect(contentType).toContain('text/plain');
     for (const line of [
@@ -40,6 +41,16 @@ describe('metrics', () => {
       'waltide_sink_lag_seconds{sink="analytics"} 1.5',
       'waltide_sink_pending_events{sink="analytics"} 2',
       'waltide_sink_retries_total{sink="analytics"} 1',
+      'waltide_stage_lag_seconds{stage="captured"} 0',
+      'waltide_stage_lag_seconds{stage="published"} 2',
+      'waltide_stage_lag_seconds{stage="delivered",sink="analytics"} 0.5',
+      'waltide_stage_lag_bytes{stage="applied",sink="analytics"} 100',
+      'waltide_sink_heartbeat_round_trip_seconds{sink="analytics"} 0.25',
+      'waltide_sink_batch_rows_bucket{sink="analytics",le="10"} 3',
+      'waltide_sink_batch_rows_bucket{sink="analytics",le="+Inf"} 4',
+      'waltide_sink_batch_rows_sum{sink="analytics"} 40',
+      'waltide_sink_batch_rows_count{sink="analytics"} 4',
+      'waltide_source_open_transactions_spilled_bytes{slot="waltide"} 1000000',
       'waltide_sink_stopped_tables{sink="analytics"} 0',
       'waltide_sink_table_events_total{sink="analytics",table="public.a \\"b\\""} 42',
       'waltide_snapshot_rows_total{table="public.a",kind="initial"} 10',
@@ -56,7 +67,7 @@ describe('metrics', () => {
 
   test('counters are the status, not its sum over scrapes; what is gone or unknown has no sample', async () => {
     let status = pipelineStatus();
-    const { read } = createMetrics(() => status);
+    const { read } = createMetrics({ status: () => status, tablesMax });
     await read();
     expect(await read()).toContain('waltide_sink_events_total{sink="analytics"} 42');
     status = pipelineStatus({ source: null, sinks: [sinkStatus({ name: 'other', lagSeconds: null, events: 1 })] });
@@ -105,7 +116,11 @@ describe('health', () => {
 describe('the port', () => {
   test('turned off', async () => {
     expect(
-      await startMetricsServer({ host: '127.0.0.1', port: 9464, enabled: false }, () => pipelineStatus(), quiet),
+      await startMetricsServer(
+        { host: '127.0.0.1', port: 9464, enabled: false, tablesMax },
+        () => pipelineStatus(),
+        quiet,
+      ),
     ).toBeNull();
   });
 
@@ -114,7 +129,7 @@ describe('the port', () => {
     const messages: string[] = [];
     const log = pino({}, { write: (line: string) => messages.push(line) });
     const server = await startMetricsServer(
-      { host: '127.0.0.1', port: 9464, enabled: true },
+      { host: '127.0.0.1', port: 9464, enabled: true, tablesMax },
       () => pipelineStatus(),
       log,
     );
@@ -125,7 +140,11 @@ describe('the port', () => {
 
   test('a chosen one is busy: an error', async () => {
     const port = await occupy(0);
-    const start = startMetricsServer({ host: '127.0.0.1', port, enabled: true }, () => pipelineStatus(), quiet);
+    const start = startMetricsServer(
+      { host: '127.0.0.1', port, enabled: true, tablesMax },
+      () => pipelineStatus(),
+      quiet,
+    );
     await expect(start).rejects.toMatchObject({
       code: 'CONFIG_INVALID',
       message: expect.stringContaining(String(port)),

@@ -211,7 +211,9 @@ describe('lines', () => {
 
 function pictureOf(atMs: number, events: number, changes = {}): Picture {
   const one = statusReading.parse(
-    pipelineStatus({ sinks: [sinkStatus({ tables: [{ name: 'public.a', events }], ...changes })] }),
+    pipelineStatus({
+      sinks: [sinkStatus({ tables: [{ ...sinkStatus().tables[0]!, name: 'public.a', events }], ...changes })],
+    }),
   );
   return {
     atMs,

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { createMetrics } from '../../metrics/metrics.ts';
+import { createMetrics, type Metrics } from '../../metrics/metrics.ts';
+import { Stored } from '../../metrics/stored.ts';
 import { listAlerts } from '../../postgres/alerts.ts';
 import { listInstances } from '../../postgres/instances.ts';
 import { runStatistics } from '../../postgres/run-statistics.ts';
@@ -51,7 +52,16 @@ const health = defineRoute({
 });
 
 /** Two scrapes of one process share nothing but the status, so one registry per process will do. */
-const registries = new WeakMap<Deps, ReturnType<typeof createMetrics>>();
+const registries = new WeakMap<Deps, Metrics>();
+
+function metricsOf({ pipeline, sessions, config }: Deps): Metrics {
+  const stored = new Stored(sessions, config);
+  return createMetrics({
+    status: () => pipeline.status(),
+    stored: () => stored.read(),
+    tablesMax: config.metrics.tablesMax,
+  });
+}
 
 const prometheus = defineRoute({
   method: 'GET',
@@ -61,7 +71,7 @@ const prometheus = defineRoute({
   produces: 'text/plain; version=0.0.4; charset=utf-8',
   reply: z.string(),
   run: (_request, deps) => {
-    const metrics = registries.get(deps) ?? createMetrics(() => deps.pipeline.status());
+    const metrics = registries.get(deps) ?? metricsOf(deps);
     registries.set(deps, metrics);
     return metrics.read();
   },

@@ -28,6 +28,17 @@ const protocol = z.object({
   degraded: z.string().nullable(),
 });
 
+const histogram = z.object({ bounds: z.array(z.number()), counts: z.array(count), sum: z.number() });
+
+const stage = z.object({ lsn, lagBytes: bytes, lagSeconds: z.number().nullable() });
+
+const letters = z.object({
+  open: count,
+  retrying: count,
+  oldestAt: z.string().nullable(),
+  tables: z.array(z.object({ name: z.string(), open: count })),
+});
+
 const source = z.object({
   slot: z.string(),
   publication: z.string(),
@@ -43,6 +54,10 @@ const source = z.object({
   events: count,
   eventsPerSecond: z.number(),
   bytes,
+  batches: count,
+  sizes: z.object({ rows: histogram, bytes: histogram }),
+  captured: stage.describe('read from the slot'),
+  published: stage.describe('durable downstream'),
   reconnects: count,
   protocol: protocol.nullable(),
   lastMessageAt: z.string().nullable(),
@@ -54,23 +69,31 @@ const sink = z.object({
   appliedLsn: lsn,
   lagBytes: bytes,
   lagSeconds: z.number().nullable(),
+  delivered: stage.describe('taken over by the sink'),
+  roundTripSeconds: z.number().nullable().describe('of the last heartbeat, from its commit until it was applied'),
   events: count,
   eventsPerSecond: z.number(),
   batches: count,
+  sizes: z.object({ rows: histogram, bytes: histogram, seconds: histogram, delaySeconds: histogram }),
   retries: count,
   splits: count,
   pendingEvents: count,
   pendingBytes: bytes,
   lastError: z.string().nullable(),
-  tables: z.array(z.object({ name: z.string(), events: count })),
+  tables: z.array(
+    z.object({
+      name: z.string(),
+      events: count,
+      lagBytes: bytes.nullable(),
+      lagSeconds: z.number().nullable(),
+      lastCommitAt: z.string().nullable(),
+    }),
+  ),
   stopped: z.array(z.object({ name: z.string(), reason: z.string() })),
   losses: z.object({ textColumns: z.array(z.string()), deadLetters: count, nulled: count }).nullable(),
   breaker: z.enum(['closed', 'open', 'half-open']),
-  deadLetters: z.object({
-    open: count,
-    oldestAt: z.string().nullable(),
-    tables: z.array(z.object({ name: z.string(), open: count })),
-  }),
+  breakerOpened: count,
+  deadLetters: letters,
 });
 
 const copy = z.object({
@@ -91,7 +114,7 @@ export const pipelineStatusSchema = z.object({
   state: z.enum(['starting', 'copying', 'streaming', 'failed', 'stopping', 'stopped']),
   startedAt: z.string(),
   source: source.nullable(),
-  transport: z.object({ type: z.enum(['in-process', 'kafka']), bytesInFlight: bytes }),
+  transport: z.object({ type: z.enum(['in-process', 'kafka']), bytesInFlight: bytes, deadLetters: letters }),
   sinks: z.array(sink),
   copy: z.array(copy),
   memory: z.object({ rssBytes: bytes, heapBytes: bytes }),

@@ -12,6 +12,14 @@ export const endpoint = z.strictObject({
     .default(9464)
     .meta(about('0 takes a free port. 9464 is the usual port of Prometheus exporters of this kind.')),
   enabled: z.boolean().default(true).meta(about('/metrics, /healthz and /readyz.')),
+  /** Each has about a dozen time series per sink, which cost memory in Prometheus. */
+  tablesMax: z
+    .number()
+    .int()
+    .min(0)
+    .max(100_000)
+    .default(500)
+    .meta(about('Tables with time series of their own; further ones are put together as "(others)".')),
 });
 
 export const log = z.strictObject({
