@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config, Severity } from '../../config/schema.ts';
-import { messageOf } from '../../errors.ts';
+import { messageOf, WaltideError } from '../../errors.ts';
 import type { Log } from '../../log.ts';
 import type { PipelineStatus } from '../../pipeline/status.ts';
 import type { AlertDraft } from '../../postgres/alerts.ts';
@@ -88,8 +88,9 @@ export class Alerter implements Companion {
       this.#said = '';
     } catch (error) {
       const message = messageOf(error);
-      // The pipeline meets the same fault, and says what becomes of it; before it has set up, there is none.
-      if (message !== this.#said) log[this.#said === '' ? 'debug' : 'warn'](`alerts cannot be looked at: ${message}`);
+      // Before the pipeline has set up there are no tables; whatever else is in the way, it meets too, and says what becomes of it.
+      const expected = ending || (error instanceof WaltideError && error.code === 'SOURCE_SETTINGS');
+      if (message !== this.#said) log[expected ? 'debug' : 'warn'](`alerts cannot be looked at: ${message}`);
       this.#said = message;
     }
   }

@@ -38,6 +38,7 @@ export interface PrometheusRule {
   readonly expr: string;
   /** Default: that of the configuration. */
   readonly severity?: Severity;
+  readonly forMs?: number;
   readonly summary: string;
 }
 

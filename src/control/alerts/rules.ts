@@ -39,6 +39,7 @@ const sinkLag: AlertRule<'sinkLag'> = {
     {
       alert: 'WaltideSourceDisconnected',
       expr: 'waltide_source_connected == 0',
+      forMs: minutesMax * 60_000,
       summary: 'The replication connection of slot {{ $labels.slot }} is not open.',
     },
   ],
@@ -57,8 +58,13 @@ const consistencyScore: AlertRule<'consistencyScore'> = {
       ...{ value: score, threshold: scoreMin },
       summary: `${score} % of the rows of ${table} in sink "${sink}" equal the source, as of ${finishedAt.toISOString()}`,
     })),
-  prometheus: () => [
-    byOurselves('consistency_score', 'WaltideConsistencyScore', 'The last validation found too many rows that differ.'),
+  prometheus: ({ scoreMin }) => [
+    {
+      alert: 'WaltideConsistencyScore',
+      expr: `waltide_validation_score_ratio < ${scoreMin / 100}`,
+      summary:
+        'Of the rows of {{ $labels.table }} in {{ $labels.sink }}, {{ $value | humanizePercentage }} equal the source.',
+    },
   ],
 };
 
@@ -96,6 +102,8 @@ const syncFailed: AlertRule<'syncFailed'> = {
   prometheus: () => [byOurselves('sync_failed', 'WaltideSyncFailed', 'The last run of a sync type ended in an error.')],
 };
 
+/** A restart leaves out a scrape or two. */
+const ABSENT_MS = 300_000;
 /** A process that took the place of a dead one shortly ago: whoever was not told yet is told. */
 const NEWS_SECONDS = 600;
 
@@ -118,6 +126,7 @@ const instanceGone: AlertRule<'instanceGone'> = {
     {
       alert: 'WaltideAbsent',
       expr: 'absent(waltide_build_info)',
+      forMs: ABSENT_MS,
       summary: 'No process of Waltide answers Prometheus.',
     },
   ],
@@ -137,8 +146,9 @@ const sinkBreaker: AlertRule<'sinkBreaker'> = {
   prometheus: () => [
     {
       alert: 'WaltideSinkBreaker',
-      expr: 'waltide_sink_breaker_state{state!="closed"} == 1',
-      summary: 'Sink {{ $labels.sink }} fails again and again: its circuit breaker is {{ $labels.state }}.',
+      // One series, whichever of the two states it is in.
+      expr: 'max without (state) (waltide_sink_breaker_state{state!="closed"}) == 1',
+      summary: 'Sink {{ $labels.sink }} fails again and again: its circuit breaker is not closed.',
     },
   ],
 };
@@ -191,7 +201,7 @@ const pipelineStalled: AlertRule<'pipelineStalled'> = {
 
 /** What only the source knows, Waltide finds out itself: every process of a slot has the same number. */
 function byOurselves(rule: string, alert: string, summary: string) {
-  return { alert, expr: `max by (slot, severity) (waltide_alerts{rule="${rule}"}) > 0`, summary } as const;
+  return { alert, expr: `max by (slot, rule) (waltide_alerts{rule="${rule}"}) > 0`, summary } as const;
 }
 
 /** In the order of the documents. */
