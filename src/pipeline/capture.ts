@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
-import { messageOf, WaltideError } from '../errors.ts';
+import { messageOf } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
 import type { Lsn } from '../event/lsn.ts';
 import type { SourceIdentity } from '../event/offset.ts';
@@ -8,7 +8,7 @@ import type { Relation } from '../event/relation.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTable } from '../postgres/captured.ts';
 import { describeRelation, TypeCatalog } from '../postgres/catalog.ts';
-import { markCopying, markStreaming, migrate, readSlotRecord } from '../postgres/control.ts';
+import { markCopying, markStreaming, migrate, readSlotRecord, type SlotRecord } from '../postgres/control.ts';
 import { checkEndpoint } from '../postgres/endpoint.ts';
 import { alterFailover, checkFailoverVersion, slotGone } from '../postgres/failover.ts';
 import { identify, withAncestors } from '../postgres/identity.ts';
@@ -22,6 +22,7 @@ import {
   dropSlot,
   readSlot,
   type SlotInfo,
+  slotForeign,
   waitUntilReleased,
   walPosition,
 } from '../postgres/slot.ts';
@@ -67,8 +68,10 @@ export class Capture {
   #slot: SlotInfo | null = null;
   /** It is to be made anew: dropped as late as possible, so that a refused start changes nothing. */
   #staleSlot = false;
-  /** A slot of that name was there before, so sinks may hold rows of its time. */
+  /** A slot of that name was used before, so sinks may hold rows of its time. */
   #again = false;
+  /** What was recorded of it at the start. */
+  #record: SlotRecord | null = null;
   /** What was captured when the last process ended; null for a new slot. */
   #recorded: readonly CapturedTable[] | null = null;
   #beganAt: Lsn | null = null;
@@ -233,23 +236,23 @@ export class Capture {
   ): Promise<SlotInfo | null> {
     const { config, log } = this.#options;
     const name = config.source.slot;
-    const record = await readSlotRecord(control, name);
+    let record = await readSlotRecord(control, name);
     const slot = await readSlot(client, name);
-    this.#again = record !== null;
     // Even on request, a slot of another plugin or database is not ours to drop.
     if (slot) checkOwner(slot, this.#identity!.database);
     if (!slot && record?.state === 'streaming' && !recopy)
       throw slotGone(name, this.#identity!, config.source.failover);
-    if (slot && !record && !recopy)
-      throw new WaltideError(
-        'SLOT_FOREIGN',
-        `slot "${name}" exists, but Waltide has not made it, so nobody knows which rows came before it`,
-        'Choose another name in source.slot, or drop that slot with `waltide slot drop` if nothing needs it.',
-      );
+    if (slot && !record && !recopy) throw slotForeign(name);
+    this.#record = record;
+    this.#again = record !== null && record.state !== 'prepared';
     if (!slot) return null;
     await waitUntilReleased(client, name, config.source.slotWaitMs, log, signal);
+    // Whoever used it meanwhile may have come far.
+    record = await readSlotRecord(control, name);
+    this.#record = record;
+    const prepared = record?.state === 'prepared';
     // It died before anything could be copied from this slot, or while everything was copied anew.
-    const unused = record?.state === 'copying' && record.consistentPoint === null;
+    const unused = prepared || (record?.state === 'copying' && record.consistentPoint === null);
     if (!recopy && !unused) {
       checkSlot(slot, this.#identity!.database);
       await alterFailover(slot, config.source.failover, () => this.#replication(), log);
@@ -263,7 +266,8 @@ export class Capture {
       return (await readSlot(client, name)) ?? null;
     }
     this.#staleSlot = true;
-    log.warn({ slot: name }, 'every table is copied anew, with a new slot');
+    if (prepared) log.info({ slot: name }, 'the slot was only set up: it is made anew where the copy begins');
+    else log.warn({ slot: name }, 'every table is copied anew, with a new slot');
     return null;
   }
 
@@ -277,6 +281,7 @@ export class Capture {
         tables: this.#publication!.tables,
         keeper: this.#tables,
         dropSlot: this.#staleSlot,
+        seen: this.#record,
         again: this.#again,
         onProgress: onCopyProgress,
         publish: async (batch, durable) => {

@@ -1,14 +1,23 @@
 import type pg from 'pg';
-import type { Config, SourceConfig } from '../config/schema.ts';
-import { WaltideError } from '../errors.ts';
+import type { Config } from '../config/schema.ts';
+import { messageOf } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
 import { formatLsn } from '../event/lsn.ts';
 import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
-import { markCopying, markCreated, markStreaming, saveTables } from '../postgres/control.ts';
+import {
+  markCopying,
+  markCreated,
+  markStreaming,
+  readSlotRecord,
+  type SlotRecord,
+  saveTables,
+} from '../postgres/control.ts';
+import { ddlCaptureState, describePublished } from '../postgres/ddl-capture.ts';
 import { forgetMarks } from '../postgres/positions.ts';
 import type { PublishedTable } from '../postgres/publication.ts';
 import { connectSource, slotSide, withSession } from '../postgres/session.ts';
+import { lockSetup, movedOn, setupInUse } from '../postgres/setup-lock.ts';
 import { dropSlot, readSlot } from '../postgres/slot.ts';
 import { createSlot } from '../postgres/slot-creation.ts';
 import { voidSnapshots } from '../postgres/snapshots.ts';
@@ -24,6 +33,8 @@ export interface FirstCopyOptions {
   readonly keeper: TableKeeper;
   /** There is a slot of before, which is to go. */
   readonly dropSlot: boolean;
+  /** What was recorded of the slot when that was decided. */
+  readonly seen: SlotRecord | null;
   /** Sinks may hold rows of an older slot: cut short, this copy counts for nothing, and the next start makes it anew. */
   readonly again: boolean;
   readonly onProgress: (progress: SnapshotProgress) => void;
@@ -48,7 +59,7 @@ export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal):
   const replication = await connectSource(slotSide(config.source), '', { replication: true });
   try {
     await lockSetup(control, slot);
-    if (!options.dropSlot) await checkStillMissing(config.source);
+    await checkUntouched(control, watcher, options);
     await markCopying(control, slot);
     await forgetMarks(control, slot);
     await voidSnapshots(control, slot);
@@ -64,6 +75,7 @@ export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal):
     // Streaming from here into tables that are not filled again would skip what lies between the two slots.
     if (!options.again) await markCreated(control, slot, consistentPoint);
     await saveTables(control, slot, keeper.captured.values());
+    await describeTables(control, slot, log);
     log.info(
       { slot, consistentPoint: formatLsn(consistentPoint), tables: tables.length },
       'slot created; copying existing rows',
@@ -101,25 +113,23 @@ export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal):
   }
 }
 
-/** Until the session ends, no other process makes this slot. */
-async function lockSetup(control: pg.Client, slot: string): Promise<void> {
-  const { rows } = await control.query<{ locked: boolean }>(
-    "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('waltide set-up'), pg_catalog.hashtext($1)) AS locked",
-    [slot],
-  );
-  if (!rows[0]!.locked) throw inUse(slot, 'another process is making it, and copies every table');
+/** Between the look at the slot and the lock, another process may have made it: what that has copied is not copied again. */
+async function checkUntouched(
+  control: pg.Client,
+  watcher: pg.Client,
+  { config, dropSlot, seen }: FirstCopyOptions,
+): Promise<void> {
+  const { slot } = config.source;
+  const made = !dropSlot && (await readSlot(watcher, slot)) !== null;
+  if (made || movedOn(seen, await readSlotRecord(control, slot)))
+    throw setupInUse(slot, 'another process has made it just now');
 }
 
-/** Between looking for the slot and the lock another process may have made it. */
-async function checkStillMissing(source: SourceConfig): Promise<void> {
-  const found = await withSession(slotSide(source), 'control', (client) => readSlot(client, source.slot));
-  if (found) throw inUse(source.slot, 'another process has made it just now');
-}
-
-function inUse(slot: string, why: string): WaltideError {
-  return new WaltideError(
-    'SLOT_IN_USE',
-    `slot "${slot}": ${why}`,
-    'One process captures a slot: let the other one do it, or give this one its own source.slot and source.publication.',
-  );
+/** A trigger that was there before the slot has told of the tables too early: so they are described once more. */
+async function describeTables(control: pg.Client, slot: string, log: Log): Promise<void> {
+  try {
+    if ((await ddlCaptureState(control)) === 'current') await describePublished(control);
+  } catch (error) {
+    log.warn({ slot }, `the schema history begins with the first change of each table: ${messageOf(error)}`);
+  }
 }

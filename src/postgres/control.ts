@@ -11,7 +11,7 @@ const MIGRATIONS = new URL('../../sql/', import.meta.url);
 const MIGRATION_LOCK = '0x77616c74696465';
 
 export interface SlotRecord {
-  readonly state: 'copying' | 'streaming';
+  readonly state: 'prepared' | 'copying' | 'streaming';
   readonly consistentPoint: Lsn | null;
   readonly tables: readonly CapturedTable[];
 }
@@ -110,6 +110,16 @@ export async function readSlotRecord(client: pg.Client, slot: string): Promise<S
     if (isMissing(error)) return null;
     throw queryError(error, 'reading waltide.slots');
   }
+}
+
+/** Before a slot is made that nothing is read through yet. */
+export async function markPrepared(client: pg.Client, slot: string): Promise<void> {
+  await run(
+    client,
+    `INSERT INTO waltide.slots (slot_name, state) VALUES ($1, 'prepared')
+    ON CONFLICT (slot_name) DO UPDATE SET state = 'prepared' WHERE slots.state = 'prepared'`,
+    [slot],
+  );
 }
 
 /** Before a slot is made. */

@@ -10,6 +10,8 @@ const read = (file: string): string => readFileSync(new URL(`../../sql/${file}`,
 const FUNCTION = 'waltide.ddl_capture()';
 const TRIGGERS = ['waltide_ddl_end', 'waltide_ddl_drop', 'waltide_ddl_rewrite'];
 
+const LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('waltide capture trigger'))";
+
 /** absent: none there. outdated: another Waltide's. disabled: there, but it does not fire for every session. */
 export type DdlCaptureState = 'absent' | 'outdated' | 'disabled' | 'current';
 
@@ -19,13 +21,26 @@ export type DdlCaptureState = 'absent' | 'outdated' | 'disabled' | 'current';
  */
 export async function installDdlCapture(client: pg.Client): Promise<void> {
   const sql = read('ddl-capture.sql');
-  await inTransaction(client, `${sql};\nCOMMENT ON FUNCTION ${FUNCTION} IS 'waltide ${fingerprint(sql)}'`);
+  // Two at once would replace the same functions, which PostgreSQL refuses.
+  await inTransaction(client, `${LOCK};\n${sql};\nCOMMENT ON FUNCTION ${FUNCTION} IS 'waltide ${fingerprint(sql)}'`);
+}
+
+/** Lets the trigger's functions describe every published table in the WAL, as its installation does. */
+export async function describePublished(client: pg.Client): Promise<void> {
+  try {
+    await client.query(
+      `SELECT waltide.ddl_emit(waltide.ddl_describe(t.relid) || '{"event": "alter", "command": "SETUP", "rewrite": 0, "plain": true, "indirect": []}'::jsonb)
+       FROM (SELECT DISTINCT format('%I.%I', schemaname, tablename)::regclass::oid AS relid FROM pg_catalog.pg_publication_tables) t`,
+    );
+  } catch (error) {
+    throw queryError(error, 'describing the published tables');
+  }
 }
 
 /** Takes it away. Resolves also where there is none. */
 export async function removeDdlCapture(client: pg.Client): Promise<void> {
   if ((await ddlCaptureState(client)) === 'absent') return;
-  await inTransaction(client, read('ddl-remove.sql'));
+  await inTransaction(client, `${LOCK};\n${read('ddl-remove.sql')}`);
 }
 
 export async function ddlCaptureState(client: pg.Client): Promise<DdlCaptureState> {

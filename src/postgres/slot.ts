@@ -113,6 +113,15 @@ export function checkOwner(slot: SlotInfo, database: string): void {
     );
 }
 
+/** There is a slot that this database knows nothing of. */
+export function slotForeign(name: string): WaltideError {
+  return new WaltideError(
+    'SLOT_FOREIGN',
+    `slot "${name}" exists, but Waltide has not made it, so nobody knows which rows came before it`,
+    'Choose another name in source.slot, or drop that slot with `waltide slot drop` if nothing needs it.',
+  );
+}
+
 /** What took the slot away, by `invalidation_reason`, and how to keep the next one. */
 const INVALIDATIONS: Record<string, readonly [what: string, prevention: string]> = {
   wal_removed: [

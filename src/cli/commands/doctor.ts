@@ -7,6 +7,7 @@ import { describeUrl } from '../../postgres/connection.ts';
 import { connectSource, slotSide } from '../../postgres/session.ts';
 import { type CliContext, EXIT } from '../context.ts';
 import {
+  type Check,
   type CheckResult,
   type DatabaseSubject,
   failureOf,
@@ -60,21 +61,21 @@ Examples:
     });
 }
 
-/** All checks in a fixed order, each at least once. Never rejects. */
-export async function examine(config: Config): Promise<CheckResult[]> {
+/** All checks in a fixed order, each at least once, and then `more`. Never rejects. */
+export async function examine(config: Config, more: readonly Check<DatabaseSubject>[] = []): Promise<CheckResult[]> {
   const subject: Subject = { config, found: await findProcesses(config.stateDir, config.source.slot) };
-  const local = Promise.all(localChecks(config).map((check) => runCheck(check, subject)));
-  const database = await examineDatabase(subject);
-  return [...database, ...(await local).flat()];
+  const local = (await Promise.all(localChecks(config).map((check) => runCheck(check, subject)))).flat();
+  const database = await examineDatabase(subject, [...DATABASE_CHECKS, ...more]);
+  return [...database, ...local];
 }
 
-async function examineDatabase(subject: Subject): Promise<CheckResult[]> {
+async function examineDatabase(subject: Subject, checks: readonly Check<DatabaseSubject>[]): Promise<CheckResult[]> {
   const { source } = subject.config;
   let client: pg.Client;
   try {
     client = await connectSource(source, 'doctor');
   } catch (error) {
-    const rest = DATABASE_CHECKS.map(({ name }) => ({ name, ...skip('needs a connection') }));
+    const rest = checks.map(({ name }) => ({ name, ...skip('needs a connection') }));
     return [{ name: 'connection', ...failureOf(error) }, ...rest];
   }
   const results: CheckResult[] = [];
@@ -86,7 +87,7 @@ async function examineDatabase(subject: Subject): Promise<CheckResult[]> {
     slotClient = source.primaryUrl ? await connectSource(slotSide(source), 'doctor') : client;
     await slotClient.query(`SET default_transaction_read_only = on; SET statement_timeout = ${STATEMENT_TIMEOUT_MS}`);
     const database: DatabaseSubject = { ...subject, client, slotClient };
-    for (const check of DATABASE_CHECKS) results.push(...(await runCheck(check, database)));
+    for (const check of checks) results.push(...(await runCheck(check, database)));
   } catch (error) {
     results.push({ name: 'connection', ...failureOf(error) });
   } finally {

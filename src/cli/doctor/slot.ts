@@ -39,6 +39,7 @@ async function slotState({ client, slotClient, config }: DatabaseSubject): Promi
       `"${name}" exists, but Waltide has not made it, so nobody knows which rows came before it`,
       'Choose another name in source.slot, or drop it with `waltide slot drop` if nothing needs it.',
     );
+  if (record.state === 'prepared') return ok(`"${name}" is set up; the first run copies existing rows`);
   if (record.state === 'copying' && !slot.active)
     return warn(
       `the first copy through "${name}" was not finished`,
