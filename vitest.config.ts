@@ -10,8 +10,8 @@ export default defineConfig({
     exclude: [
       'node_modules/**',
       'dist/**',
-      ...(kafka ? [] : ['test/**/*.kafka.test.ts']),
-      ...(postgres ? [] : ['test/**/*.pg.test.ts', 'test/**/*.kafka.test.ts']),
+      ...(kafka ? [] : ['**/*.kafka.test.ts']),
+      ...(postgres ? [] : ['**/*.pg.test.ts', '**/*.kafka.test.ts']),
     ],
     globalSetup: ['test/support/global-setup.ts'],
     // Native addons (DuckDB) and tests that kill processes want processes, not threads.

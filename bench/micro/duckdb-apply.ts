@@ -84,6 +84,7 @@ const sink = createDuckdbSink(
     path,
     memoryLimit: '256MB',
     threads: 2,
+    s3: false,
     onUnrepresentable: 'text',
     schemaChanges: 'evolve',
     droppedTables: 'keep',

@@ -24,7 +24,7 @@ const sink = z.object({
 
 /** How everything stands, in one answer: the pipeline of this process, and every sync type. */
 export const syncStatusSchema = z.object({
-  state: z.enum(['starting', 'copying', 'streaming', 'failed', 'stopping', 'stopped']),
+  state: z.enum(['starting', 'copying', 'streaming', 'resting', 'failed', 'stopping', 'stopped']),
   ready: z.boolean(),
   role: z.enum(['all', 'capture', 'apply']),
   started_at: z.string(),

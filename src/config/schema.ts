@@ -23,6 +23,12 @@ import { writes } from './schema/writes.ts';
 
 export const configSchema = z.strictObject({
   source: source.meta(about('The PostgreSQL database whose changes are captured.')),
+  enabled: z
+    .boolean()
+    .default(true)
+    .meta(
+      about('false: `waltide run` does nothing and ends with exit code 0. A slot that is there goes on keeping WAL.'),
+    ),
   snapshot: snapshot.prefault({}).meta(about('How existing rows are read, at first and later.')),
   transport: transport.prefault({ type: 'in-process' }).meta(about('What carries events to the sinks.')),
   sinks: z.array(sink).default([]).meta(about('Where changes end up.')),

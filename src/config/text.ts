@@ -50,7 +50,11 @@ export function convertText(text: string, shape: Shape | undefined): unknown {
   const trimmed = text.trim();
   const structured = shape.kinds.has('array') || shape.kinds.has('object');
   if (structured && /^[[{]/.test(trimmed)) return parseJson(trimmed);
-  if (shape.kinds.has('boolean') && /^(true|false)$/i.test(trimmed)) return trimmed.toLowerCase() === 'true';
+  // As scripts and other programs write them; a number wins where one is allowed.
+  if (shape.kinds.has('boolean') && !(shape.kinds.has('number') && /^\d$/.test(trimmed))) {
+    if (/^(true|yes|on|1)$/i.test(trimmed)) return true;
+    if (/^(false|no|off|0)$/i.test(trimmed)) return false;
+  }
   if (shape.kinds.has('number') && /^-?\d+(\.\d+)?$/.test(trimmed)) return Number(trimmed);
   if (shape.kinds.has('array') && !shape.items?.kinds.has('object')) {
     return trimmed

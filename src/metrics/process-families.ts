@@ -1,6 +1,6 @@
 import { counter, type Family, gauge, unixSeconds } from './family.ts';
 
-const STATES = ['starting', 'copying', 'streaming', 'failed', 'stopping', 'stopped'];
+const STATES = ['starting', 'copying', 'streaming', 'resting', 'failed', 'stopping', 'stopped'];
 
 /** The process as a whole, and what every process shares: the write queue and tracked runs. */
 export const PROCESS_FAMILIES: readonly Family[] = [

@@ -213,9 +213,10 @@ export class Pipeline {
         if (!outer.aborted) this.#again = { reason: this.#again.reason };
       }
       if ((until !== 'copied' || this.#capture?.filled === false) && !outer.aborted) {
-        this.#state = 'streaming';
-        const streaming =
-          this.#capture?.stream(reading.signal, until !== null).catch(fail) ?? waitForAbort(reading.signal);
+        const rests = until === null && this.#capture !== null && !this.#options.config.source.follow;
+        this.#state = rests ? 'resting' : 'streaming';
+        const streamed = rests ? undefined : this.#capture?.stream(reading.signal, until !== null).catch(fail);
+        const streaming = streamed ?? waitForAbort(reading.signal);
         if (until !== null)
           await caughtUp(
             target,

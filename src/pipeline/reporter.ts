@@ -96,7 +96,10 @@ export class StatusReporter {
       copy: this.#copies(capture),
       memory: { rssBytes: memory.rss, heapBytes: memory.heapUsed },
       stuck,
-      ready: state === 'streaming' && stuck.length === 0 && !failing && (source?.connected ?? true),
+      ready:
+        (state === 'resting' || (state === 'streaming' && (source?.connected ?? true))) &&
+        stuck.length === 0 &&
+        !failing,
     };
   }
 

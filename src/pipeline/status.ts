@@ -12,7 +12,8 @@ export interface CopyStatus extends SnapshotProgress {
   readonly secondsLeft: number | null;
 }
 
-export type PipelineState = 'starting' | 'copying' | 'streaming' | 'failed' | 'stopping' | 'stopped';
+/** resting = `source.follow` is false: sinks are open, and changes stay in the slot. */
+export type PipelineState = 'starting' | 'copying' | 'streaming' | 'resting' | 'failed' | 'stopping' | 'stopped';
 
 /** One picture of a running pipeline: what `waltide status`, /metrics and the health checks are made from. LSNs as text. */
 export interface PipelineStatus {

@@ -4,9 +4,6 @@ import { queryError } from '../postgres/connection.ts';
 import { connectSource } from '../postgres/session.ts';
 import { Sessions } from '../postgres/sessions.ts';
 
-/** Each holds a request of its caller. */
-const WAITING_MAX = 10_000;
-
 /** A session for writes, with the search_path that its role has of its own. */
 export interface WriteSession {
   readonly client: pg.Client;
@@ -24,8 +21,8 @@ export class WriteSessions {
       this.#ownSearchPaths.set(client, ownSearchPath);
       return client;
     };
-    const { connectionsMax: openMax } = config.writes;
-    this.#sessions = new Sessions(config.source, 'write', { open, openMax, waitingMax: WAITING_MAX });
+    const { connectionsMax: openMax, waitingMax } = config.writes;
+    this.#sessions = new Sessions(config.source, 'write', { open, openMax, waitingMax });
   }
 
   /** Does `work` in a session that nobody else uses meanwhile; where it fails, the transaction is rolled back. */

@@ -19,8 +19,6 @@ import {
 } from './store.ts';
 import { findTarget, type Target } from './target.ts';
 
-/** One commit, so one flush of the disk, for so many. */
-const BATCH_OPERATIONS = 100;
 /** NOTIFY wakes it at once; this is for what asks for none, and for what no one tells. */
 const POLL_MS = 1_000;
 const BACKOFF_MAX_MS = 30_000;
@@ -97,7 +95,7 @@ export class WriteWorker {
         worked();
         retries = again ? retries + 1 : 0;
         if (again) await this.#pause(backoffMs(retries - 1));
-        else if (made < BATCH_OPERATIONS) {
+        else if (made < this.#config.writes.batchMax) {
           await this.#forget(session);
           if (!this.#notified) await this.#pause(POLL_MS);
         }
@@ -122,7 +120,7 @@ export class WriteWorker {
     await client.query('BEGIN');
     // Each is told of its own faults: none may show at the end only.
     await client.query('SET CONSTRAINTS ALL IMMEDIATE');
-    const queued = await lockQueued(client, this.#config.source.slot, BATCH_OPERATIONS);
+    const queued = await lockQueued(client, this.#config.source.slot, this.#config.writes.batchMax);
     const committed: string[] = [];
     const targets = new Map<string, Target>();
     let again = false;

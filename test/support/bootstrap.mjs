@@ -1,4 +1,4 @@
-// `npm run demo`, `npm test` and `npm run test:crash`: everything from a bare clone to the result. Plain JavaScript with nothing but Node,
+// `npm run demo`, `npm test`, `npm run test:crash` and `npm run example:…`: everything from a bare clone to the result. Plain JavaScript with nothing but Node,
 // since it runs before anything is installed.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
@@ -48,14 +48,22 @@ const [task, ...args] = process.argv.slice(2);
 if (task === 'demo') process.exitCode = await demo();
 else if (task === 'test') process.exitCode = await test(args);
 else if (task === 'crash') process.exitCode = await crash();
+else if (task === 'example') process.exitCode = await example(args);
 else {
-  console.error('Usage: node test/support/bootstrap.mjs demo|test|crash [arguments]');
+  console.error('Usage: node test/support/bootstrap.mjs demo|test|crash|example [arguments]');
   process.exitCode = 2;
 }
 
 async function demo() {
   const failed = (await install()) || (await build());
   return failed || run(process.execPath, [join(root, 'dist', 'main.js'), 'demo', ...args], { stdio: 'inherit' });
+}
+
+/** `npm run example:web-archive`: examples/<name>/demo.ts. */
+async function example([name, ...rest]) {
+  const failed = (await install()) || (await build());
+  const tsx = join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs');
+  return failed || run(process.execPath, [tsx, join(root, 'examples', name, 'demo.ts'), ...rest], { stdio: 'inherit' });
 }
 
 /** `npm run test:crash -- --rounds N --seed S --transport in-process|kafka`: each of them may be left out. */

@@ -111,7 +111,7 @@ export const pipelineStatusSchema = z.object({
   version: z.string(),
   pid: count,
   role: z.enum(['all', 'capture', 'apply']),
-  state: z.enum(['starting', 'copying', 'streaming', 'failed', 'stopping', 'stopped']),
+  state: z.enum(['starting', 'copying', 'streaming', 'resting', 'failed', 'stopping', 'stopped']),
   startedAt: z.string(),
   source: source.nullable(),
   transport: z.object({ type: z.enum(['in-process', 'kafka']), bytesInFlight: bytes, deadLetters: letters }),

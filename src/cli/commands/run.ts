@@ -42,6 +42,12 @@ Examples:
         command.error(
           `error: --role ${options.role} needs transport.type kafka: in-process capture and sinks share one process`,
         );
+      if (!loaded.config.enabled) {
+        context.note(
+          '`enabled` is false in the configuration: nothing is done. A slot that is there goes on keeping WAL.',
+        );
+        return loaded.json ? context.print(toJson({ ok: true, enabled: false }, 2)) : undefined;
+      }
       const until = options.untilCaughtUp ? 'caught-up' : null;
       // Loaded late: DuckDB and Kafka would slow down every other command.
       const { runPipeline } = await import('../run-pipeline.ts');

@@ -39,6 +39,15 @@ const duckdb = z.strictObject({
     .default('160MB')
     .meta(about('Memory for DuckDB: what it counts, and about as much that it does not.')),
   threads: z.number().int().min(1).default(2).meta(about("DuckDB's threads.")),
+  /** Nothing outside of the file is reached because a query names it. */
+  s3: z
+    .boolean()
+    .default(false)
+    .meta(
+      about(
+        "Load DuckDB's extension httpfs, which must be installed, and let s3:// be read and written; nothing is ever fetched by itself.",
+      ),
+    ),
   /** Text keeps every value and every row; the type of one column is the smallest of the three losses. */
   onUnrepresentable: z
     .enum(['text', 'dead-letter', 'null'])

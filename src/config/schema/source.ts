@@ -95,6 +95,15 @@ export const source = z.strictObject({
     .meta(about('Publication; created, or altered to match `tables` when Waltide created it.')),
   tables: z.array(z.string().min(1)).min(1).meta(about('Patterns `schema.table`; `*` and `?` match within a name.')),
   exclude: z.array(z.string().min(1)).default([]).meta(about('Patterns of tables to leave out of `tables`.')),
+  /** Whoever configures a slot wants what it keeps. */
+  follow: z
+    .boolean()
+    .default(true)
+    .meta(
+      about(
+        'false: `waltide run` copies existing rows, and leaves changes in the slot, as it does snapshots; `waltide run --until-caught-up` still takes them in.',
+      ),
+    ),
   /** Without a key PostgreSQL refuses UPDATE and DELETE on a published table, so such tables are left out unless asked for. */
   keylessTables: z
     .enum(['exclude', 'insert-only'])

@@ -22,6 +22,21 @@ export const writes = z.strictObject({
   connectionsMax: z.number().int().min(1).max(100).default(4).meta(about('Most writes that are made at once.')),
   /** A lock that somebody holds must not hold up all that comes behind. */
   statementTimeoutMs: ms.default(30_000).meta(about('How long one write may take in PostgreSQL.')),
+  /** Each holds a request of its caller. */
+  waitingMax: z
+    .number()
+    .int()
+    .min(1)
+    .default(10_000)
+    .meta(about('Most writes that wait for one of these connections; beyond it they are refused.')),
+  /** One commit, so one flush of the disk, for so many. */
+  batchMax: z
+    .number()
+    .int()
+    .min(1)
+    .max(10_000)
+    .default(100)
+    .meta(about('Most weak writes that are made in one transaction.')),
   queueMax: z
     .number()
     .int()

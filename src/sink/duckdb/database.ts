@@ -10,6 +10,7 @@ export interface DatabaseOptions {
   readonly threads: number;
   /** For a file that no query of a user comes near: it may write other files, and use all of `memoryLimit`, or more. */
   readonly exports?: { readonly bytesMin: number };
+  readonly s3: boolean;
 }
 
 /** POSIX locks do not hold between two openers of one process, so those are told apart here. */
@@ -57,6 +58,7 @@ export class DuckdbFile {
       await removeSpill(path);
       // What the log holds may be more than the narrower limit can checkpoint; then every commit would end in giving up.
       await duckdb.query(connection, 'CHECKPOINT');
+      if (options.s3) await loadS3(connection, path);
       // Last, since afterwards no file but this one can be touched: neither by us nor by a user's query.
       if (!options.exports) await duckdb.query(connection, 'SET GLOBAL enable_external_access = false');
       const limit = options.exports
@@ -173,6 +175,20 @@ function firstText(chunk: duckdb.DataChunk): Uint8Array {
   const length = new DataView(data.buffer, data.byteOffset, 16).getUint32(0, true);
   if (length <= 12) return data.slice(4, 4 + length);
   return duckdb.get_data_from_pointer(data.buffer as ArrayBuffer, data.byteOffset + 8, length);
+}
+
+/** Loads what reads and writes s3://, and allows that alone beside the file. */
+async function loadS3(connection: Connection, path: string): Promise<void> {
+  try {
+    await duckdb.query(connection, "LOAD httpfs; SET GLOBAL allowed_directories = ['s3://']");
+  } catch (error) {
+    throw new WaltideError(
+      'SINK_INVALID',
+      `${path}: s3 is true, and DuckDB's extension httpfs cannot be loaded: ${firstLine(duckdbMessage(error))}`,
+      "Install it once, where there is a network: `INSTALL httpfs` in DuckDB's own command line, of the same version and as the same user; or set s3: false.",
+      { cause: error },
+    );
+  }
 }
 
 /** The path with its directory's links resolved, so that one file has one name. Creates the directory. */

@@ -8,6 +8,7 @@ export function sinkConfig(path: string, more: Partial<DuckdbSinkConfig> = {}): 
     path,
     memoryLimit: '256MB',
     threads: 2,
+    s3: false,
     consistency: 'table',
     batch,
     breaker: { failuresMax: 8, openMs: 30_000 },
