@@ -29,6 +29,7 @@ export class Deployment {
       DUCKDB_DATABASE_PATH: this.file,
       WEB_ARCHIVE_API_PORT: '0',
       WEB_ARCHIVE_METRICS_PORT: '0',
+      WEB_ARCHIVE_EXPORT_DIR: join(this.folder, 'exports'),
       // Not of the old deployment: so that tests share no folder.
       WALTIDE_STATE_DIR: join(this.folder, 'state'),
       ...env,

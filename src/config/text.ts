@@ -46,7 +46,11 @@ export function interpolate(text: string, env: NodeJS.ProcessEnv): Interpolated 
  * Throws a SyntaxError, its message fit for a fault, where JSON was begun and is wrong.
  */
 export function convertText(text: string, shape: Shape | undefined): unknown {
-  if (!shape || shape.kinds.has('string')) return text;
+  if (!shape) return text;
+  // Where only some words are allowed, ZSTD is zstd.
+  if (shape.values.length > 0 && !shape.values.includes(text))
+    return shape.values.find((value) => value.toLowerCase() === text.trim().toLowerCase()) ?? text;
+  if (shape.kinds.has('string')) return text;
   const trimmed = text.trim();
   const structured = shape.kinds.has('array') || shape.kinds.has('object');
   if (structured && /^[[{]/.test(trimmed)) return parseJson(trimmed);

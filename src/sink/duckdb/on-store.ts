@@ -47,11 +47,11 @@ export async function onStore<T>(
 
 /** A DuckDB file in an instance of its own. */
 export async function opened<T>(
-  { threads, memoryLimit }: Pick<DuckdbSinkConfig, 'threads' | 'memoryLimit'>,
+  { threads, memoryLimit, s3 }: Pick<DuckdbSinkConfig, 'threads' | 'memoryLimit' | 's3'>,
   path: string,
   work: (file: DuckdbFile) => Promise<T>,
 ): Promise<T> {
-  const file = await DuckdbFile.open({ path, threads, memoryLimit, exports: { bytesMin: MEMORY_BYTES_MIN } });
+  const file = await DuckdbFile.open({ path, threads, memoryLimit, s3, exports: { bytesMin: MEMORY_BYTES_MIN } });
   try {
     return await work(file);
   } finally {
