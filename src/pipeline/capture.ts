@@ -248,8 +248,7 @@ export class Capture {
     if (!slot) return null;
     await waitUntilReleased(client, name, config.source.slotWaitMs, log, signal);
     // Whoever used it meanwhile may have come far.
-    record = await readSlotRecord(control, name);
-    this.#record = record;
+    this.#record = record = await readSlotRecord(control, name);
     const prepared = record?.state === 'prepared';
     // It died before anything could be copied from this slot, or while everything was copied anew.
     const unused = prepared || (record?.state === 'copying' && record.consistentPoint === null);
@@ -266,8 +265,7 @@ export class Capture {
       return (await readSlot(client, name)) ?? null;
     }
     this.#staleSlot = true;
-    if (prepared) log.info({ slot: name }, 'the slot was only set up: it is made anew where the copy begins');
-    else log.warn({ slot: name }, 'every table is copied anew, with a new slot');
+    log[prepared ? 'info' : 'warn']({ slot: name }, 'every table is copied anew, with a new slot');
     return null;
   }
 

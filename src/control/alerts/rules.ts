@@ -4,7 +4,7 @@ import { slotAtRisk } from './slot-rule.ts';
 import { span } from './words.ts';
 
 /** Where sinks are there to be looked at. */
-const WITH_SINKS: readonly PipelineState[] = ['copying', 'streaming', 'failed'];
+const WITH_SINKS: readonly PipelineState[] = ['copying', 'streaming', 'resting', 'failed'];
 
 function eachSink({ status }: View, find: (sink: SinkStatus) => Omit<Finding, 'subject'> | null): Finding[] {
   if (!status || !WITH_SINKS.includes(status.state)) return [];
