@@ -20,7 +20,9 @@ export type LabelName =
   | 'sink'
   | 'table'
   | 'kind'
-  | 'sync_type';
+  | 'sync_type'
+  | 'rule'
+  | 'severity';
 /** Null, or one that is absent: the sample has no such label. */
 export type Labels = Partial<Record<LabelName, string | null>>;
 
@@ -38,6 +40,8 @@ export const LABELS: Readonly<Record<LabelName, string>> = {
   table: '`schema.table`; `(others)` beyond `metrics.tablesMax`',
   kind: '`initial`, `incremental` or `partial`',
   sync_type: 'as in `waltide history`',
+  rule: 'of docs/alerts.md',
+  severity: '`info`, `warning` or `critical`',
 };
 
 export type Add<Value> = (value: Value, labels?: Labels) => void;

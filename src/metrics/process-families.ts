@@ -96,6 +96,17 @@ export const PROCESS_FAMILIES: readonly Family[] = [
       if (stored?.writes?.oldestAt) add(unixSeconds(stored.writes.oldestAt));
     },
   ),
+  gauge(
+    [
+      'waltide_alerts',
+      'Alerts that are open, acknowledged or not; absent where there are none.',
+      'More than 0: `waltide alerts` says which.',
+    ],
+    ['slot', 'rule', 'severity'],
+    ({ stored }, add) => {
+      for (const { rule, severity, open } of stored?.alerts ?? []) add(open, { slot: stored!.slot, rule, severity });
+    },
+  ),
   counter(
     ['waltide_sync_runs_total', 'Tracked runs that have ended, in whichever process.', 'state `error` grows.'],
     ['sync_type', 'state'],

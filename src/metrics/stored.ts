@@ -1,4 +1,5 @@
 import type { Config } from '../config/schema.ts';
+import { type AlertCount, countAlerts } from '../postgres/alerts.ts';
 import { listInstances } from '../postgres/instances.ts';
 import { listSyncStatus, type SyncStatus } from '../postgres/runs.ts';
 import type { Sessions } from '../postgres/sessions.ts';
@@ -14,6 +15,8 @@ export type { StoredScore };
 
 /** What is in the control schema, for all processes alike. */
 export interface StoredPicture {
+  readonly slot: string;
+  readonly alerts: readonly AlertCount[];
   readonly instances: number;
   readonly syncTypes: readonly SyncStatus[];
   readonly scores: readonly StoredScore[];
@@ -50,6 +53,8 @@ export class Stored {
   #ask(): Promise<StoredPicture> {
     const { source, writes } = this.#config;
     return this.#sessions.use(async (client) => ({
+      slot: source.slot,
+      alerts: await countAlerts(client, source.slot),
       instances: (await listInstances(client, false)).length,
       syncTypes: await listSyncStatus(client),
       scores: await latestScores(client, source.slot),

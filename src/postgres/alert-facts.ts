@@ -3,9 +3,6 @@ import { trackingQuery as query } from './tracking-query.ts';
 
 /* What alert rules are about, as far as the control schema knows it. Each is one small query. */
 
-/** A validation is looked for among as many of the last ones. */
-const VALIDATIONS_MAX = 50;
-
 export interface SinkLetters {
   readonly sink: string;
   readonly open: number;
@@ -17,26 +14,6 @@ export function openLettersBySink(client: pg.Client, slot: string): Promise<Sink
     client,
     `SELECT sink, count(*)::float8 AS open FROM waltide.dead_letters
      WHERE slot_name = $1 AND state IN ('open', 'retrying') GROUP BY sink`,
-    [slot],
-  );
-}
-
-export interface TableScore {
-  readonly sink: string;
-  readonly table: string;
-  readonly score: number;
-  readonly finishedAt: Date;
-}
-
-/** What the last validation of each table came to. */
-export function lastScores(client: pg.Client, slot: string): Promise<TableScore[]> {
-  return query(
-    client,
-    `SELECT DISTINCT ON (r.sink, r.table_name) r.sink, r.table_name AS "table", r.score::float8 AS score, v.finished_at AS "finishedAt"
-     FROM (SELECT id, finished_at FROM waltide.validations WHERE slot_name = $1 AND state = 'completed'
-           ORDER BY started_at DESC LIMIT ${VALIDATIONS_MAX}) v
-     JOIN waltide.validation_results r ON r.validation_id = v.id
-     WHERE r.finished ORDER BY r.sink, r.table_name, v.finished_at DESC`,
     [slot],
   );
 }

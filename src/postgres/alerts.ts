@@ -185,6 +185,23 @@ export async function listAlerts(
   );
 }
 
+export interface AlertCount {
+  readonly rule: string;
+  readonly severity: Severity;
+  readonly open: number;
+}
+
+/** Of those that are firing or acknowledged. */
+export function countAlerts(client: pg.Client, slot: string): Promise<AlertCount[]> {
+  return query(
+    client,
+    `SELECT rule, severity, count(*)::float8 AS open FROM waltide.alerts
+     WHERE slot_name = $1 AND state IN ('firing', 'acknowledged') GROUP BY rule, severity`,
+    [slot],
+    true,
+  );
+}
+
 /** Rejects with NOT_FOUND. */
 export async function readAlert(client: pg.Client, slot: string, id: number): Promise<AlertRecord> {
   const rows = await query<AlertRecord>(

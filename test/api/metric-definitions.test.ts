@@ -16,6 +16,8 @@ const table = (name: string, changes: Partial<TableStatus> = {}): TableStatus =>
 });
 
 const stored: StoredPicture = {
+  slot: 'waltide',
+  alerts: [{ rule: 'sink_lag', severity: 'warning', open: 2 }],
   instances: 2,
   syncTypes: [
     {
@@ -72,6 +74,7 @@ describe('definitions', () => {
       { name: 'waltide_validation_score_ratio', labels: { sink: 'analytics', table: 'public.a "b"' }, value: 0.995 },
     ]);
     expect(sampleOf(metrics, 'waltide_write_queue_operations')).toBe(7);
+    expect(sampleOf(metrics, 'waltide_alerts', { slot: 'waltide', rule: 'sink_lag', severity: 'warning' })).toBe(2);
     expect(sampleOf(metrics, 'waltide_sync_runs_total', { sync_type: 'validate', state: 'error' })).toBe(1);
     const { read } = createMetrics({ status: () => pipelineStatus(), tablesMax: 1 });
     const without = parsePrometheus(await read());

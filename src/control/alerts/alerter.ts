@@ -1,12 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Config, Severity } from '../../config/schema.ts';
+import type { Config } from '../../config/schema.ts';
 import { messageOf, WaltideError } from '../../errors.ts';
 import type { Log } from '../../log.ts';
 import type { PipelineStatus } from '../../pipeline/status.ts';
-import type { AlertDraft } from '../../postgres/alerts.ts';
 import type { Sessions } from '../../postgres/sessions.ts';
 import type { Companion } from '../companion.ts';
-import { type Evaluation, evaluate } from './evaluate.ts';
+import { evaluate, type News } from './evaluate.ts';
 import { Notifier } from './notifier.ts';
 import { takeView } from './view.ts';
 import { openWebhook } from './webhook.ts';
@@ -32,15 +31,9 @@ export class Alerter implements Companion {
   #round: Promise<void> = Promise.resolve();
   #stopped = false;
   #said = '';
-  #open: readonly AlertDraft[] = [];
 
   constructor(options: AlerterOptions) {
     this.#options = options;
-  }
-
-  /** Those of the slot that were open when this process last looked: what metrics count. */
-  get open(): readonly { readonly rule: string; readonly severity: Severity; readonly state: string }[] {
-    return this.#open;
   }
 
   /** Rejects with CONFIG_INVALID where a webhook's secret cannot be read. */
@@ -79,12 +72,11 @@ export class Alerter implements Companion {
     try {
       const process = `${instance.replace(/:\d+:[0-9a-f]+$/, '')} (${role})`;
       const status = ending ? null : pipeline.status();
-      const evaluation = await sessions.use((open) =>
+      const news = await sessions.use((open) =>
         evaluate(open, config.source.slot, instance, (client) => takeView(client, config, process, status)),
       );
-      this.#open = evaluation.open;
-      for (const one of evaluation.news) tell(log, one);
-      if (evaluation.news.length > 0) for (const notifier of this.#notifiers) notifier.wake();
+      for (const one of news) tell(log, one);
+      if (news.length > 0) for (const notifier of this.#notifiers) notifier.wake();
       this.#said = '';
     } catch (error) {
       const message = messageOf(error);
@@ -96,7 +88,7 @@ export class Alerter implements Companion {
   }
 }
 
-function tell(log: Log, { event, alert }: Evaluation['news'][number]): void {
+function tell(log: Log, { event, alert }: News): void {
   const { rule, subject, severity, summary } = alert;
   if (event === 'resolved') log.info({ rule, subject }, `alert resolved: ${summary}`);
   else log[severity === 'critical' ? 'error' : 'warn']({ rule, subject, severity }, `alert ${event}: ${summary}`);

@@ -16,39 +16,37 @@ import { ALERT_RULES } from './rules.ts';
 import { type Step, step, unseen } from './step.ts';
 import { sentence } from './words.ts';
 
-export interface Evaluation {
-  /** All that are open after it, pending ones left out. */
-  readonly open: readonly AlertDraft[];
-  /** What has happened in it. */
-  readonly news: readonly { readonly event: NonNullable<Step['event']>; readonly alert: AlertDraft }[];
+/** What has happened to an alert. */
+export interface News {
+  readonly event: NonNullable<Step['event']>;
+  readonly alert: AlertDraft;
 }
 
 /**
  * Makes of a view what alerts are from now on, with their history and what is to be told, in one transaction under the
- * slot's lock, in which also the view is taken: processes that look at once change each alert once. Rejects, with nothing
- * changed, as `take` and queries do.
+ * slot's lock, in which also the view is taken: processes that look at once change each alert once. Resolves with what has
+ * happened; rejects, with nothing changed, as `take` and queries do.
  */
 export function evaluate(
   client: pg.Client,
   slot: string,
   by: string,
   take: (client: pg.Client) => Promise<View>,
-): Promise<Evaluation> {
+): Promise<readonly News[]> {
   return changingAlerts(client, slot, async (now) => {
     const view = await take(client);
     const known = await openAlerts(client, slot);
-    const open: AlertDraft[] = [];
-    const news: Evaluation['news'][number][] = [];
+    const news: News[] = [];
     for (const rule of ALERT_RULES) {
       for (const { alert, finding } of findingsOf(rule, view, known, now)) {
-        const options = { rule: rule.name, ...settingsOf(rule, view), now };
-        const { draft, event } = finding ? step(alert, finding, options) : { draft: alert, event: null };
-        if (draft && draft.state !== 'resolved' && draft.state !== 'pending') open.push(draft);
-        if (finding) await write(client, view, alert, { draft, event }, { at: now, by });
-        if (draft && event) news.push({ event, alert: draft });
+        // Nobody looks at it: it stays.
+        if (finding === null) continue;
+        const result = step(alert, finding, { rule: rule.name, ...settingsOf(rule, view), now });
+        await write(client, view, alert, result, { at: now, by });
+        if (result.draft && result.event) news.push({ event: result.event, alert: result.draft });
       }
     }
-    return { open, news };
+    return news;
   });
 }
 

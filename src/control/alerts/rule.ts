@@ -1,6 +1,7 @@
 import type { AlertsConfig, Config, Severity } from '../../config/schema.ts';
 import type { BudgetStatus, PipelineStatus } from '../../pipeline/status.ts';
-import type { FailedSync, GoneInstance, SinkLetters, TableScore } from '../../postgres/alert-facts.ts';
+import type { FailedSync, GoneInstance, SinkLetters } from '../../postgres/alert-facts.ts';
+import type { StoredScore } from '../../postgres/validations.ts';
 
 /** What rules look at: this process, and what the source knows of all of them. */
 export interface View {
@@ -10,7 +11,7 @@ export interface View {
   /** `host (role)`, as instances are told apart over restarts. */
   readonly process: string;
   readonly letters: readonly SinkLetters[];
-  readonly scores: readonly TableScore[];
+  readonly scores: readonly StoredScore[];
   readonly failed: readonly FailedSync[];
   readonly gone: readonly GoneInstance[];
   /** Null where it cannot be known here and now; `missing` = the slot is not there, and should be. */

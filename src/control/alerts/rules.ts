@@ -52,11 +52,11 @@ const consistencyScore: AlertRule<'consistencyScore'> = {
   holds: 'the last validation of the table found fewer than `scoreMin` percent of its rows equal',
   unseen: 'stays',
   find: ({ scores }, { scoreMin }) =>
-    scores.map(({ sink, table, score, finishedAt }) => ({
+    scores.map(({ sink, table, score, at }) => ({
       subject: `${sink}: ${table}`,
       active: score < scoreMin,
       ...{ value: score, threshold: scoreMin },
-      summary: `${score} % of the rows of ${table} in sink "${sink}" equal the source, as of ${finishedAt.toISOString()}`,
+      summary: `${score} % of the rows of ${table} in sink "${sink}" equal the source, as of ${at.toISOString()}`,
     })),
   prometheus: ({ scoreMin }) => [
     {
@@ -201,7 +201,7 @@ const pipelineStalled: AlertRule<'pipelineStalled'> = {
 
 /** What only the source knows, Waltide finds out itself: every process of a slot has the same number. */
 function byOurselves(rule: string, alert: string, summary: string) {
-  return { alert, expr: `max by (slot, rule) (waltide_alerts{rule="${rule}"}) > 0`, summary } as const;
+  return { alert, expr: `max by (slot) (waltide_alerts{rule="${rule}"}) > 0`, summary } as const;
 }
 
 /** In the order of the documents. */

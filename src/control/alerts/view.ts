@@ -2,9 +2,10 @@ import type pg from 'pg';
 import type { Config } from '../../config/schema.ts';
 import { WalBudget } from '../../pipeline/budget.ts';
 import type { PipelineStatus } from '../../pipeline/status.ts';
-import { failedSyncs, goneInstances, lastScores, openLettersBySink } from '../../postgres/alert-facts.ts';
+import { failedSyncs, goneInstances, openLettersBySink } from '../../postgres/alert-facts.ts';
 import { readSlotRecord } from '../../postgres/control.ts';
 import { readSlot, readWalUse } from '../../postgres/slot.ts';
+import { latestScores } from '../../postgres/validations.ts';
 import type { View } from './rule.ts';
 import { INSTANCE_GONE } from './rules.ts';
 
@@ -19,7 +20,7 @@ export async function takeView(
   return {
     ...{ config, status, process },
     letters: await openLettersBySink(client, slot),
-    scores: await lastScores(client, slot),
+    scores: await latestScores(client, slot),
     failed: await failedSyncs(client, slot),
     gone: await goneInstances(client, slot, INSTANCE_GONE),
     slot: await slotOf(client, config, status),
