@@ -24,8 +24,9 @@ const sinkLag: AlertRule<'sinkLag'> = {
     eachSink(view, ({ name, lagSeconds, lagBytes }) => {
       // During the first copy nothing is behind yet.
       if (lagSeconds === null || view.status?.state === 'copying') return null;
-      // Of a source that is connected and says nothing, nothing is lacking.
-      const idle = lagBytes === 0 && view.status?.source?.connected === true;
+      // Of a source that is connected and says nothing, nothing is lacking; nor where nobody asks it by heartbeats.
+      const { source } = view.status!;
+      const idle = lagBytes === 0 && (source ? source.connected : view.config.source.heartbeatIntervalMs === 0);
       const summary = `sink "${name}" is ${span(lagSeconds)} behind the source`;
       const threshold = minutesMax * 60;
       return { active: lagSeconds > threshold && !idle, value: lagSeconds, threshold, summary };
