@@ -105,7 +105,9 @@ const records = fc
     instances: number,
   })
   .map((one) => recordsReading.parse(one));
-const alert = fc.record({ name: hostile, severity: hostile, state: hostile, message: hostile, since: hostile });
+const alert = fc.record({
+  ...{ rule: hostile, subject: hostile, severity: hostile, state: hostile, summary: hostile, since: hostile },
+});
 const picture: fc.Arbitrary<Picture> = fc.record({
   atMs: fc.integer({ min: NOW - 1e6, max: NOW + 1e6 }),
   processes: fc.array(fc.record({ name: hostile, status }), { maxLength: 3 }),
@@ -258,14 +260,17 @@ describe('what is shown', () => {
       deadLetters: { open: 3, oldestAt: null, tables: [{ name: 'public.c', open: 3 }] },
     };
     const alerts = [
-      { name: 'lag', severity: 'critical', state: 'firing', message: '16 min behind', since: '2026-11-27T03:00:00Z' },
+      {
+        ...{ rule: 'sink_lag', subject: 'analytics', severity: 'critical', state: 'firing' },
+        ...{ summary: '16 min behind', since: '2026-11-27T03:00:00Z' },
+      },
     ];
     const text = shown(seen(initialState('slot "s"', 2000), { ...pictureOf(NOW, 1, changes), alerts }), 120);
     expect(text).toMatch(/analytics +breaker open/);
     expect(text).toContain('last error of analytics: disk \\x1b[31mfull');
     expect(text).toContain('stopped in analytics: public.b: cannot hold it');
     expect(text).toMatch(/TABLES {2}3\n.*\npublic\.b +analytics +stopped.*\npublic\.c .* 3\n/);
-    expect(text).toMatch(/ALERTS {2}1\n.*\nlag +critical +firing +1 h 0 min ago +16 min behind/);
+    expect(text).toMatch(/ALERTS {2}1\n.*\ncritical +sink_lag +analytics +firing +1 h 0 min ago +16 min behind/);
     expect(text).toContain('not known: no PostgreSQL');
   });
 

@@ -1,15 +1,6 @@
-import type { RecordsReading, StatusReading } from './reading.ts';
+import type { AlertReading, RecordsReading, StatusReading } from './reading.ts';
 
 /* What the dashboard knows, and how each answer changes it. Pure. */
-
-/** Something that needs somebody. */
-export interface AlertReading {
-  readonly name: string;
-  readonly severity: string;
-  readonly state: string;
-  readonly message: string;
-  readonly since: string;
-}
 
 /** Everything that was asked for at one moment. */
 export interface Picture {
@@ -20,7 +11,7 @@ export interface Picture {
   /** Null where it cannot be asked for now; `recordsError` says why. */
   readonly records: RecordsReading | null;
   readonly recordsError: string | null;
-  /** Null where no process tells any. */
+  /** Null where they cannot be asked for, as of a version that evaluates none. */
   readonly alerts: readonly AlertReading[] | null;
 }
 

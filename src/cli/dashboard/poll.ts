@@ -2,8 +2,8 @@ import type { z } from 'zod';
 import { askApi, type Endpoint } from '../../api/client.ts';
 import { endpointOf, findProcesses } from '../../api/control-client.ts';
 import { messageOf, WaltideError } from '../../errors.ts';
-import type { AlertReading, Picture } from './model.ts';
-import { recordsReading, type StatusReading, statusReading } from './reading.ts';
+import type { Picture } from './model.ts';
+import { alertsReading, recordsReading, type StatusReading, statusReading } from './reading.ts';
 
 const TIMEOUT_MS = 5000;
 /** A status with 10,000 tables takes about 1 MB. */
@@ -60,18 +60,14 @@ async function pictureOf(
   if (!first) return none;
   const [records, alerts] = await Promise.allSettled([
     ask(first.endpoint, '/monitoring/dashboard', recordsReading),
-    alertsOf(first.endpoint),
+    ask(first.endpoint, '/monitoring/alerts', alertsReading),
   ]);
   return {
     ...none,
     records: records.status === 'fulfilled' ? records.value : null,
     recordsError: records.status === 'fulfilled' ? null : messageOf(records.reason),
-    alerts: alerts.status === 'fulfilled' ? alerts.value : null,
+    alerts: alerts.status === 'fulfilled' ? alerts.value.alerts : null,
   };
-}
-
-async function alertsOf(_endpoint: Endpoint): Promise<AlertReading[] | null> {
-  return null;
 }
 
 async function ask<T extends z.ZodType>(endpoint: Endpoint, path: string, reading: T): Promise<z.output<T>> {

@@ -96,3 +96,9 @@ const statistics = z.object({
 /** Of `monitoring/dashboard`: what is in PostgreSQL, and so the same for every process of a slot. */
 export const recordsReading = z.object({ runs: list(run), statistics: list(statistics), instances: number });
 export type RecordsReading = z.output<typeof recordsReading>;
+
+const alert = z.object({ rule: text, subject: text, state: text, severity: text, summary: text, since: text });
+
+/** Of `monitoring/alerts`: those that are open. */
+export const alertsReading = z.object({ alerts: z.array(alert) });
+export type AlertReading = z.output<typeof alert>;

@@ -80,19 +80,21 @@ function budgetLine(budget: NonNullable<NonNullable<StatusReading['source']>['bu
 export function alertLines({ alerts }: Picture, width: number, nowMs: number): Line[] {
   if (alerts === null) return [];
   if (alerts.length === 0) return [title('ALERTS', 'none')];
-  const rows = alerts.map(({ name, severity, state, message, since }) => [
-    span(name, severity === 'critical' ? 'red' : 'yellow'),
-    span(severity),
-    span(state),
+  const rows = alerts.map(({ rule, subject, severity, state, summary, since }) => [
+    span(severity, severity === 'critical' ? 'red' : severity === 'warning' ? 'yellow' : 'cyan'),
+    span(rule),
+    span(subject),
+    span(state, state === 'acknowledged' ? 'dim' : null),
     span(ago(since, nowMs)),
-    span(message),
+    span(summary),
   ]);
   const columns = [
-    { title: 'alert', least: 12 },
-    { title: 'severity', drop: 1 },
-    { title: 'state' },
+    { title: 'severity' },
+    { title: 'alert', least: 10 },
+    { title: 'of', least: 8, drop: 1 },
+    { title: 'state', drop: 3 },
     { title: 'since', drop: 2 },
-    { title: 'what', least: 20 },
+    { title: 'what', least: 30 },
   ];
   return [title('ALERTS', formatCount(alerts.length)), ...table(columns, rows, width)];
 }
