@@ -1,4 +1,4 @@
-import type { AlertReading, RecordsReading, StatusReading } from './reading.ts';
+import type { RecordsReading, StatusReading } from './reading.ts';
 
 /* What the dashboard knows, and how each answer changes it. Pure. */
 
@@ -11,8 +11,6 @@ export interface Picture {
   /** Null where it cannot be asked for now; `recordsError` says why. */
   readonly records: RecordsReading | null;
   readonly recordsError: string | null;
-  /** Null where they cannot be asked for, as of a version that evaluates none. */
-  readonly alerts: readonly AlertReading[] | null;
 }
 
 export interface Course {

@@ -3,7 +3,7 @@ import { askApi, type Endpoint } from '../../api/client.ts';
 import { endpointOf, findProcesses } from '../../api/control-client.ts';
 import { messageOf, WaltideError } from '../../errors.ts';
 import type { Picture } from './model.ts';
-import { alertsReading, recordsReading, type StatusReading, statusReading } from './reading.ts';
+import { recordsReading, type StatusReading, statusReading } from './reading.ts';
 
 const TIMEOUT_MS = 5000;
 /** A status with 10,000 tables takes about 1 MB. */
@@ -54,20 +54,16 @@ async function pictureOf(
 ): Promise<Picture> {
   const atMs = Date.now();
   const processes = answering.map((one) => ({ name: nameOf(one), status: one.status }));
-  const none = { atMs, processes, silent, records: null, recordsError: null, alerts: null };
   // What is in PostgreSQL is the same for all of them.
   const [first] = answering;
-  if (!first) return none;
-  const [records, alerts] = await Promise.allSettled([
-    ask(first.endpoint, '/monitoring/dashboard', recordsReading),
-    ask(first.endpoint, '/monitoring/alerts', alertsReading),
-  ]);
-  return {
-    ...none,
-    records: records.status === 'fulfilled' ? records.value : null,
-    recordsError: records.status === 'fulfilled' ? null : messageOf(records.reason),
-    alerts: alerts.status === 'fulfilled' ? alerts.value.alerts : null,
-  };
+  let records: Picture['records'] = null;
+  let recordsError: string | null = null;
+  try {
+    if (first) records = await ask(first.endpoint, '/monitoring/dashboard', recordsReading);
+  } catch (error) {
+    recordsError = messageOf(error);
+  }
+  return { atMs, processes, silent, records, recordsError };
 }
 
 async function ask<T extends z.ZodType>(endpoint: Endpoint, path: string, reading: T): Promise<z.output<T>> {
