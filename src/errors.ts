@@ -72,6 +72,7 @@ export const POLICIES = {
   NOT_REACHED: { side: 'sink', retry: true },
   REPLAY: { side: 'config', retry: false },
   TABLE_CHANGED: { side: 'source', retry: true, class: 'data' },
+  PULL: { side: 'source', retry: false, class: 'data' },
   VALIDATION: { side: 'sink', retry: false },
   NOT_RUNNING: { side: 'config', retry: false },
   DEAD_LETTER: { side: 'config', retry: false },

@@ -31,6 +31,7 @@ export {
 } from './postgres/tracked.ts';
 export type { Transform, TransformRow, TransformValue } from './protect/function.ts';
 export { unmask } from './protect/mask.ts';
+export type { Pull, PullContext, PullPage, PullRow } from './pull/pull.ts';
 export type { QueryResult, Sink, SinkState, StoppedTable } from './sink/sink.ts';
 export type { SnapshotProgress } from './snapshot/snapshot.ts';
 export type {

@@ -92,6 +92,12 @@ export async function replayProcess(
   return { sink, tables: started.tables, from: started.from, stoodAt: started.stood_at, run: started.run_id };
 }
 
+/** A backup through the process that holds the sink, into an absolute path. Resolves with the id of its run. */
+export async function backUpThroughProcess(file: ControlFile, sink: string, to: string): Promise<string> {
+  const path = `/sinks/${encodeURIComponent(sink)}/backup`;
+  return (await call<{ run_id: string }>(file, 'POST', path, { to }, START_TIMEOUT_MS)).run_id;
+}
+
 /** An export through the process that holds the sink. Resolves with the id of its run. */
 export async function exportThroughProcess(file: ControlFile, sink: string, wish: ExportWish): Promise<string> {
   const { partitionBy: partition_by, rowGroupSize: row_group_size, ...rest } = wish;

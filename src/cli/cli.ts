@@ -3,6 +3,7 @@ import { toJson } from '../api/json.ts';
 import { VERSION } from '../version.ts';
 import { alertsCommand } from './commands/alerts.ts';
 import { apiKeyCommand } from './commands/api-key.ts';
+import { backupCommand } from './commands/backup.ts';
 import { configCommand } from './commands/config.ts';
 import { dashboardCommand } from './commands/dashboard.ts';
 import { deadLetterCommand } from './commands/dead-letter.ts';
@@ -14,6 +15,7 @@ import { instancesCommand } from './commands/instances.ts';
 import { publicationCommand } from './commands/publication.ts';
 import { queryCommand } from './commands/query.ts';
 import { replayCommand } from './commands/replay.ts';
+import { restoreCommand } from './commands/restore.ts';
 import { runCommand } from './commands/run.ts';
 import { scheduleCommand } from './commands/schedule.ts';
 import { schemaCommand } from './commands/schema.ts';
@@ -75,6 +77,8 @@ export function createProgram(context: CliContext): Command {
     tailCommand(context),
     queryCommand(context),
     exportCommand(context),
+    backupCommand(context),
+    restoreCommand(context),
     waitCommand(context),
     validateCommand(context),
     replayCommand(context),

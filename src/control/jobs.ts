@@ -1,10 +1,12 @@
 import type { ScheduleConfig } from '../config/schema.ts';
 import type { Role } from '../pipeline/status.ts';
 import type { Job, ScheduleOf } from './job.ts';
+import { backupJob } from './jobs/backup.ts';
 import { cleanupJob } from './jobs/cleanup.ts';
 import { exportJob } from './jobs/export.ts';
 import { moduleJob } from './jobs/module.ts';
 import { optimizeJob } from './jobs/optimize.ts';
+import { pullJob } from './jobs/pull.ts';
 import { replayJob } from './jobs/replay.ts';
 import { snapshotJob } from './jobs/snapshot.ts';
 import { validateJob } from './jobs/validate.ts';
@@ -16,6 +18,8 @@ export const JOBS: { readonly [T in ScheduleConfig['type']]: Job<ScheduleOf<T>> 
   validate: { needs: 'sinks', retry: false, run: validateJob },
   cleanup: { needs: null, retry: true, run: cleanupJob },
   export: { needs: 'sinks', retry: true, run: exportJob },
+  backup: { needs: 'sinks', retry: true, run: backupJob },
+  pull: { needs: null, retry: true, run: pullJob },
   optimize: { needs: 'sinks', retry: true, run: optimizeJob },
   module: { needs: null, retry: true, run: moduleJob },
 };

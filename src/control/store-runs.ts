@@ -1,10 +1,12 @@
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Config } from '../config/schema.ts';
 import { WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Run } from '../postgres/tracked.ts';
-import { exportSink } from '../sink/registry.ts';
+import { backUpSink, exportSink } from '../sink/registry.ts';
 import type { Sink } from '../sink/sink.ts';
-import type { Exported, ExportRequest, UpkeepWatch } from '../sink/upkeep.ts';
+import type { BackedUp, Exported, ExportRequest, UpkeepWatch } from '../sink/upkeep.ts';
 
 /** The process that holds the sinks. */
 export interface HoldsSinks {
@@ -24,6 +26,7 @@ export interface StoreDeps {
 
 /** Two of one sink do not run at once. */
 export const exportRunType = (sink: string): string => `export:${sink}`;
+export const backupRunType = (sink: string): string => `backup:${sink}`;
 
 export function exportRequest({ exports }: Config, wish: ExportWish): ExportRequest {
   const { to, tables = null, partitionBy = [], where = null } = wish;
@@ -57,6 +60,41 @@ export async function runExport(deps: StoreDeps, sink: string, wish: ExportWish,
   run.progress({ records: rows, latest: lsn, metadata: { path: exported.path, lsn, bytes, tables: tables.length } });
   return exported;
 }
+
+/** A backup as the work of a run. */
+export async function runBackup(
+  { config, pipeline }: StoreDeps,
+  sink: string,
+  to: string,
+  run: Run,
+): Promise<BackedUp> {
+  const done = await backUpSink(sinkConfig(config, sink), heldSink(pipeline, sink), to, watchOf(run));
+  const { path, bytes, lsn, tables } = done;
+  const records = tables.reduce((sum, { rows }) => sum + rows, 0);
+  run.progress({ records, latest: lsn, metadata: { path, lsn, bytes, tables: tables.length } });
+  return done;
+}
+
+/** `analytics-2026-11-27T033205.123Z.duckdb`: by name in the order of time. */
+export function backupName(sink: string, at: Date): string {
+  return `${sink}-${at.toISOString().replaceAll(':', '')}.duckdb`;
+}
+
+/** A backup under a name of its own; of those of this sink in the directory, the `keep` newest stay. */
+export async function backupInto(
+  deps: StoreDeps,
+  sink: string,
+  { directory, keep }: { readonly directory: string; readonly keep: number },
+  run: Run,
+): Promise<void> {
+  await runBackup(deps, sink, join(directory, backupName(sink, new Date())), run);
+  const ours = (await readdir(directory)).filter(
+    (name) => name.startsWith(`${sink}-`) && BACKUP_TIME.test(name.slice(sink.length + 1)),
+  );
+  for (const name of ours.sort().reverse().slice(keep)) await rm(join(directory, name), { force: true });
+}
+
+const BACKUP_TIME = /^\d{4}-\d\d-\d\dT\d{6}\.\d{3}Z\.duckdb$/;
 
 export function watchOf(run: Run): UpkeepWatch {
   return { signal: run.signal, note: (rows) => run.progress({ records: rows }) };

@@ -253,7 +253,7 @@ export function checkOffset(
       'SLOT_AHEAD',
       `slot "${slot.name}" has been acknowledged up to ${formatLsn(slot.confirmedFlushLsn)}, but "${sink}" stands at ${formatLsn(offset)}: what lies between is gone from the slot`,
       restored
-        ? `The sink was at ${formatLsn(mark.lsn)} on ${mark.at.toISOString()}, so it was restored from an older backup. Bring the newer file back, or copy anew with \`waltide run --recopy\`. source.retain keeps WAL for such a case.`
+        ? `The sink was at ${formatLsn(mark.lsn)} on ${mark.at.toISOString()}, so it was restored from an older backup. Bring the newer file back, or copy anew with \`waltide run --recopy\`. \`waltide restore --refill\` keeps its rows to be read meanwhile; source.retain keeps WAL for such a case.`
         : 'Someone recreated or advanced the slot, or the sink was restored from an older backup. Copy anew with `waltide run --recopy`.',
     );
   if (offset > flushed)

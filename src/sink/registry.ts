@@ -2,7 +2,7 @@ import type { Config } from '../config/schema.ts';
 import { WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { QueryResult, Sink } from './sink.ts';
-import type { Exported, ExportRequest, UpkeepWatch } from './upkeep.ts';
+import type { BackedUp, Exported, ExportRequest, Restored, RestoreRequest, UpkeepWatch } from './upkeep.ts';
 
 type SinkConfig = Config['sinks'][number];
 
@@ -15,10 +15,12 @@ interface Kind<C> {
   readonly create: (config: C, log: Log) => Sink;
   /** Read-only SQL while no process holds the sink; null where the store has no SQL. */
   readonly queryAtRest: ((config: C, sql: string, limits: QueryLimits) => Promise<QueryResult>) | null;
-  /** `live`: the sink, where this process has it open. */
+  /** What follows is null where the store is not ours to copy. `live`: the sink, where this process has it open. */
   readonly exportTables:
     | ((config: C, live: Sink | null, request: ExportRequest, through: Through) => Promise<Exported>)
     | null;
+  readonly backUp: ((config: C, live: Sink | null, to: string, watch: UpkeepWatch) => Promise<BackedUp>) | null;
+  readonly restoreFile: ((config: C, request: RestoreRequest, watch: UpkeepWatch) => Promise<Restored>) | null;
 }
 
 interface Through {
@@ -52,6 +54,33 @@ export async function exportSink(
   through: Through,
 ): Promise<Exported> {
   const { exportTables } = await KINDS[config.type]();
-  if (exportTables) return exportTables(config, live, request, through);
-  throw new WaltideError('USAGE', `sink "${config.name}" (${config.type}) cannot be exported`, 'Export a DuckDB sink.');
+  if (!exportTables) throw unable(config, 'exported');
+  return exportTables(config, live, request, through);
+}
+
+/** Copies a sink's store into the file `to`, which then has it whole or is as it was. `live` as of `exportSink`. */
+export async function backUpSink(
+  config: SinkConfig,
+  live: Sink | null,
+  to: string,
+  watch: UpkeepWatch,
+): Promise<BackedUp> {
+  const { backUp } = await KINDS[config.type]();
+  if (!backUp) throw unable(config, 'backed up');
+  return backUp(config, live, to, watch);
+}
+
+/** Puts a backup in the place of a sink's store, which no process may have open. */
+export async function restoreSink(config: SinkConfig, request: RestoreRequest, watch: UpkeepWatch): Promise<Restored> {
+  const { restoreFile } = await KINDS[config.type]();
+  if (!restoreFile) throw unable(config, 'restored');
+  return restoreFile(config, request, watch);
+}
+
+function unable({ name, type }: SinkConfig, what: string): WaltideError {
+  return new WaltideError(
+    'USAGE',
+    `sink "${name}" (${type}) cannot be ${what}`,
+    'Use what its own store has for that.',
+  );
 }

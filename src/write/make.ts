@@ -1,6 +1,5 @@
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
-import { quoteInexact } from '../event/exact-json.ts';
 import { queryError, sqlState } from '../postgres/connection.ts';
 import type { JsonRow, OperationType } from './operation.ts';
 import type { WriteSession } from './sessions.ts';
@@ -26,11 +25,10 @@ export async function make(
 ): Promise<JsonRow | null> {
   try {
     await setSearchPath(client, ownSearchPath);
-    const { rows } = await client.query<{ key: string }>(text, [...values]);
+    const { rows } = await client.query<{ key: JsonRow }>(text, [...values]);
     const [row] = rows;
     if (!row) throw notWritten(type, target);
-    // A key beyond 2^53 is answered as text.
-    return target.key.length === 0 ? null : (JSON.parse(quoteInexact(row.key)) as JsonRow);
+    return target.key.length === 0 ? null : row.key;
   } catch (error) {
     throw writeError(error, type, target);
   }

@@ -49,3 +49,17 @@ it('writes nowhere else', async () => {
   const none = await world.call('POST /sinks/:name/export', { params: { name: 'none' }, body: {} });
   expect(none.status).toBe(404);
 });
+
+it('backs up below api.backupDir as a run, for admins', async () => {
+  const params = { name: 'analytics' };
+  const denied = await world.call('POST /sinks/:name/backup', { params, body: {}, key: world.keys.operator });
+  expect(denied.status).toBe(403);
+  const outside = await world.call('POST /sinks/:name/backup', { params, body: { to: '../x.duckdb' } });
+  expect(outside.status).toBe(400);
+  const answer = await world.call('POST /sinks/:name/backup', { params, body: { to: 'daily/a.duckdb' } });
+  expect(answer).toMatchObject({ status: 202, json: { sync_type: 'backup:analytics' } });
+  const run = async () => (await world.call('GET /sync/runs/:id', { params: { id: answer.json.run_id } })).json;
+  await eventually('it is done', async () => (await run()).status !== 'in_progress');
+  expect(await run()).toMatchObject({ status: 'success', sync_metadata: { path: join(dir, 'daily/a.duckdb') } });
+  expect(existsSync(join(dir, 'daily', 'a.duckdb'))).toBe(true);
+});

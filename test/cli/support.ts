@@ -54,10 +54,15 @@ export interface Running {
 
 /** Runs a command line as a process of its own, as users do. */
 export function start(cwd: string, ...argv: string[]): Running {
+  return startWith({}, cwd, ...argv);
+}
+
+/** As `start`, with variables of the environment. */
+export function startWith(env: NodeJS.ProcessEnv, cwd: string, ...argv: string[]): Running {
   const child = spawn(process.execPath, ['--import', TSX, MAIN, ...argv], {
     cwd,
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { PATH: process.env.PATH, TMPDIR: process.env.TMPDIR },
+    env: { PATH: process.env.PATH, TMPDIR: process.env.TMPDIR, ...env },
   });
   const output = { stdout: '', stderr: '' };
   for (const key of ['stdout', 'stderr'] as const)

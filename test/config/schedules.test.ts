@@ -32,7 +32,7 @@ test('what cannot be is refused: where, and what would do', () => {
   expect(faultsOf([{ ...cleanup, cron: '61 * * * *' }])).toMatch(/schedules\[0\]\.cron.*must be a cron expression/);
   expect(faultsOf([{ ...cleanup, timeZone: 'Mars/Base' }])).toMatch(/timeZone.*must be a time zone/);
   expect(faultsOf([cleanup, cleanup])).toMatch(/schedules\[1\]\.name.*schedules\[0\] has this name too/);
-  expect(faultsOf([{ ...cleanup, type: 'pull' }])).toMatch(/schedules\[0\]\.type/);
+  expect(faultsOf([{ ...cleanup, type: 'push' }])).toMatch(/schedules\[0\]\.type/);
   expect(faultsOf([{ ...cleanup, type: 'replay', sink: 'other', hours: 1 }])).toMatch(
     /schedules\[0\]\.sink.*no such sink; there are: analytics/,
   );

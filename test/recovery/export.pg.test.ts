@@ -15,7 +15,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { type ExportWish, exportRequest } from '../../src/control/store-runs.ts';
 import { type SinkColumn, targetOfColumn } from '../../src/sink/duckdb/schema.ts';
 import { sourceTextSql } from '../../src/sink/duckdb/source-text.ts';
-import { exportSink } from '../../src/sink/registry.ts';
+import { backUpSink, exportSink } from '../../src/sink/registry.ts';
 import type { Exported } from '../../src/sink/upkeep.ts';
 import { withDuckdb } from '../support/compare.ts';
 import { TYPES, TYPES_SQL } from '../support/every-type.ts';
@@ -30,6 +30,7 @@ import {
   testPipeline,
 } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { smallDisk } from '../support/small-disk.ts';
 
 let database: TestDatabase;
 let pipeline: TestPipeline;
@@ -210,3 +211,43 @@ test('what others have put into the directory stays, and a directory of another 
     message: expect.stringContaining('holds exports of sink "analytics"'),
   });
 }, 240_000);
+
+test('where the disk is full the last export stays, and the disk is as free as before', async (context) => {
+  await database.query(`create table t (id int primary key, v text); insert into t values (1, 'small')`);
+  await catchUp(pipeline.config);
+  to = mkdtempSync(join(tmpdir(), 'waltide-disk-'));
+  const disk = smallDisk(to, '1m');
+  if (!disk) return context.skip('mounting a small tmpfs takes root');
+  try {
+    const last = await exported();
+    await database.query(`insert into t select i, md5(i::text) || md5((i * 7)::text) from generate_series(2, 60000) i`);
+    await stream();
+    for (const partitionBy of [[], ['id']]) {
+      const where = partitionBy.length > 0 ? 'id < 2000' : null;
+      await expect(exported({ partitionBy, where })).rejects.toMatchObject({ code: 'SINK_FULL' });
+      expect(JSON.parse(readFileSync(join(to, 'latest', 'manifest.json'), 'utf8'))).toEqual(last.manifest);
+      expect(readdirSync(to).filter((name) => name.startsWith('.'))).toEqual([]);
+    }
+    const backup = join(to, 'saved.duckdb');
+    const watch = { signal: new AbortController().signal, note: () => {} };
+    const live = running!.pipeline.sink('analytics');
+    await expect(backUpSink(pipeline.config.sinks[0]!, live, backup, watch)).rejects.toMatchObject({
+      code: 'SINK_FULL',
+    });
+    expect(readdirSync(to).filter((name) => name.includes('saved'))).toEqual([]);
+    disk.grow('60m');
+    expect((await exported()).manifest.rows).toBe(60_000);
+  } finally {
+    await running?.stop();
+    running = null;
+    disk.remove();
+  }
+}, 240_000);
+
+test('cancelled, it leaves nothing', async () => {
+  await database.query(`create table t (id int primary key); insert into t select generate_series(1, 1000)`);
+  await stream();
+  await expect(exported({}, AbortSignal.abort(new Error('enough')))).rejects.toThrow('enough');
+  expect(existsSync(to)).toBe(false);
+  expect(readdirSync(dirname(pipeline.path)).filter((name) => name.includes('.copy-'))).toEqual([]);
+}, 120_000);

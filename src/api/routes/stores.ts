@@ -1,16 +1,24 @@
 import { z } from 'zod';
 import { compression, keep, rowGroupSize } from '../../config/schema/exports.ts';
-import { exportRunType, heldSink, runExport, sinkConfig } from '../../control/store-runs.ts';
+import {
+  backupName,
+  backupRunType,
+  exportRunType,
+  heldSink,
+  runBackup,
+  runExport,
+  sinkConfig,
+} from '../../control/store-runs.ts';
 import { writablePath } from '../paths.ts';
 import { Accepted, type Deps, defineRoute } from '../route.ts';
 import { sinkName, startedRun, table } from '../schemas/common.ts';
 
-const to = (dir: string) =>
+const to = (dir: string, usual: string) =>
   z
     .string()
     .min(1)
     .max(1000)
-    .describe(`a path below ${dir}; on the control address also an absolute one; default: the name of the sink`);
+    .describe(`a path below ${dir}; on the control address also an absolute one; default: ${usual}`);
 
 const column = z.string().min(1).max(127);
 
@@ -22,7 +30,7 @@ const exported = defineRoute({
   description: 'A run: its `sync_metadata` says where the export is, and as of which LSN, once it has succeeded.',
   params: { name: sinkName },
   body: z.strictObject({
-    to: to('api.exportDir').optional(),
+    to: to('api.exportDir', 'the name of the sink').optional(),
     tables: z.array(table).min(1).max(10_000).optional().describe('all that the sink holds when left out'),
     partition_by: z.array(column).max(20).optional().describe('columns whose values make directories, col=value'),
     where: z.string().min(1).max(100_000).optional().describe("a condition in the sink's SQL"),
@@ -50,10 +58,29 @@ const exported = defineRoute({
   },
 });
 
+const backup = defineRoute({
+  method: 'POST',
+  url: '/sinks/:name/backup',
+  role: 'admin',
+  summary: 'Copy the store of a sink, offsets included',
+  description: 'A run: its `sync_metadata` says where the copy is, and as of which LSN, once it has succeeded.',
+  params: { name: sinkName },
+  body: z.strictObject({ to: to('api.backupDir', 'the sink and the time').optional() }),
+  reply: startedRun,
+  accepted: startedRun,
+  run: async ({ params: { name }, body }, deps) => {
+    check(deps, name);
+    const path = await writablePath(deps, 'backupDir', body.to ?? backupName(name, new Date()));
+    const syncType = backupRunType(name);
+    const runId = await deps.tracker.start(syncType, (run) => runBackup(deps, name, path, run));
+    return new Accepted({ run_id: runId, sync_type: syncType });
+  },
+});
+
 /** Before anything is accepted. */
 function check({ config, pipeline }: Deps, name: string): void {
   sinkConfig(config, name);
   heldSink(pipeline, name);
 }
 
-export const storeRoutes = [exported];
+export const storeRoutes = [exported, backup];

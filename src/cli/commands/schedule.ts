@@ -72,7 +72,7 @@ function runCommand(context: CliContext): Command {
     .addHelpText(
       'after',
       `
-A running process does it; without one, what needs neither the slot nor a sink (cleanup, module) is done here.
+A running process does it; without one, what needs neither the slot nor a sink (cleanup, pull, module) is done here.
 Exit code 1 where it failed.
 
 Examples:

@@ -24,10 +24,6 @@ const source = z.object({
   budget: budget.nullable().catch(null),
 });
 
-const letters = z
-  .object({ open: number, tables: list(z.object({ name: text, open: number })) })
-  .catch({ open: 0, tables: [] });
-
 const sink = z.object({
   name: text,
   type: text,
@@ -40,9 +36,11 @@ const sink = z.object({
   retries: number,
   lastError: textOrNull,
   breaker: z.string().catch('closed'),
-  tables: list(z.object({ name: text, events: number, lagSeconds: numberOrNull })),
+  tables: list(z.object({ name: text, events: number })),
   stopped: list(z.object({ name: text, reason: text })),
-  deadLetters: letters,
+  deadLetters: z
+    .object({ open: number, oldestAt: textOrNull, tables: list(z.object({ name: text, open: number })) })
+    .catch({ open: 0, oldestAt: null, tables: [] }),
 });
 
 const copying = z.object({
@@ -64,9 +62,7 @@ export const statusReading = z.object({
   ready: z.boolean().catch(false),
   failure: textOrNull,
   source: source.nullable().catch(null),
-  transport: z
-    .object({ type: text, bytesInFlight: number, deadLetters: letters })
-    .catch({ type: '', bytesInFlight: 0, deadLetters: { open: 0, tables: [] } }),
+  transport: z.object({ type: text, bytesInFlight: number }).catch({ type: '', bytesInFlight: 0 }),
   memory: z.object({ rssBytes: number }).catch({ rssBytes: 0 }),
   sinks: list(sink),
   copy: list(copying),
@@ -97,14 +93,6 @@ const statistics = z.object({
   last_status: text,
 });
 
-const alert = z.object({ rule: text, subject: text, state: text, severity: text, summary: text, since: text });
-
 /** Of `monitoring/dashboard`: what is in PostgreSQL, and so the same for every process of a slot. */
-export const recordsReading = z.object({
-  runs: list(run),
-  statistics: list(statistics),
-  instances: number,
-  /** Those that are open; null of a version that tells none. */
-  alerts: z.array(alert).nullable().catch(null),
-});
+export const recordsReading = z.object({ runs: list(run), statistics: list(statistics), instances: number });
 export type RecordsReading = z.output<typeof recordsReading>;

@@ -89,6 +89,28 @@ const cleanup = z.strictObject({
   historyDays: z.number().positive().optional().meta(about('How old; default: tracking.historyDays.')),
 });
 
+const pull = z.strictObject({
+  ...common,
+  type: z.literal('pull').meta(about('pull: bring rows of elsewhere into a table of the source, by your own code.')),
+  path: z
+    .string()
+    .min(1)
+    .meta(
+      path('A JavaScript module that exports `pull(cursor, { config, log, signal })`, an async iterator of pages.'),
+    ),
+  table: z.string().min(1).meta(about('The table to write to, schema.table; no other is written to.')),
+  key: z
+    .array(z.string().min(1))
+    .min(1)
+    .optional()
+    .meta(about('Columns that tell rows apart; default: its primary key.')),
+  columns: z
+    .array(z.string().min(1))
+    .min(1)
+    .optional()
+    .meta(about('The only columns to be written, beside the key; default: all that are not generated.')),
+});
+
 const module = z.strictObject({
   ...common,
   type: z.literal('module').meta(about('module: your own code.')),
@@ -121,10 +143,29 @@ const exported = z.strictObject({
   keep: keep.optional().meta(about('Default: exports.keep.')),
 });
 
+const backup = z.strictObject({
+  ...common,
+  type: z.literal('backup').meta(about('backup: copy the store of a sink, offsets included.')),
+  sink: name.meta(about('Which sink.')),
+  to: z.string().min(1).meta(path('The directory for the copies.')),
+  /** A week of daily ones. */
+  keep: keep.default(7).meta(about('How many copies of this sink stay there, the newest included.')),
+});
+
 const optimize = z.strictObject({
   ...common,
   type: z.literal('optimize').meta(about('optimize: make the store of a sink smaller, and faster to read.')),
   sink: name.meta(about('Which sink.')),
 });
 
-export const schedule = z.discriminatedUnion('type', [snapshot, replay, validate, cleanup, exported, optimize, module]);
+export const schedule = z.discriminatedUnion('type', [
+  snapshot,
+  replay,
+  validate,
+  cleanup,
+  exported,
+  backup,
+  optimize,
+  pull,
+  module,
+]);

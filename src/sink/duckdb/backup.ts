@@ -1,0 +1,101 @@
+import { existsSync } from 'node:fs';
+import { mkdir, rename, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import duckdb from '@duckdb/node-bindings';
+import type { DuckdbSinkConfig } from '../../config/schema.ts';
+import { WaltideError } from '../../errors.ts';
+import { formatLsn } from '../../event/lsn.ts';
+import { relationName } from '../../event/relation.ts';
+import { failpoint } from '../../failpoint.ts';
+import { fileError, syncParent, syncPath } from '../durable-files.ts';
+import type { Sink } from '../sink.ts';
+import type { BackedUp, UpkeepWatch } from '../upkeep.ts';
+import { storeError } from './database.ts';
+import { copyBytes, partOf, removeParts, removeStore } from './file-copy.ts';
+import { readContents, type StoreContents } from './held-tables.ts';
+import { opened } from './on-store.ts';
+import { readRows } from './state.ts';
+
+const PART = '.waltide-part-';
+
+/** Files that this process is writing: not to be taken for leftovers. */
+const writing = new Set<string>();
+
+/**
+ * Writes a copy of the sink's file with its offsets, and reads all of it once more before it takes the name `to`: what was
+ * there is replaced whole, or stays. Rows are applied meanwhile. Throws SINK_LOCKED where another process has the file open.
+ */
+export async function backUp(
+  config: DuckdbSinkConfig,
+  live: Sink | null,
+  to: string,
+  watch: UpkeepWatch,
+): Promise<BackedUp> {
+  if (live === null && !existsSync(config.path))
+    throw new WaltideError('SINK_INVALID', `there is no file ${config.path} yet`, 'Fill it with `waltide run` first.');
+  const part = partOf(to + PART);
+  writing.add(part);
+  try {
+    await prepare(config, to);
+    if (live) await live.copyTo!(part, watch.signal);
+    else await copyAtRest(config, part, watch.signal);
+    failpoint('during-backup');
+    const verified = await verify(config, part, watch);
+    await syncPath(part);
+    failpoint('before-backup-rename');
+    await rename(part, to);
+    await syncParent(to);
+    const { lsn, tables } = verified;
+    return { path: to, bytes: (await stat(to)).size, lsn, tables };
+  } catch (error) {
+    watch.signal.throwIfAborted();
+    throw fileError(`writing ${to}`, error);
+  } finally {
+    await removeStore(part).catch(() => undefined);
+    writing.delete(part);
+  }
+}
+
+async function prepare(config: DuckdbSinkConfig, to: string): Promise<void> {
+  await mkdir(dirname(to), { recursive: true });
+  const there = await stat(to).catch(() => null);
+  const sink = await stat(config.path).catch(() => null);
+  if (there?.isDirectory()) throw new WaltideError('USAGE', `${to} is a directory`, 'Name a file.');
+  if (there && sink && there.ino === sink.ino && there.dev === sink.dev)
+    throw new WaltideError('USAGE', `${to} is the sink's own file`, 'Name another one.');
+  await removeParts(to + PART, writing);
+}
+
+/** Open, the file is locked by this process, and all of its log is in it. */
+function copyAtRest(config: DuckdbSinkConfig, to: string, signal: AbortSignal): Promise<void> {
+  return opened(config, config.path, (file) => copyBytes(file.readFd, to, Number.POSITIVE_INFINITY, signal));
+}
+
+/** Reads every block of every column: DuckDB checks their checksums. Leaves the file without a log. */
+export function verify(
+  config: DuckdbSinkConfig,
+  path: string,
+  watch: UpkeepWatch,
+): Promise<Pick<BackedUp, 'lsn' | 'tables'> & { readonly contents: StoreContents }> {
+  return opened(config, path, async (file) => {
+    const contents = await readContents(file.connection, { ...file, sink: config.name });
+    const tables: { schema: string; table: string; rows: number }[] = [];
+    let rows = 0;
+    for (const table of contents.tables) {
+      watch.signal.throwIfAborted();
+      try {
+        const [[count] = [0n]] = await readRows(
+          file.connection,
+          `SELECT count(*), bit_xor(hash(t)) FROM ${table.name} AS t`,
+        );
+        tables.push({ schema: table.schema, table: table.table, rows: Number(count) });
+        rows += Number(count);
+        watch.note(rows);
+      } catch (error) {
+        throw storeError(`reading ${relationName(table)} of ${path}`, error);
+      }
+    }
+    await duckdb.query(file.connection, 'CHECKPOINT');
+    return { contents, lsn: formatLsn(contents.lsn), tables };
+  });
+}
