@@ -3,6 +3,7 @@ import type { ServerOptions } from 'node:https';
 import { Readable } from 'node:stream';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { WaltideError } from '../errors.ts';
+import { inexactNumber } from '../event/exact-json.ts';
 import type { Log } from '../log.ts';
 import type { AuditCall } from '../postgres/audit-log.ts';
 import { mayDo, requireRole } from './access.ts';
@@ -26,6 +27,7 @@ export interface AppOptions {
   readonly before?: (app: FastifyInstance) => Promise<void>;
 }
 
+const DIGITS_SHOWN = 60;
 const ANYONE: Principal = { name: 'anyone', role: 'viewer' };
 /** A request id that a proxy has given is kept, so that its log and ours can be read together. */
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
@@ -75,7 +77,23 @@ function readJsonOnly(app: FastifyInstance): void {
   const parse = app.getDefaultJsonParser('error', 'error');
   app.removeAllContentTypeParsers();
   app.addContentTypeParser<string>('application/json', { parseAs: 'string' }, (request, text, done) =>
-    text === '' ? done(null, undefined) : parse(request, text, done),
+    text === ''
+      ? done(null, undefined)
+      : parse(request, text, (error, body) => {
+          const inexact = error ? null : inexactNumber(text);
+          if (inexact === null) done(error, body);
+          else done(inexactError(inexact));
+        }),
+  );
+}
+
+/** Nobody shall store what nobody has sent. */
+function inexactError(number: string): WaltideError {
+  const shown = number.length > DIGITS_SHOWN ? `${number.slice(0, DIGITS_SHOWN)}…` : number;
+  return new WaltideError(
+    'USAGE',
+    `the body holds the number ${shown}, which is another one once JSON is read (JSON numbers are doubles)`,
+    'Send it as text, in quotes: PostgreSQL takes every digit of it.',
   );
 }
 

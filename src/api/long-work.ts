@@ -20,6 +20,8 @@ export interface SnapshotsAsked {
   /** Names, or patterns as in source.tables. */
   readonly patterns: readonly string[];
   readonly sinks: readonly string[] | null;
+  /** Refreshes the rows that meet this SQL condition; left out, or null: all of the table. */
+  readonly where?: string | null;
   readonly chunkRows?: number | null;
   readonly rowsPerSecondMax?: number | null;
 }
@@ -33,8 +35,8 @@ export interface StartedSnapshots {
 /** Asks for snapshots and follows them as one run. Rejects, with nothing asked for, as `requestSnapshots` does. */
 export async function snapshotTables(deps: Deps, asked: SnapshotsAsked): Promise<StartedSnapshots> {
   const { config, sessions, tracker } = deps;
-  const { patterns, sinks, chunkRows = null, rowsPerSecondMax = null } = asked;
-  const wanted = { patterns, sinks, where: null, rowsPerSecondMax, chunkRows, reason: 'asked for through the API' };
+  const { patterns, sinks, where = null, chunkRows = null, rowsPerSecondMax = null } = asked;
+  const wanted = { patterns, sinks, where, rowsPerSecondMax, chunkRows, reason: 'asked for through the API' };
   const tables = (await sessions.use((client) => checkSnapshots(client, config, wanted))).map(relationName);
   const syncType = tables.length === 1 ? `snapshot:${tables[0]}` : 'snapshot';
   return new Promise((resolve, reject) => {

@@ -1,6 +1,7 @@
 import type { Route } from './route.ts';
 import { adminRoutes } from './routes/admin.ts';
 import { alertRoutes } from './routes/alerts.ts';
+import { apiKeyRoutes } from './routes/api-keys.ts';
 import { auditLogRoutes } from './routes/audit-log.ts';
 import { cdcRoutes } from './routes/cdc.ts';
 import { consistencyRoutes } from './routes/consistency.ts';
@@ -41,6 +42,7 @@ const nouns: readonly Route[] = [
   ...slotRoutes,
   ...schemaHistoryRoutes,
   ...auditLogRoutes,
+  ...apiKeyRoutes,
   ...adminRoutes,
 ];
 

@@ -16,6 +16,7 @@ const UNITS_S: Record<string, number> = {
   week: 604_800,
 };
 const PART = /(\d+(?:\.\d+)?)\s*(weeks?|days?|hours?|minutes?|mins?|seconds?|secs?|[wdhms])/y;
+const DAY = /^\d{4}-\d\d-\d\d$/;
 const ISO = /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(\.\d{1,9})?)?\s*(Z|z|[+-]\d\d(?::?\d\d)?)?$/;
 
 /**
@@ -24,7 +25,7 @@ const ISO = /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(\.\d{1,9})?)?\s*(
  */
 export function parseMoment(text: string, option: string, now = Date.now()): Date {
   const trimmed = text.trim();
-  const moment = fromIso(trimmed, option) ?? fromAge(trimmed, now);
+  const moment = fromIso(trimmed, option, now) ?? fromAge(trimmed, now);
   if (moment === null)
     throw usage(
       `${option}: "${text}" is not a time`,
@@ -49,7 +50,8 @@ export function parseLsnOrMoment(text: string, option: string): { lsn: Lsn } | {
   return text.includes('/') ? { lsn: parseLsnOption(text, option) } : { time: parseMoment(text, option) };
 }
 
-function fromIso(text: string, option: string): Date | null {
+function fromIso(text: string, option: string, now: number): Date | null {
+  if (DAY.test(text)) throw noTime(text, option, now);
   const match = ISO.exec(text);
   if (!match) return null;
   const [, year, month, day, hour, minute, second = '0', fraction = '', zone] = match;
@@ -68,6 +70,17 @@ function fromIso(text: string, option: string): Date | null {
   const digits = zone.replace(/\D/g, '');
   const offsetMinutes = digits === '' ? 0 : sign * (Number(digits.slice(0, 2)) * 60 + Number(digits.slice(2) || 0));
   return new Date(local.getTime() - offsetMinutes * 60_000);
+}
+
+/** A day alone begins at another time in every zone. */
+function noTime(day: string, option: string, now: number): WaltideError {
+  const earliest = Date.parse(`${day}T00:00:00+14:00`);
+  if (Number.isNaN(earliest)) return usage(`${option}: there is no day "${day}"`, 'Check month and day.');
+  if (earliest > now) return usage(`${option}: ${day} lies in the future`, `It is ${new Date(now).toISOString()} now.`);
+  return usage(
+    `${option}: "${day}" is a day and not a time`,
+    `Write ${day}T00:00:00Z, or with the offset of your zone.`,
+  );
 }
 
 function fromAge(text: string, now: number): Date | null {

@@ -7,6 +7,9 @@ import { isMissing, queryError, sqlState } from './connection.ts';
 export const ACCESS_ROLES = ['viewer', 'operator', 'admin'] as const;
 export type AccessRole = (typeof ACCESS_ROLES)[number];
 
+/** What a key may be called. */
+export const API_KEY_NAME = /^[A-Za-z0-9_.@-]{1,64}$/;
+
 /** A row of `waltide.api_keys`, without its hash. */
 export interface ApiKey {
   readonly id: string;

@@ -202,11 +202,26 @@ export async function checkWhere(client: pg.Client, shape: TableShape, where: st
     for (const expression of [`(ARRAY[${where}\n])[1]`, `(${where}\n)`])
       await client.query(`SELECT FROM ${fromOf(shape)} WHERE ${expression} AND $1::int IS NULL LIMIT 0`, [0]);
   } catch (error) {
+    const why = await whyNoCondition(client, shape, where);
     throw new WaltideError(
       'USAGE',
-      `the condition ${JSON.stringify(where)} is not one for table ${shape.table.schema}.${shape.table.table}: ${(error as Error).message}`,
+      `the condition ${JSON.stringify(where)} is not one for table ${shape.table.schema}.${shape.table.table}: ${why}`,
       'Give one SQL expression over its columns, such as --where "id > 1000"; functions outside pg_catalog need their schema.',
       { cause: error },
     );
   }
+}
+
+/** What PostgreSQL says of the condition alone, without the brackets of ours around it. */
+async function whyNoCondition(client: pg.Client, shape: TableShape, where: string): Promise<string> {
+  if (where.trim() === '') return 'it is empty';
+  // Planned and never run; the extended protocol takes one statement.
+  const text = `EXPLAIN SELECT FROM ${fromOf(shape)} WHERE ${where}`;
+  const query: pg.QueryConfig & { readonly queryMode: 'extended' } = { text, queryMode: 'extended' };
+  try {
+    await client.query(query);
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return 'it is more than one expression';
 }

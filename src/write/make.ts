@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { WaltideError } from '../errors.ts';
+import { quoteInexact } from '../event/exact-json.ts';
 import { queryError, sqlState } from '../postgres/connection.ts';
 import type { JsonRow, OperationType } from './operation.ts';
 import type { WriteSession } from './sessions.ts';
@@ -25,10 +26,11 @@ export async function make(
 ): Promise<JsonRow | null> {
   try {
     await setSearchPath(client, ownSearchPath);
-    const { rows } = await client.query<{ key: JsonRow }>(text, [...values]);
+    const { rows } = await client.query<{ key: string }>(text, [...values]);
     const [row] = rows;
     if (!row) throw notWritten(type, target);
-    return target.key.length === 0 ? null : row.key;
+    // A key beyond 2^53 is answered as text.
+    return target.key.length === 0 ? null : (JSON.parse(quoteInexact(row.key)) as JsonRow);
   } catch (error) {
     throw writeError(error, type, target);
   }

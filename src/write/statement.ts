@@ -47,7 +47,7 @@ export function statementsOf(request: Pick<WriteRequest, 'type' | 'primaryKey' |
     }
   }
   const returned = target.key.map((column) => `${literal(column)}, t.${quote(column)}`).join(', ');
-  const write = { text: `${text} RETURNING pg_catalog.json_build_object(${returned}) AS key`, values: values() };
+  const write = { text: `${text} RETURNING pg_catalog.json_build_object(${returned})::text AS key`, values: values() };
   const from = records.map(({ sql }) => sql).join(', ');
   const check = { text: records.length === 0 ? 'SELECT' : `SELECT * FROM ${from}`, values: values() };
   return { write, check, primaryKey: key, data };
@@ -129,16 +129,18 @@ function checked(row: JsonRow, target: Target): JsonRow {
     if (lossy !== null)
       throw invalid(
         target,
-        `column "${name}": ${lossy} is a number that JSON parsers round`,
-        'Write numbers beyond 2^53 as text, in quotes.',
+        `column "${name}": ${lossy} is a number that JSON rounds or does not have`,
+        'Write it as text, in quotes.',
       );
   }
   return row;
 }
 
-/** What was sent as 9007199254740993 is another number by now. */
-function lossyNumber(value: JsonValue): number | null {
-  if (typeof value === 'number') return Number.isInteger(value) && !Number.isSafeInteger(value) ? value : null;
+/** What was meant as 9007199254740993 is another number by now; what JSON does not have would become NULL, or 0. */
+function lossyNumber(value: JsonValue): string | null {
+  if (Object.is(value, -0)) return '-0';
+  if (typeof value === 'number')
+    return Number.isFinite(value) && (!Number.isInteger(value) || Number.isSafeInteger(value)) ? null : String(value);
   if (typeof value !== 'object' || value === null) return null;
   for (const inner of Object.values(value) as JsonValue[]) {
     const found = lossyNumber(inner);

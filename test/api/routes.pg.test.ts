@@ -42,6 +42,9 @@ const PROMISED = [
   'POST sinks/:name/query',
   'GET events/recent',
   'GET events/stream',
+  'GET api-keys',
+  'POST api-keys',
+  'DELETE api-keys/:key',
 ];
 
 describe('every route', () => {
@@ -232,6 +235,34 @@ describe('long work', () => {
     expect((await world.call('GET /data-sync/snapshots', { query: { active: 'true' } })).json.snapshots).toEqual([]);
   });
 
+  test('a snapshot of some rows: their condition is SQL, so it needs an admin; everything that the command line takes', async () => {
+    const body = { tables: ['orders'], where: 'id <= 20', sinks: ['analytics'], rows_per_second_max: 100_000 };
+    const start = (more: object, key = world.keys.admin): Promise<Json> =>
+      world.call('POST /data-sync/snapshots', { body: { ...body, ...more }, key });
+    expect(await start({}, world.keys.operator)).toMatchObject({ status: 403, json: { code: 'FORBIDDEN' } });
+    expect(await start({ where: null, sinks: ['nobody'] }, world.keys.operator)).toMatchObject({ status: 400 });
+    for (const where of [
+      'id >',
+      ' ',
+      'nothing = 1',
+      'id',
+      '1 = 1; drop table orders',
+      'true) or (true',
+      'id > 1 limit 1',
+    ]) {
+      const refused = await start({ where });
+      expect(refused, where).toMatchObject({ status: 400, json: { code: 'USAGE' } });
+      expect(refused.json.detail).toContain('is not one for table public.orders');
+    }
+    const started = await start({});
+    expect(started.status).toBe(202);
+    expect(await ended(started.json.run_id)).toMatchObject({ status: 'success', records_processed: 20 });
+    const [row] = await world.database.query(
+      'select kind, sinks, where_sql, rows_per_second_max from waltide.snapshots order by created_at desc limit 1',
+    );
+    expect(row).toEqual({ kind: 'partial', sinks: ['analytics'], where_sql: 'id <= 20', rows_per_second_max: 100_000 });
+  });
+
   test('changes of a table from a time on: what is gone is refused, with what to do', async () => {
     const since = '2020-01-01T00:00:00Z';
     const refused = await world.call('POST /incremental', { body: { since } });
@@ -253,7 +284,11 @@ describe('long work', () => {
   test('a schedule, by either road', async () => {
     const started = await world.call('POST /schedules/:name/run', { params: { name: 'tidy' } });
     expect(started).toMatchObject({ status: 202, json: { sync_type: 'tidy' } });
-    expect(await ended(started.json.run_id)).toMatchObject({ status: 'success', sync_type: 'tidy' });
+    expect(await ended(started.json.run_id)).toMatchObject({
+      status: 'success',
+      sync_type: 'tidy',
+      error_message: null,
+    });
     const [schedule] = (await world.call('GET /schedules')).json.schedules;
     expect(schedule).toMatchObject({
       name: 'tidy',
@@ -272,5 +307,101 @@ describe('long work', () => {
     const started = await world.call('POST /admin/sync', { query: { sync_type: 'snapshot:orders' } });
     expect(started.status).toBe(202);
     expect(await ended(started.json.run_id)).toMatchObject({ status: 'success' });
+  });
+});
+
+describe('API keys', () => {
+  const create = (body: object): Promise<Json> => world.call('POST /api-keys', { body });
+
+  test('made, shown once, used, listed without secrets, revoked; every step in the audit log', async () => {
+    const expires_at = new Date(Date.now() + 3_600_000).toISOString();
+    const made = await create({ name: 'grafana', role: 'viewer', expires_at });
+    expect(made).toMatchObject({
+      status: 200,
+      json: { name: 'grafana', role: 'viewer', created_by: 'key:admin', expires_at, revoked_at: null },
+    });
+    const { key, id } = made.json;
+    expect(key).toMatch(/^waltide_[0-9a-f]{12}_[0-9a-f]{64}$/);
+    expect((await world.call('GET /data-sync/sync/status', { key })).status).toBe(200);
+    expect((await world.call('GET /api-keys', { key })).status).toBe(403);
+    expect(await create({ name: 'grafana', role: 'admin' })).toMatchObject({ status: 400, json: { code: 'USAGE' } });
+    const listed = await world.call('GET /api-keys');
+    expect(listed.json.api_keys.find((one: Json) => one.id === id)).toMatchObject({ name: 'grafana', role: 'viewer' });
+    expect(listed.text).not.toContain(key.slice(-64));
+    const revoked = await world.call('DELETE /api-keys/:key', { params: { key: 'grafana' } });
+    expect(revoked.json.revoked_at).not.toBeNull();
+    expect((await world.call('DELETE /api-keys/:key', { params: { key: id } })).status).toBe(404);
+    await eventually(
+      'it works no more',
+      async () => (await world.call('GET /data-sync/sync/status', { key })).status === 401,
+    );
+    const { records } = (await world.call('GET /audit-log')).json;
+    const calls = records.map(
+      (one: Json) => `${one.method} ${one.route.replace(API_BASE, '')} ${one.outcome} ${one.principal}`,
+    );
+    for (const call of [
+      'POST /api-keys success key:admin',
+      'POST /api-keys refused key:admin',
+      'DELETE /api-keys/:key success key:admin',
+    ])
+      expect(calls).toContain(call);
+    expect(JSON.stringify(records)).not.toContain(key.slice(-64));
+  });
+
+  test('what cannot be one', async () => {
+    const past = new Date(Date.now() - 1000).toISOString();
+    for (const body of [
+      ...[{ name: 'x' }, { role: 'viewer' }, { name: 'x', role: 'root' }, { name: 'a b', role: 'viewer' }],
+      ...[
+        { name: '', role: 'viewer' },
+        { name: 'x'.repeat(65), role: 'viewer' },
+        { name: 'x', role: 'viewer', expires_at: past },
+      ],
+      { name: 'x', role: 'viewer', expires_at: 'tomorrow' },
+    ])
+      expect((await create(body)).status, JSON.stringify(body)).toBe(400);
+  });
+});
+
+describe('numbers in a body', () => {
+  const write = (data: string): Promise<Json> =>
+    world.call('POST /sync/operation', {
+      body: `{"table_name":"money","operation_type":"create","consistency_level":"eventual","data":${data}}`,
+    });
+
+  test('are stored with every digit, or refused: never rounded', async () => {
+    await world.database.query('create table money (id int8 primary key, amount numeric, ratio float8, doc jsonb)');
+    await eventually('it is captured', async () => (await write('{"id":"0"}')).status === 200);
+    const lossy = [
+      '12345678901234567890.123',
+      '1e400',
+      '-1e400',
+      '1e-400',
+      '0.12345678901234567890',
+      '9007199254740993',
+      '-0.0',
+    ];
+    for (const number of lossy)
+      for (const data of [`{"id":1,"amount":${number}}`, `{"id":1,"doc":{"a":[${number}]}}`, `{"id":${number}}`]) {
+        const refused = await write(data);
+        expect(refused.status, data).toBe(400);
+        expect(refused.json.detail).toContain(`the number ${number}`);
+      }
+    expect((await write('{"id":1,"amount":1e20}')).status).toBe(422);
+    const big = await write(
+      '{"id":"9007199254740993","amount":"12345678901234567890.123","ratio":"-0","doc":{"a":1.5}}',
+    );
+    // The key that is answered leads to the row again.
+    expect(big).toMatchObject({ status: 200, json: { primary_key: { id: '9007199254740993' } } });
+    expect((await write('{"id":2,"amount":0.1,"ratio":1e22}')).status).toBe(422);
+    expect((await write('{"id":2,"amount":123456789.0123456,"ratio":0.1}')).status).toBe(200);
+    expect(
+      await world.database.query(
+        'select id::text, amount::text, ratio::text, doc::text from money where id > 0 order by 1',
+      ),
+    ).toEqual([
+      { id: '2', amount: '123456789.0123456', ratio: '0.1', doc: null },
+      { id: '9007199254740993', amount: '12345678901234567890.123', ratio: '-0', doc: '{"a": 1.5}' },
+    ]);
   });
 });

@@ -59,8 +59,8 @@ test('down, running with the true numbers, also by URL and key, and down again',
   expect(text).toMatch(/\ntidy +1 +0 +100\.0 %/);
   expect(text).toMatch(/● streaming {2}pid \d+ {2}role all/);
   expect(text).toMatch(/TABLES {2}3\n/);
-  expect(text).toMatch(/public\.夜のテーブル +analytics +streaming +– +57 +0/);
-  expect(text).toMatch(/public\.evil \\x1b\[31m\\x1b\[2J\\nname +analytics +streaming +– +3 +0/);
+  expect(text).toMatch(/public\.夜のテーブル +analytics +streaming +\d+.* +– +57 +0/);
+  expect(text).toMatch(/public\.evil \\x1b\[31m\\x1b\[2J\\nname +analytics +streaming +\d+.* +– +3 +0/);
   expect(text).toMatch(/LAST RUNS\n.*\n *\d+ +tidy +success/);
   expect(text).not.toContain('\u001b');
 

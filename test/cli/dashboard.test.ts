@@ -98,21 +98,23 @@ const statistic = fc.record({
   last_at: hostile,
   last_status: hostile,
 });
+const alert = fc.record({
+  ...{ rule: hostile, subject: hostile, severity: hostile, state: hostile, summary: hostile, since: hostile },
+});
 const records = fc
   .record({
     runs: fc.array(run, { maxLength: 6 }),
     statistics: fc.array(statistic, { maxLength: 6 }),
     instances: number,
+    alerts: fc.option(fc.array(alert, { maxLength: 4 })),
   })
   .map((one) => recordsReading.parse(one));
-const alert = fc.record({ name: hostile, severity: hostile, state: hostile, message: hostile, since: hostile });
 const picture: fc.Arbitrary<Picture> = fc.record({
   atMs: fc.integer({ min: NOW - 1e6, max: NOW + 1e6 }),
   processes: fc.array(fc.record({ name: hostile, status }), { maxLength: 3 }),
   silent: fc.array(hostile, { maxLength: 2 }),
   records: fc.option(records),
   recordsError: fc.option(hostile),
-  alerts: fc.option(fc.array(alert, { maxLength: 4 })),
 });
 const state: fc.Arbitrary<DashboardState> = fc
   .record({ target: hostile, pictures: fc.array(picture, { maxLength: 4 }), paused: fc.boolean(), scroll: fc.nat(500) })
@@ -153,7 +155,6 @@ describe('whatever comes, on whatever terminal', () => {
             silent: [],
             records: recordsReading.parse({ ...some }),
             recordsError: null,
-            alerts: null,
           };
           renderPage(seen(initialState('x', 1000), picture), 80, NOW);
         },
@@ -221,7 +222,6 @@ function pictureOf(atMs: number, events: number, changes = {}): Picture {
     silent: [],
     records: null,
     recordsError: 'no PostgreSQL',
-    alerts: [],
   };
 }
 
@@ -233,9 +233,9 @@ const shown = (one: DashboardState, columns = 100): string =>
 describe('what is shown', () => {
   test('rates of tables are those between two pictures of the same process', () => {
     const first = seen(initialState('slot "s"', 2000), pictureOf(NOW - 4000, 100));
-    expect(shown(first)).toMatch(/public\.a +analytics +streaming +– +100/);
+    expect(shown(first)).toMatch(/public\.a +analytics +streaming +\S+( m?s)? +– +100/);
     const second = seen(first, pictureOf(NOW - 2000, 300));
-    expect(shown(second)).toMatch(/public\.a +analytics +streaming +100 +300/);
+    expect(shown(second)).toMatch(/public\.a +analytics +streaming +\S+( m?s)? +100 +300/);
   });
 
   test('a pipeline that went away: said first, with how old the figures are; and that it is back', () => {
@@ -258,15 +258,22 @@ describe('what is shown', () => {
       deadLetters: { open: 3, oldestAt: null, tables: [{ name: 'public.c', open: 3 }] },
     };
     const alerts = [
-      { name: 'lag', severity: 'critical', state: 'firing', message: '16 min behind', since: '2026-11-27T03:00:00Z' },
+      {
+        ...{ rule: 'sink_lag', subject: 'analytics', severity: 'critical', state: 'firing' },
+        ...{ summary: '16 min behind', since: '2026-11-27T03:00:00Z' },
+      },
     ];
-    const text = shown(seen(initialState('slot "s"', 2000), { ...pictureOf(NOW, 1, changes), alerts }), 120);
+    const told = (more: object): string =>
+      shown(seen(initialState('slot "s"', 2000), { ...pictureOf(NOW, 1, changes), ...more }), 120);
+    const text = told({ records: recordsReading.parse({ alerts }), recordsError: null });
     expect(text).toMatch(/analytics +breaker open/);
     expect(text).toContain('last error of analytics: disk \\x1b[31mfull');
     expect(text).toContain('stopped in analytics: public.b: cannot hold it');
     expect(text).toMatch(/TABLES {2}3\n.*\npublic\.b +analytics +stopped.*\npublic\.c .* 3\n/);
-    expect(text).toMatch(/ALERTS {2}1\n.*\nlag +critical +firing +1 h 0 min ago +16 min behind/);
-    expect(text).toContain('not known: no PostgreSQL');
+    expect(text).toMatch(/ALERTS {2}1\n.*\ncritical +sink_lag +analytics +firing +1 h 0 min ago +16 min behind/);
+    expect(told({})).toContain('not known: no PostgreSQL');
+    expect(told({ records: recordsReading.parse({}), recordsError: null })).not.toContain('ALERTS');
+    expect(told({ records: recordsReading.parse({ alerts: [] }), recordsError: null })).toContain('ALERTS  none');
   });
 
   test('80 × 24 shows what matters most', () => {

@@ -37,7 +37,7 @@ describe('a configuration file', () => {
   it('needs little, and gets every default', async () => {
     const config = await load(LEAST);
     expect(config.source).toMatchObject({ slot: 'waltide', publication: 'waltide', heartbeatIntervalMs: 10_000 });
-    expect(config.transport).toEqual({ type: 'in-process', inFlightBytesMax: 20_971_520 });
+    expect(config.transport).toEqual({ type: 'in-process', inFlightBytesMax: 16_777_216 });
     expect(config.sinks[0]).toMatchObject({ name: 'analytics', threads: 2, batch: {} });
     expect(config.strategy).toBe('near_real_time');
   });

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { WaltideError } from '../../errors.ts';
 import { listSnapshots, readSnapshot, type SnapshotRecord, wishSnapshot } from '../../postgres/snapshots.ts';
+import { requireRole } from '../access.ts';
 import { snapshotTables } from '../long-work.ts';
 import { Accepted, type Deps, defineRoute } from '../route.ts';
 import { sinkName, startedSnapshots } from '../schemas/common.ts';
@@ -60,20 +61,31 @@ const start = defineRoute({
   body: z.strictObject({
     tables: z.array(z.string().min(1).max(200)).min(1).max(1000).describe('names, or patterns as in source.tables'),
     sinks: z.array(sinkName).min(1).max(100).nullable().default(null).describe('null for all'),
+    where: z
+      .string()
+      .min(1)
+      .max(10_000)
+      .nullable()
+      .default(null)
+      .describe('SQL: refreshes the rows that meet it, in place; needs role admin'),
     rows_per_second_max: z.number().int().min(1).max(2_147_483_647).nullable().default(null),
     batch_size: z.number().int().min(1).max(10_000_000).nullable().default(null).describe('most rows of a chunk'),
   }),
   reply: startedSnapshots,
   accepted: startedSnapshots,
-  run: async ({ body }, deps) =>
-    new Accepted(
+  run: async ({ body, principal }, deps) => {
+    // It is SQL that the source runs as our role: its errors could tell what nobody has published.
+    if (body.where !== null) requireRole(principal, 'admin', 'a condition in SQL');
+    return new Accepted(
       await snapshotTables(deps, {
         patterns: body.tables,
         sinks: body.sinks,
+        where: body.where,
         rowsPerSecondMax: body.rows_per_second_max,
         chunkRows: body.batch_size,
       }),
-    ),
+    );
+  },
 });
 
 const get = defineRoute({

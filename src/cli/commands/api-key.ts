@@ -3,7 +3,14 @@ import { createApiKey } from '../../api/auth/api-keys.ts';
 import { userName } from '../../api/auth/user-name.ts';
 import { toJson } from '../../api/json.ts';
 import { WaltideError } from '../../errors.ts';
-import { ACCESS_ROLES, type AccessRole, type ApiKey, listApiKeys, revokeApiKey } from '../../postgres/api-keys.ts';
+import {
+  ACCESS_ROLES,
+  type AccessRole,
+  API_KEY_NAME,
+  type ApiKey,
+  listApiKeys,
+  revokeApiKey,
+} from '../../postgres/api-keys.ts';
 import { migrate } from '../../postgres/control.ts';
 import { withSession } from '../../postgres/session.ts';
 import { lifetimeMs } from '../arguments.ts';
@@ -45,7 +52,7 @@ function createCommand(context: CliContext): Command {
     .addHelpText('after', '\nExamples:\n  export WALTIDE_API_KEY=$(waltide api-key create deploy --role operator)')
     .action(async (name: string, { role, expires }: CreateOptions, command: Command) => {
       const { config, json } = await context.load(command);
-      if (!/^[A-Za-z0-9_.@-]{1,64}$/.test(name))
+      if (!API_KEY_NAME.test(name))
         throw new WaltideError(
           'USAGE',
           `"${printable(name)}" is no name for a key`,

@@ -122,6 +122,6 @@ async function tokenFrom(env: NodeJS.ProcessEnv, file: string | undefined): Prom
   return token === '' ? null : token;
 }
 
-function asJson({ atMs, processes, silent, records, recordsError, alerts }: Picture): unknown {
-  return { at: new Date(atMs), running: processes.length > 0, processes, silent, records, recordsError, alerts };
+function asJson({ atMs, processes, silent, records, recordsError }: Picture): unknown {
+  return { at: new Date(atMs), running: processes.length > 0, processes, silent, records, recordsError };
 }

@@ -27,6 +27,13 @@ const POLL_MS = 500;
 /** A running process that has begun again for this long without its sink has a fault that its log tells. */
 const ABSENT_MAX_MS = 60_000;
 
+/** What the command line means, before anybody is asked. */
+interface Asked {
+  readonly request: ReplayRequest;
+  /** Null: up to the present. */
+  readonly until: ReturnType<typeof parseLsnOrMoment> | null;
+}
+
 /** `waltide replay`: applies changes once more. */
 export function replayCommand(context: CliContext): Command {
   return new Command('replay')
@@ -52,7 +59,7 @@ Examples:
     )
     .action(async (options: Options, command: Command) => {
       const loaded = await context.load(command);
-      const request = readRequest(loaded, options);
+      const { request, until } = readRequest(loaded, options);
       const { config } = loaded;
       const { running, silent } = await findProcesses(config.stateDir, config.source.slot);
       const holder = running.find(({ status }) => status.sinks.some((sink) => sink.name === request.sink));
@@ -65,11 +72,11 @@ Examples:
           `a process may hold the sink: ${reason}`,
           'Try again in a moment, or stop it first.',
         );
-      await byItself(context, loaded, request, options);
+      await byItself(context, loaded, request, until, options);
     });
 }
 
-function readRequest({ config }: Loaded, options: Options): ReplayRequest {
+function readRequest({ config }: Loaded, options: Options): Asked {
   const { fromLsn, since } = options;
   if ((fromLsn === undefined) === (since === undefined))
     throw new WaltideError(
@@ -79,7 +86,9 @@ function readRequest({ config }: Loaded, options: Options): ReplayRequest {
     );
   const from: StartOf =
     since === undefined ? { lsn: parseLsnOption(fromLsn!, '--from-lsn') } : { time: parseMoment(since, '--since') };
-  return { sink: chooseSink(config, options.sink), tables: options.table?.map(parseRelationName) ?? null, from };
+  const until = options.until === undefined ? null : parseLsnOrMoment(options.until, '--until');
+  const tables = options.table?.map(parseRelationName) ?? null;
+  return { request: { sink: chooseSink(config, options.sink), tables, from }, until };
 }
 
 async function throughProcess(
@@ -133,13 +142,18 @@ async function follow(context: CliContext, stateDir: string, slot: string, start
   }
 }
 
-async function byItself(context: CliContext, loaded: Loaded, request: ReplayRequest, options: Options): Promise<void> {
+async function byItself(
+  context: CliContext,
+  loaded: Loaded,
+  request: ReplayRequest,
+  until: Asked['until'],
+  options: Options,
+): Promise<void> {
   // Loaded late: DuckDB and Kafka would slow down every other command.
   const { runPipeline } = await import('../run-pipeline.ts');
   const { findUntil } = await import('../../pipeline/replay.ts');
   const { config, json } = loaded;
-  const until = options.until === undefined ? undefined : parseLsnOrMoment(options.until, '--until');
-  const stopAt = until && (await findUntil(config, until, request.from));
+  const stopAt = until === null ? undefined : await findUntil(config, until, request.from);
   const runs = stopAt !== undefined || options.run === true;
   const { status, interrupted, replayed } = await runPipeline(context, loaded, {
     role: config.transport.type === 'kafka' ? 'apply' : 'all',

@@ -2,15 +2,6 @@ import type { RecordsReading, StatusReading } from './reading.ts';
 
 /* What the dashboard knows, and how each answer changes it. Pure. */
 
-/** Something that needs somebody. */
-export interface AlertReading {
-  readonly name: string;
-  readonly severity: string;
-  readonly state: string;
-  readonly message: string;
-  readonly since: string;
-}
-
 /** Everything that was asked for at one moment. */
 export interface Picture {
   readonly atMs: number;
@@ -20,8 +11,6 @@ export interface Picture {
   /** Null where it cannot be asked for now; `recordsError` says why. */
   readonly records: RecordsReading | null;
   readonly recordsError: string | null;
-  /** Null where no process tells any. */
-  readonly alerts: readonly AlertReading[] | null;
 }
 
 export interface Course {

@@ -2,7 +2,7 @@ import type { z } from 'zod';
 import { askApi, type Endpoint } from '../../api/client.ts';
 import { endpointOf, findProcesses } from '../../api/control-client.ts';
 import { messageOf, WaltideError } from '../../errors.ts';
-import type { AlertReading, Picture } from './model.ts';
+import type { Picture } from './model.ts';
 import { recordsReading, type StatusReading, statusReading } from './reading.ts';
 
 const TIMEOUT_MS = 5000;
@@ -54,24 +54,16 @@ async function pictureOf(
 ): Promise<Picture> {
   const atMs = Date.now();
   const processes = answering.map((one) => ({ name: nameOf(one), status: one.status }));
-  const none = { atMs, processes, silent, records: null, recordsError: null, alerts: null };
   // What is in PostgreSQL is the same for all of them.
   const [first] = answering;
-  if (!first) return none;
-  const [records, alerts] = await Promise.allSettled([
-    ask(first.endpoint, '/monitoring/dashboard', recordsReading),
-    alertsOf(first.endpoint),
-  ]);
-  return {
-    ...none,
-    records: records.status === 'fulfilled' ? records.value : null,
-    recordsError: records.status === 'fulfilled' ? null : messageOf(records.reason),
-    alerts: alerts.status === 'fulfilled' ? alerts.value : null,
-  };
-}
-
-async function alertsOf(_endpoint: Endpoint): Promise<AlertReading[] | null> {
-  return null;
+  let records: Picture['records'] = null;
+  let recordsError: string | null = null;
+  try {
+    if (first) records = await ask(first.endpoint, '/monitoring/dashboard', recordsReading);
+  } catch (error) {
+    recordsError = messageOf(error);
+  }
+  return { atMs, processes, silent, records, recordsError };
 }
 
 async function ask<T extends z.ZodType>(endpoint: Endpoint, path: string, reading: T): Promise<z.output<T>> {

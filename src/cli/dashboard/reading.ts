@@ -24,6 +24,10 @@ const source = z.object({
   budget: budget.nullable().catch(null),
 });
 
+const letters = z
+  .object({ open: number, tables: list(z.object({ name: text, open: number })) })
+  .catch({ open: 0, tables: [] });
+
 const sink = z.object({
   name: text,
   type: text,
@@ -36,11 +40,9 @@ const sink = z.object({
   retries: number,
   lastError: textOrNull,
   breaker: z.string().catch('closed'),
-  tables: list(z.object({ name: text, events: number })),
+  tables: list(z.object({ name: text, events: number, lagSeconds: numberOrNull })),
   stopped: list(z.object({ name: text, reason: text })),
-  deadLetters: z
-    .object({ open: number, oldestAt: textOrNull, tables: list(z.object({ name: text, open: number })) })
-    .catch({ open: 0, oldestAt: null, tables: [] }),
+  deadLetters: letters,
 });
 
 const copying = z.object({
@@ -62,7 +64,9 @@ export const statusReading = z.object({
   ready: z.boolean().catch(false),
   failure: textOrNull,
   source: source.nullable().catch(null),
-  transport: z.object({ type: text, bytesInFlight: number }).catch({ type: '', bytesInFlight: 0 }),
+  transport: z
+    .object({ type: text, bytesInFlight: number, deadLetters: letters })
+    .catch({ type: '', bytesInFlight: 0, deadLetters: { open: 0, tables: [] } }),
   memory: z.object({ rssBytes: number }).catch({ rssBytes: 0 }),
   sinks: list(sink),
   copy: list(copying),
@@ -93,6 +97,14 @@ const statistics = z.object({
   last_status: text,
 });
 
+const alert = z.object({ rule: text, subject: text, state: text, severity: text, summary: text, since: text });
+
 /** Of `monitoring/dashboard`: what is in PostgreSQL, and so the same for every process of a slot. */
-export const recordsReading = z.object({ runs: list(run), statistics: list(statistics), instances: number });
+export const recordsReading = z.object({
+  runs: list(run),
+  statistics: list(statistics),
+  instances: number,
+  /** Those that are open; null of a version that tells none. */
+  alerts: z.array(alert).nullable().catch(null),
+});
 export type RecordsReading = z.output<typeof recordsReading>;

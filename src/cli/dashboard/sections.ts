@@ -59,6 +59,8 @@ function oneProcess(name: string, status: StatusReading, nowMs: number): Line[] 
     );
     if (source.budget) lines.push(budgetLine(source.budget));
   }
+  if (transport.deadLetters.open > 0)
+    lines.push(line('  ', span('dead letters', 'red'), ` before any sink: ${formatCount(transport.deadLetters.open)}`));
   for (const { table: name, rows, estimatedRows, secondsLeft, state } of copy.filter(({ done }) => !done)) {
     const share = estimatedRows > rows ? ` of about ${formatCount(estimatedRows)}` : '';
     const left = secondsLeft === null ? '' : `, ${duration(secondsLeft)} left`;
@@ -77,22 +79,25 @@ function budgetLine(budget: NonNullable<NonNullable<StatusReading['source']>['bu
   return line('  WAL budget ', span(level, style), `: retains ${formatBytes(retainedBytes)}${of}${left}`);
 }
 
-export function alertLines({ alerts }: Picture, width: number, nowMs: number): Line[] {
+export function alertLines({ records }: Picture, width: number, nowMs: number): Line[] {
+  const alerts = records?.alerts ?? null;
   if (alerts === null) return [];
   if (alerts.length === 0) return [title('ALERTS', 'none')];
-  const rows = alerts.map(({ name, severity, state, message, since }) => [
-    span(name, severity === 'critical' ? 'red' : 'yellow'),
-    span(severity),
-    span(state),
+  const rows = alerts.map(({ rule, subject, severity, state, summary, since }) => [
+    span(severity, severity === 'critical' ? 'red' : severity === 'warning' ? 'yellow' : 'cyan'),
+    span(rule),
+    span(subject),
+    span(state, state === 'acknowledged' ? 'dim' : null),
     span(ago(since, nowMs)),
-    span(message),
+    span(summary),
   ]);
   const columns = [
-    { title: 'alert', least: 12 },
-    { title: 'severity', drop: 1 },
-    { title: 'state' },
+    { title: 'severity' },
+    { title: 'alert', least: 10 },
+    { title: 'of', least: 8, drop: 1 },
+    { title: 'state', drop: 3 },
     { title: 'since', drop: 2 },
-    { title: 'what', least: 20 },
+    { title: 'what', least: 30 },
   ];
   return [title('ALERTS', formatCount(alerts.length)), ...table(columns, rows, width)];
 }
@@ -145,12 +150,13 @@ export function tableLines(state: DashboardState, { processes }: Picture, width:
   if (all.length === 0) return [];
   const rank = ({ stopped, letters }: (typeof all)[number]): number => (stopped ? 2 : letters > 0 ? 1 : 0);
   const sorted = all.sort((a, b) => rank(b) - rank(a) || compare(a.name, b.name) || compare(a.sink, b.sink));
-  const rows = sorted.map(({ process, sink, name, events, letters, stopped, copying }) => {
+  const rows = sorted.map(({ process, sink, name, events, lagSeconds, letters, stopped, copying }) => {
     const rate = state.tableRates.get(tableKey(process, sink, name));
     return [
       span(name),
       span(sink),
       stopped ? span('stopped', 'red') : copying ? span('copying', 'cyan') : span('streaming', 'green'),
+      span(duration(lagSeconds)),
       span(rate === undefined ? UNKNOWN : formatCount(rate)),
       count(events),
       badCount(letters),
@@ -160,9 +166,7 @@ export function tableLines(state: DashboardState, { processes }: Picture, width:
     { title: 'table', least: 16 },
     { title: 'sink', least: 6, drop: 2 },
     { title: 'state', drop: 1 },
-    { title: 'events/s', align: 'right' as const },
-    { title: 'events', align: 'right' as const },
-    { title: 'letters', align: 'right' as const },
+    ...[right('lag'), right('events/s'), right('events', 3), right('letters')],
   ];
   return [title('TABLES', formatCount(all.length)), ...table(columns, rows, width)];
 }
@@ -170,12 +174,13 @@ export function tableLines(state: DashboardState, { processes }: Picture, width:
 const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
 function tablesOf({ tables, stopped, deadLetters }: SinkReading, { copy }: StatusReading) {
-  const events = new Map(tables.map((one) => [one.name, one.events]));
+  const applied = new Map(tables.map((one) => [one.name, one]));
   const letters = new Map(deadLetters.tables.map((one) => [one.name, one.open]));
   const halted = new Set(stopped.map(({ name }) => name));
   const copying = new Set(copy.filter(({ done }) => !done).map((one) => one.table));
-  return [...new Set([...events.keys(), ...letters.keys(), ...halted, ...copying])].map((name) => ({
-    ...{ name, events: events.get(name) ?? 0, letters: letters.get(name) ?? 0 },
+  return [...new Set([...applied.keys(), ...letters.keys(), ...halted, ...copying])].map((name) => ({
+    ...{ name, events: applied.get(name)?.events ?? 0, lagSeconds: applied.get(name)?.lagSeconds ?? null },
+    letters: letters.get(name) ?? 0,
     ...{ stopped: halted.has(name), copying: copying.has(name) },
   }));
 }

@@ -5,7 +5,7 @@ const inProcess = z.strictObject({
   type: z.literal('in-process').meta(about('in-process (nothing but PostgreSQL is needed) or kafka.')),
   /** Bytes of WAL, decoded and not yet applied: one batch being applied and one that fills. The slot keeps the rest. */
   inFlightBytesMax: bytes
-    .default(20 * 1024 * 1024)
+    .default(16 * 1024 * 1024)
     .meta(about('Memory for events that are read and not yet applied; reading waits beyond it.')),
 });
 

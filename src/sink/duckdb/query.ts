@@ -1,4 +1,11 @@
-import { DuckDBDataChunk, DuckDBTimestampTZValue, JsonDuckDBValueConverter } from '@duckdb/node-api';
+import {
+  DuckDBDataChunk,
+  DuckDBDateValue,
+  DuckDBTimestampTZValue,
+  type DuckDBValueConverter,
+  type Json,
+  JsonDuckDBValueConverter,
+} from '@duckdb/node-api';
 import duckdb, { type Connection, type ExtractedStatements, type Result } from '@duckdb/node-bindings';
 import { messageOf, WaltideError } from '../../errors.ts';
 import type { QueryResult } from '../sink.ts';
@@ -89,6 +96,12 @@ function syntaxError(statements: ExtractedStatements): string | null {
   }
 }
 
+/** The library's own, but for infinite dates, which it takes for days of the calendar. */
+const toJsonValue: DuckDBValueConverter<Json> = (value, type, converter) => {
+  if (!(value instanceof DuckDBDateValue) || value.isFinite) return JsonDuckDBValueConverter(value, type, converter);
+  return value.days > 0 ? 'infinity' : '-infinity';
+};
+
 /** A result is held whole, in this process and in the one that asked. */
 const RESULT_BYTES_MAX = 32 * 2 ** 20;
 
@@ -102,7 +115,7 @@ async function fetchRows(result: Result, rowsMax: number, deadline: AbortSignal)
     const chunk = await duckdb.fetch_chunk(result);
     deadline.throwIfAborted();
     if (!chunk || duckdb.data_chunk_get_size(chunk) === 0) break;
-    for (const row of new DuckDBDataChunk(chunk).convertRows(JsonDuckDBValueConverter)) {
+    for (const row of new DuckDBDataChunk(chunk).convertRows(toJsonValue)) {
       rows.push(row);
       for (const value of row) bytes += typeof value === 'string' ? value.length : 16;
     }

@@ -18,7 +18,7 @@ import { CommitLoop, type Written } from './commit-loop.ts';
 import { EventWriter, type Route } from './event-writer.ts';
 import { HEADER } from './header.ts';
 import { Letters } from './letters.ts';
-import { type PartitionLog, Ticket } from './partition-log.ts';
+import { type PartitionLog, type SealedBatch, Ticket } from './partition-log.ts';
 import { Producer } from './producer.ts';
 import { topicMissing } from './producer-errors.ts';
 import { endsOf } from './producer-topics.ts';
@@ -104,8 +104,8 @@ export class Capture {
       (error) => this.#failed(error),
       this.#transaction,
     );
-    const append = (text: string): Promise<void> => this.#writeLetter(text);
-    this.#letters = new Letters(cluster, { store, append, codec, relations: this.#schemas });
+    const reserve = (batch: SealedBatch | null) => this.#reserve(batch);
+    this.#letters = new Letters(cluster, { store, reserve, codec, relations: this.#schemas });
     this.#writer = new EventWriter(this.#producer, this.#codec, cluster.config, (event, topic, key, bytes) =>
       this.#oversize(event, topic, key, bytes),
     );
@@ -283,8 +283,8 @@ export class Capture {
     this.#routes.set(relation, { logs, relationHeader: encodeHeader(HEADER.relation, record.id) });
   }
 
-  #append(log: PartitionLog, key: string, text: string): Promise<void> {
-    const appended = this.#producer.append(log, key, text);
+  #append(log: PartitionLog, key: string, text: string, transaction?: number): Promise<void> {
+    const appended = this.#producer.append(log, key, text, transaction);
     this.#progress?.wrote();
     return appended;
   }
@@ -374,12 +374,19 @@ export class Capture {
     );
   }
 
-  async #writeLetter(text: string): Promise<void> {
-    if (!this.#letterLog) {
-      const name = deadLetterTopic(this.#cluster.config.topicPrefix);
-      const info = (await this.#cluster.ensureTopics([letterTopic(name)])).get(name)!;
-      this.#letterLog = this.#add(info, await endsOf(this.#cluster, [info]))[0]!;
-    }
-    await this.#append(this.#letterLog, '', text);
+  /** See LettersOptions. A crash between commit and letter would otherwise lose the change: what is committed is not read again. */
+  #reserve(batch: SealedBatch | null): (text: string) => Promise<void> {
+    const transaction = this.#transaction ? (batch?.transaction ?? this.#transaction.clock.writing) : undefined;
+    const written = transaction === undefined ? () => {} : this.#transaction!.reserve(transaction);
+    return async (text) => {
+      if (!this.#letterLog) {
+        const name = deadLetterTopic(this.#cluster.config.topicPrefix);
+        const info = (await this.#cluster.ensureTopics([letterTopic(name)])).get(name)!;
+        this.#letterLog = this.#add(info, await endsOf(this.#cluster, [info]))[0]!;
+      }
+      const appended = this.#append(this.#letterLog, '', text, transaction);
+      written();
+      await appended;
+    };
   }
 }

@@ -21,8 +21,11 @@ interface Oversize {
 export interface LettersOptions {
   /** Null where nobody keeps letters but the topic. */
   readonly store: LetterStore | null;
-  /** Resolves once the text is durable in the topic of dead letters. */
-  readonly append: (text: string) => Promise<void>;
+  /**
+   * Makes the Kafka transaction of the batch, or else the one being written, wait for a letter, which what it returns
+   * appends: resolves once its text is durable in the topic of dead letters.
+   */
+  readonly reserve: (batch: SealedBatch | null) => (text: string) => Promise<void>;
   readonly codec: Pick<EventCodec, 'readEvent'>;
   /** Descriptions of tables by id. */
   readonly relations: ReadonlyMap<string, Relation>;
@@ -43,7 +46,7 @@ export class Letters {
 
   /** A record over our own limit. Resolves once the letter is durable; throws at once where it is to stop us. */
   oversize(event: ChangeEvent, topic: string, key: string | null, bytes: number): Promise<void> {
-    return this.#letter({ event, topic, key, bytes });
+    return this.#letter({ event, topic, key, bytes }, null);
   }
 
   /** As `oversize`, where the broker's limit is below ours: the change is read back from the record. */
@@ -55,10 +58,10 @@ export class Letters {
     this.#headers.read(cursor);
     const value = cursor.bytes.subarray(cursor.valueAt, cursor.valueEnd);
     const event = this.#options.codec.readEvent(value, this.#headers.meta());
-    return this.#letter({ event, topic: log.topic, key, bytes: batch.length });
+    return this.#letter({ event, topic: log.topic, key, bytes: batch.length }, batch);
   }
 
-  #letter({ event, topic, key, bytes }: Oversize): Promise<void> {
+  #letter({ event, topic, key, bytes }: Oversize, batch: SealedBatch | null): Promise<void> {
     const { config, log } = this.#cluster;
     const { relation, op } = event;
     const limit = config.maxRecordBytes;
@@ -74,7 +77,8 @@ export class Letters {
     const letter = { table, topic, bytes, position: formatPosition(event.position), op };
     log.error({ ...letter, code: error.code }, 'Kafka: record too large, put aside as a dead letter');
     const text = JSON.stringify({ ...letter, key, error: error.message, code: error.code });
-    return this.#save(event, error).then(() => this.#options.append(text));
+    const append = this.#options.reserve(batch);
+    return this.#save(event, error).then(() => append(text));
   }
 
   async #save(event: ChangeEvent, { message, code }: WaltideError): Promise<void> {

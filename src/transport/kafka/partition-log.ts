@@ -119,7 +119,7 @@ export class PartitionLog {
     ticket.add();
   }
 
-  /** Closes the open batch; its time is now, so that retention counts from when Kafka got it. */
+  /** Closes the open batch, before those of later Kafka transactions; its time is now, so that retention counts from when Kafka got it. */
   seal(transaction = this.#clock.writing): void {
     const open = this.#open;
     if (!open || open.count === 0) return;
@@ -129,7 +129,8 @@ export class PartitionLog {
     const small = length < out.bytes.length / 4;
     const bytes = small ? Buffer.from(out.bytes.subarray(0, length)) : out.bytes;
     if (small) recycle(out);
-    this.#batches.push({
+    const later = this.#batches.findIndex((batch) => batch.transaction > transaction);
+    this.#batches.splice(later < 0 ? this.#batches.length : later, 0, {
       bytes,
       length,
       count: open.count,

@@ -10,6 +10,8 @@ export class ProducerTransaction {
   readonly #joining = new Set<PartitionLog>();
   /** Partitions with batches that are confirmed and wait for the commit. */
   readonly #holding = new Set<PartitionLog>();
+  /** How many records are still to come, by Kafka transaction. */
+  readonly #reserved = new Map<number, number>();
   #waiters: ((whole: boolean) => void)[] = [];
   #busy = false;
 
@@ -51,6 +53,23 @@ export class ProducerTransaction {
       .finally(() => {
         this.#busy = false;
       });
+  }
+
+  /** A record of `transaction` is still to come: it is not whole before what this returns was called, once. */
+  reserve(transaction: number): () => void {
+    const reserved = this.#reserved;
+    reserved.set(transaction, (reserved.get(transaction) ?? 0) + 1);
+    return () => {
+      const left = reserved.get(transaction)! - 1;
+      if (left > 0) reserved.set(transaction, left);
+      else reserved.delete(transaction);
+    };
+  }
+
+  /** Records of the one under way are still to come. */
+  get reserved(): boolean {
+    for (const transaction of this.#reserved.keys()) if (transaction <= this.clock.sending) return true;
+    return false;
   }
 
   hold(log: PartitionLog): void {

@@ -76,8 +76,8 @@ export class Producer {
     this.#busy.add(log);
   }
 
-  /** Appends one small record and resolves once it is durable. */
-  append(log: PartitionLog, key: string, value: string): Promise<void> {
+  /** Appends one small record, to the Kafka transaction given or the one being written, and resolves once it is durable. */
+  append(log: PartitionLog, key: string, value: string, transaction?: number): Promise<void> {
     if (this.failure) return Promise.reject(this.failure);
     return new Promise((resolve) => {
       const ticket = new Ticket(resolve);
@@ -92,14 +92,14 @@ export class Producer {
       batch.end();
       this.wrote(log, ticket);
       ticket.close();
+      if (transaction !== undefined) log.seal(transaction);
       this.flush();
     });
   }
 
   /** Appends one small record to the Kafka transaction under way, after it was closed. */
   appendLast(log: PartitionLog, key: string, value: string): void {
-    void this.append(log, key, value);
-    log.seal(this.#transaction!.clock.sending);
+    void this.append(log, key, value, this.#transaction!.clock.sending);
   }
 
   /** Records written from here on belong to the next Kafka transaction. */
@@ -152,7 +152,8 @@ export class Producer {
       return;
     }
     const transaction = this.#transaction;
-    if (transaction?.waitedFor && ![...this.#busy].some(({ pending }) => pending)) transaction.tell(true);
+    if (transaction?.waitedFor && !transaction.reserved && ![...this.#busy].some(({ pending }) => pending))
+      transaction.tell(true);
     const now = performance.now();
     const requests = new Map<number, Shipment[][]>();
     for (const log of this.#busy) {

@@ -2,7 +2,7 @@ import type { SealedBatch } from './partition-log.ts';
 import { BatchEncoder } from './record-batch.ts';
 import { RecordCursor, readBatches } from './record-reader.ts';
 
-/** Two batches with the records of one of at least two. Tickets go with the second half, which is confirmed last. */
+/** Two batches with the records of one of at least two. Tickets wait for both: either may end as a letter, which takes its time. */
 export function splitBatch(batch: SealedBatch): SealedBatch[] {
   const [fetched] = readBatches(batch.bytes.subarray(0, batch.length));
   const cursor = new RecordCursor();
@@ -10,9 +10,11 @@ export function splitBatch(batch: SealedBatch): SealedBatch[] {
   const middle = batch.count >> 1;
   const first = copyRecords(cursor, middle, batch);
   const second = copyRecords(cursor, batch.count - middle, batch);
+  const { tickets } = batch;
+  for (const ticket of tickets) ticket.add();
   return [
-    { ...first, tickets: [] },
-    { ...second, tickets: batch.tickets },
+    { ...first, tickets },
+    { ...second, tickets },
   ];
 }
 

@@ -8,7 +8,7 @@ import type { Lsn } from '../../../src/event/lsn.ts';
 import type { Offset, SourceIdentity } from '../../../src/event/offset.ts';
 import type { Column, ColumnType, Relation } from '../../../src/event/relation.ts';
 import { encodeTuple, Row } from '../../../src/event/row.ts';
-import { createKafkaTransport } from '../../../src/transport/kafka/kafka-transport.ts';
+import { createKafkaTransport, type KafkaDeps } from '../../../src/transport/kafka/kafka-transport.ts';
 import type { Subscription, Transport } from '../../../src/transport/transport.ts';
 
 export const IDENTITY: SourceIdentity = {
@@ -30,9 +30,10 @@ export function kafkaConfig(
   return transport as KafkaConfig;
 }
 
-export function openTransport(config: KafkaConfig): Transport {
+export function openTransport(config: KafkaConfig, more: Pick<KafkaDeps, 'letters'> = {}): Transport {
   const log = pino({ level: process.env.WALTIDE_TEST_LOG ?? 'silent' });
   return createKafkaTransport(config, {
+    ...more,
     log,
     codec: ({ name, database }) => createJsonCodec({ name, database, version: 'test' }),
   });
