@@ -249,12 +249,15 @@ describe('a rule opens and is resolved:', () => {
 });
 
 describe('an alert', () => {
-  it('does not come of an idle source, whose lag is only silence', async () => {
+  it('does not come of an idle source, whose lag is only silence, nor of one that is not followed on purpose', async () => {
     status = healthy({ lagSeconds: 5000, lagBytes: 0 });
     await look();
     await looked();
     expect(await last('sink_lag')).toBeUndefined();
-    status = { ...status, source: { ...source, connected: false } };
+    status = { ...healthy({ lagSeconds: 5000 }), state: 'resting' };
+    await looked();
+    expect((await alertsOf(database)).filter(({ rule }) => rule !== 'sync_failed')).toEqual([]);
+    status = { ...healthy({ lagSeconds: 5000, lagBytes: 0 }), source: { ...source, connected: false } };
     await opens('sink_lag');
   });
 

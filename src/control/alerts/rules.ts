@@ -22,8 +22,8 @@ const sinkLag: AlertRule<'sinkLag'> = {
   unseen: 'expires',
   find: (view, { minutesMax }) =>
     eachSink(view, ({ name, lagSeconds, lagBytes }) => {
-      // During the first copy nothing is behind yet.
-      if (lagSeconds === null || view.status?.state === 'copying') return null;
+      // During the first copy nothing is behind yet, and what rests is meant to be.
+      if (lagSeconds === null || view.status?.state === 'copying' || view.status?.state === 'resting') return null;
       // Of a source that is connected and says nothing, nothing is lacking; nor where nobody asks it by heartbeats.
       const { source } = view.status!;
       const idle = lagBytes === 0 && (source ? source.connected : view.config.source.heartbeatIntervalMs === 0);
@@ -39,7 +39,7 @@ const sinkLag: AlertRule<'sinkLag'> = {
     },
     {
       alert: 'WaltideSourceDisconnected',
-      expr: 'waltide_source_connected == 0',
+      expr: 'waltide_source_connected == 0 unless on (job, instance) waltide_state{state="resting"} == 1',
       forMs: minutesMax * 60_000,
       summary: 'The replication connection of slot {{ $labels.slot }} is not open.',
     },
@@ -178,6 +178,8 @@ const tableStopped: AlertRule<'tableStopped'> = {
   ],
 };
 
+const NOT_UP: readonly PipelineState[] = ['failed', 'starting', 'stopping', 'stopped'];
+
 const pipelineStalled: AlertRule<'pipelineStalled'> = {
   name: 'pipeline_stalled',
   key: 'pipelineStalled',
@@ -188,13 +190,13 @@ const pipelineStalled: AlertRule<'pipelineStalled'> = {
     if (!status) return [];
     const { state, failure, stuck } = status;
     const summary = failure ?? (stuck.length > 0 ? stuck.join('; ') : `the pipeline is ${state}`);
-    const active = (state !== 'copying' && state !== 'streaming') || stuck.length > 0;
+    const active = NOT_UP.includes(state) || stuck.length > 0;
     return [{ subject: process, active, value: null, threshold: null, summary }];
   },
   prometheus: () => [
     {
       alert: 'WaltidePipelineStalled',
-      expr: 'max without (state) (waltide_state{state=~"failed|starting|stopping|stopped"}) == 1 or waltide_stuck_stages > 0',
+      expr: `max without (state) (waltide_state{state=~"${NOT_UP.join('|')}"}) == 1 or waltide_stuck_stages > 0`,
       summary: 'A pipeline has failed for good, is stuck, or does not come up.',
     },
   ],
