@@ -21,6 +21,7 @@ import type {
   SinkStatus,
 } from './status.ts';
 
+const MEMORY_TTL_MS = 1000;
 /** A batch takes seconds; a stage that has had one in hand for this long is stuck, whatever it may say. */
 const STUCK_AFTER_MS = 120_000;
 /** A server sends keepalives at half of wal_sender_timeout, which is a minute by default. */
@@ -36,6 +37,7 @@ export class StatusReporter {
   readonly #config: Config;
   readonly #role: Role;
   readonly #startedAt = new Date();
+  #measured = { at: Number.NEGATIVE_INFINITY, memory: { rssBytes: 0, heapBytes: 0 } };
   readonly #copy = new Map<string, CopyStatus>();
   /** Since when each table is read, and how many rows it had then. */
   readonly #reading = new Map<string, { readonly at: number; readonly rows: number }>();
@@ -75,7 +77,6 @@ export class StatusReporter {
       deadLetters: lettersOf(letters?.summary(applier.sink.name)),
     }));
     const stuck = this.#stuck(capture, appliers, now);
-    const memory = process.memoryUsage();
     const failing = appliers.some(
       ({ loop: { status } }) => status.breaker !== 'closed' || (status.lastError !== null && status.busySince !== null),
     );
@@ -94,13 +95,22 @@ export class StatusReporter {
       },
       sinks,
       copy: this.#copies(capture),
-      memory: { rssBytes: memory.rss, heapBytes: memory.heapUsed },
+      memory: this.#memory(now),
       stuck,
       ready:
         (state === 'resting' || (state === 'streaming' && (source?.connected ?? true))) &&
         stuck.length === 0 &&
         !failing,
     };
+  }
+
+  /** The system counts pages for it, which takes longer than all the rest of a status. */
+  #memory(now: number): PipelineStatus['memory'] {
+    if (Math.abs(now - this.#measured.at) >= MEMORY_TTL_MS) {
+      const { rss, heapUsed } = process.memoryUsage();
+      this.#measured = { at: now, memory: { rssBytes: rss, heapBytes: heapUsed } };
+    }
+    return this.#measured.memory;
   }
 
   #source(capture: Capture, budget: BudgetStatus | null, now: number): CaptureStatus {

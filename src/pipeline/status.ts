@@ -29,6 +29,7 @@ export interface PipelineStatus {
   readonly transport: TransportStatus;
   readonly sinks: readonly SinkStatus[];
   readonly copy: readonly CopyStatus[];
+  /** Of at most a second ago. */
   readonly memory: { readonly rssBytes: number; readonly heapBytes: number };
   /** What makes /healthz red: stages that have work and make no progress. Empty when all is well. */
   readonly stuck: readonly string[];

@@ -163,6 +163,8 @@ describe('replay', () => {
       [['--since', '2h', '--from-lsn', '0/1'], 2, /one of them/],
       [['--since', 'rubbish'], 2, /--since: "rubbish" is not a time/],
       [['--since', '2999-01-01T00:00:00Z'], 2, /lies in the future/],
+      [['--since', '2999-01-01'], 2, /2999-01-01 lies in the future/],
+      [['--since', '2h', '--until', 'rubbish'], 2, /--until: "rubbish" is not a time/],
       [['--since', '2026-01-01 00:00'], 2, /has no time zone/],
       [['--from-lsn', '12345'], 2, /--from-lsn: "12345" is not an LSN/],
       [['--from-lsn', '0/1', '--sink', 'analytic'], 2, /there is no sink "analytic"; did you mean "analytics"/],

@@ -39,6 +39,16 @@ describe('a query', () => {
     expect(result.truncated).toBe(false);
   });
 
+  test('infinite dates are infinite, also inside of others', async () => {
+    const sink = await openSink();
+    const { rows } = await sink.query!(
+      `SELECT 'infinity'::DATE, '-infinity'::DATE, ['infinity'::DATE, '2026-01-01'], {'d': '-infinity'::DATE}, '-infinity'::TIMESTAMP, '5881580-07-10'::DATE`,
+      LIMITS,
+    );
+    const list = ['infinity', '2026-01-01'];
+    expect(rows).toEqual([['infinity', '-infinity', list, { d: '-infinity' }, '-infinity', '5881580-07-10']]);
+  });
+
   test('stops at rowsMax without computing the rest', async () => {
     const sink = await openSink();
     const result = await sink.query!('SELECT range AS n FROM range(100000000000)', {
