@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { PassThrough } from 'node:stream';
 import fc from 'fast-check';
 import { afterEach, describe, expect, test } from 'vitest';
-import { cut, harmless, painted, span, sparkline, table, widthOf } from '../../src/cli/dashboard/line.ts';
+import { cut, harmless, painted, span, sparkline, table, widthOf, wrap } from '../../src/cli/dashboard/line.ts';
 import { showLive } from '../../src/cli/dashboard/live.ts';
 import { type DashboardState, initialState, type Picture, scrolled, seen } from '../../src/cli/dashboard/model.ts';
 import { remotePoll } from '../../src/cli/dashboard/poll.ts';
@@ -188,6 +188,15 @@ describe('lines', () => {
     expect(painted(cut([span('abcdef')], 4), plain)).toBe('abc…');
     expect(painted(cut([span('夜のテ')], 4), plain)).toBe('夜…');
     expect(painted(cut([span('abc')], 0), plain)).toBe('');
+  });
+
+  test('a message takes as many lines as it needs, up to five', () => {
+    const at = (text: string, width: number): string[] => wrap([span(text)], width).map((one) => painted(one, plain));
+    expect(at('one two three', 9)).toEqual(['one two', '    three']);
+    expect(at('one two three', 13)).toEqual(['one two three']);
+    const long = at('word '.repeat(50), 12);
+    expect(long).toHaveLength(5);
+    expect(long.at(-1)).toMatch(/…$/);
   });
 
   test('a table gives way: long texts first, then columns by their rank', () => {

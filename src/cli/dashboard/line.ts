@@ -55,6 +55,27 @@ export function cut(one: Line, width: number): Line {
   return [...fitted, { text: '…', style: null }];
 }
 
+const WRAPPED_LINES_MAX = 5;
+const INDENT = '    ';
+
+/** All of it in up to five lines, broken between words; what comes after those is cut off. */
+export function wrap(one: Line, width: number): Line[] {
+  const lines: Span[][] = [[]];
+  let left = width;
+  const words = one.flatMap(({ text, style }) => text.split(/(?<=\S )(?=\S)/).map((word) => ({ text: word, style })));
+  for (const word of words) {
+    const columns = displayWidth(word.text.trimEnd());
+    const full = columns > left && lines.at(-1)!.length > 0;
+    if (full && lines.length < WRAPPED_LINES_MAX) {
+      lines.push([{ text: INDENT, style: null }]);
+      left = width - INDENT.length;
+    }
+    lines.at(-1)!.push(word);
+    left -= displayWidth(word.text);
+  }
+  return lines.map((part) => cut(part, width));
+}
+
 function firstColumns(text: string, columns: number): string {
   let kept = '';
   let width = 0;

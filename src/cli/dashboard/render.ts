@@ -1,5 +1,5 @@
 import { formatDuration } from '../output.ts';
-import { cut, ends, type Line, line, span } from './line.ts';
+import { cut, ends, type Line, line, span, wrap } from './line.ts';
 import type { DashboardState } from './model.ts';
 import { alertLines, processLines, runLines, sinkLines, syncTypeLines, tableLines } from './sections.ts';
 
@@ -47,10 +47,10 @@ function renderBody(state: DashboardState, columns: number, nowMs: number): Line
   const failing = failureLines(state, nowMs);
   if (picture === null) {
     const waiting = failing.length > 0 ? failing : [line('asking …')];
-    return waiting.map((one) => cut(one, columns));
+    return waiting.flatMap((one) => wrap(one, columns));
   }
   const sections = [
-    [...failing, ...processLines(picture, nowMs)],
+    [...failing, ...processLines(picture, nowMs)].flatMap((one) => wrap(one, columns)),
     alertLines(picture, columns, nowMs),
     sinkLines(state, picture, columns),
     tableLines(state, picture, columns),

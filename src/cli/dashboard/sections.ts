@@ -1,5 +1,5 @@
 import { formatBytes, formatCount, formatDuration } from '../output.ts';
-import { type Line, line, type Span, type Style, span, sparkline, table } from './line.ts';
+import { type Line, line, type Span, type Style, span, sparkline, table, wrap } from './line.ts';
 import { courseKey, type DashboardState, type Picture, tableKey } from './model.ts';
 import type { SinkReading, StatusReading } from './reading.ts';
 
@@ -129,9 +129,9 @@ export function sinkLines(state: DashboardState, { processes }: Picture, width: 
   const lines = [title('SINKS'), ...table(columns, rows, width)];
   for (const { sink } of all) {
     if (sink.lastError !== null)
-      lines.push(line('  ', span('last error', 'red'), ` of ${sink.name}: ${sink.lastError}`));
+      lines.push(...wrap(line('  ', span('last error', 'red'), ` of ${sink.name}: ${sink.lastError}`), width));
     for (const { name, reason } of sink.stopped)
-      lines.push(line('  ', span('stopped', 'red'), ` in ${sink.name}: ${name}: ${reason}`));
+      lines.push(...wrap(line('  ', span('stopped', 'red'), ` in ${sink.name}: ${name}: ${reason}`), width));
   }
   return lines;
 }
@@ -194,7 +194,9 @@ function runState(status: string): Span {
 
 export function syncTypeLines({ records, recordsError }: Picture, width: number, nowMs: number): Line[] {
   if (records === null)
-    return recordsError === null ? [] : [title('RUNS'), line('  ', span('not known', 'yellow'), `: ${recordsError}`)];
+    return recordsError === null
+      ? []
+      : [title('RUNS'), ...wrap(line('  ', span('not known', 'yellow'), `: ${recordsError}`), width)];
   const instances = `${formatCount(records.instances)} ${records.instances === 1 ? 'instance' : 'instances'}`;
   if (records.statistics.length === 0) return [title('SYNC TYPES, LAST 24 H', `no runs, ${instances}`)];
   const rows = records.statistics.map((one) => [
