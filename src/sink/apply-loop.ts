@@ -1,6 +1,6 @@
 import type { BatchConfig } from '../config/schema.ts';
 import type { Delivery } from '../event/batch.ts';
-import { countRows } from '../event/copied-rows.ts';
+import { CopyEvent, countRows } from '../event/copied-rows.ts';
 import type { Relation } from '../event/relation.ts';
 import { Histogram, SECONDS } from '../histogram.ts';
 import type { Subscription } from '../transport/transport.ts';
@@ -16,6 +16,12 @@ const IDLE_SAVE_MS = 200;
 /** Every change that waits is looked at for a backlog; whoever asks often gets the last one. */
 const BACKLOG_TTL_MS = 1_000;
 
+/**
+ * From so many rows on, a chunk of a snapshot is a batch of its own: changes wait behind it once, not on both of its sides, and
+ * DuckDB stores whole row groups past its log only where the same transaction changes none of their rows.
+ */
+const ALONE_ROWS_MIN = 10_000;
+
 export interface ApplyLoopOptions extends ApplyingOptions {
   readonly subscription: Subscription;
   readonly pace: Pace;
@@ -30,6 +36,8 @@ interface Pending {
   readonly dueAt: number;
   /** Null where it brings no events: it is in no hurry, and fills nothing. */
   readonly batching: BatchConfig | null;
+  /** It is not put together with others. */
+  readonly alone: boolean;
 }
 
 /**
@@ -144,7 +152,7 @@ export class ApplyLoop {
       }
       const batching = delivery.events.length > 0 ? pace.of(delivery.events) : null;
       const dueAt = batching ? performance.now() + batching.lingerMs : Number.POSITIVE_INFINITY;
-      this.#pending.push({ delivery, dueAt, batching });
+      this.#pending.push({ delivery, dueAt, batching, alone: isLargeChunk(delivery) });
       this.#pendingBytes += delivery.bytes;
       this.#pendingEvents += countRows(delivery.events);
       this.#wake?.();
@@ -210,7 +218,9 @@ export class ApplyLoop {
     let bytes = 0;
     let complete = 0;
     let least: BatchConfig | null = null;
-    for (const [i, { delivery, batching }] of this.#pending.entries()) {
+    for (const [i, { delivery, batching, alone }] of this.#pending.entries()) {
+      // What only says how far the stream is goes with it.
+      if (alone && complete === i) return least === null ? i + 1 : i;
       if (batching) least = least ? smaller(least, batching) : batching;
       // Copied rows cost a store no more in a large transaction: only their bytes bound it.
       rows += delivery.events.length;
@@ -245,4 +255,15 @@ export class ApplyLoop {
     });
     this.#wake = null;
   }
+}
+
+/** Of one woven into the stream. Those of the first copy have nothing between them, and are worth more together. */
+function isLargeChunk({ events, complete }: Delivery): boolean {
+  const first = events[0];
+  return (
+    complete &&
+    first instanceof CopyEvent &&
+    first.transaction.snapshot?.kind !== 'initial' &&
+    countRows(events) >= ALONE_ROWS_MIN
+  );
 }

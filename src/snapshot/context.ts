@@ -27,6 +27,14 @@ export interface SnapshotContext {
   control<T>(work: (client: pg.Client) => Promise<T>): Promise<T>;
 }
 
+/** Bytes that a chunk aims at. Through Kafka each row is a record of several times its size, and no store takes the rows together. */
+export function chunkBytesOf({ snapshot, transport }: Config): number {
+  const { chunkBytesMax } = snapshot;
+  return transport.type === 'kafka'
+    ? Math.min(chunkBytesMax, Math.ceil(transport.inFlightBytesMax / 3))
+    : chunkBytesMax;
+}
+
 /** Does `work` on a snapshot's table in a session of its own, and again where that is lost. */
 export function inSession<T>(
   context: SnapshotContext,

@@ -15,7 +15,7 @@ import {
 import { writersGone } from '../postgres/writers.ts';
 import { absentKeys, chunkEvents } from './chunk-events.ts';
 import { type Chunk, ChunkReader } from './chunk-reader.ts';
-import { endEvent, inSession, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
+import { chunkBytesOf, endEvent, inSession, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
 import { type Reread, Rereads } from './rereads.ts';
 import { retrying } from './retry.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
@@ -237,15 +237,15 @@ export class TableRun {
   #read(selection: Selection, signal: AbortSignal): Promise<Chunk | null> {
     const where = 'keys' in selection ? null : this.record.where;
     return retrying('snapshot', this.#context.log, signal, () =>
-      this.#reader.read(this.#shape!, selection, where, this.#context.config.snapshot.chunkBytesMax * 4),
+      this.#reader.read(this.#shape!, selection, where, chunkBytesOf(this.#context.config) * 2),
     );
   }
 
   #prefetch(chunk: Chunk, signal: AbortSignal): Promise<Chunk | null> {
-    const { chunkBytesMax } = this.#context.config.snapshot;
+    const bytesMax = chunkBytesOf(this.#context.config);
     const chunkRows = this.record.chunkRows ?? this.#context.config.snapshot.chunkRows;
     const rowBytes = Math.max(1, chunk.length / Math.max(1, chunk.count));
-    this.#limit = Math.max(1, Math.min(chunkRows, Math.ceil(chunkBytesMax / rowBytes), this.#limit * GROWTH_MAX));
+    this.#limit = Math.max(1, Math.min(chunkRows, Math.ceil(bytesMax / rowBytes), this.#limit * GROWTH_MAX));
     const next = this.#read(this.#range(chunk.last), signal);
     // Looked at only when its turn comes.
     next.catch(() => {});

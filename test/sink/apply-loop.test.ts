@@ -1,12 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { RejectedError, WaltideError } from '../../src/errors.ts';
 import type { Delivery } from '../../src/event/batch.ts';
+import type { ChangeEvent } from '../../src/event/change-event.ts';
+import { CopiedRows, CopyEvent, countRows } from '../../src/event/copied-rows.ts';
 import { createLog } from '../../src/log.ts';
 import { ApplyLoop, type ApplyLoopOptions } from '../../src/sink/apply-loop.ts';
 import { Pace } from '../../src/sink/pace.ts';
 import type { Subscription } from '../../src/transport/transport.ts';
 import { MemorySink } from '../support/memory-sink.ts';
-import { events, relation } from './duckdb/support.ts';
+import { events, relation, snapshotEvents } from './duckdb/support.ts';
 
 const item = relation('item', [['id', 'int8']]);
 
@@ -18,6 +20,22 @@ function transaction(count: number): Delivery[] {
     offsets: [],
     complete: i === count - 1,
   }));
+}
+
+/** Rows that one chunk of an incremental snapshot has read. */
+function chunk(count: number): Delivery {
+  const [{ transaction }] = snapshotEvents('chunks', 'incremental', [['t', item]]) as [ChangeEvent];
+  const lines = Array.from({ length: count }, (_, i) => `${i}\n`);
+  const ends = Int32Array.from(
+    lines,
+    (
+      (sum) => (line) =>
+        (sum += line.length)
+    )(0),
+  );
+  const starts = Int32Array.from(lines, (line, i) => ends[i]! - line.length);
+  const copied = new CopiedRows(item, Buffer.from(lines.join('')), starts, ends);
+  return { events: [new CopyEvent(transaction, count, count, 0n, copied)], bytes: 1, offsets: [], complete: true };
 }
 
 /** Gives out the deliveries, then nothing; notes what it is told. */
@@ -131,6 +149,31 @@ describe('ApplyLoop', () => {
     expect(reasons).toEqual([`sink "memory" lost an open transaction: ${error.message}`]);
     expect(told).toEqual(['taken 0 with 1']);
     expect((await sink.open()).stopped).toHaveLength(stopped);
+  });
+
+  it('applies a large chunk of a snapshot by itself, at once, and small ones with what is around them', async () => {
+    const told: string[] = [];
+    const end = new AbortController();
+    const change = (): Delivery => ({ events: events([['c', item, ['1']]]), bytes: 1, offsets: [], complete: true });
+    const keepalive = (): Delivery => ({ events: [], bytes: 0, offsets: [], complete: true });
+    const deliveries = [change(), change(), chunk(10_000), keepalive(), chunk(10_000), change(), chunk(9), change()];
+    const subscription = subscriptionOf(deliveries, told);
+    const sink = new MemorySink();
+    const batches: number[] = [];
+    const apply = sink.apply.bind(sink);
+    sink.apply = (delivery) => {
+      batches.push(countRows(delivery.events));
+      return apply(delivery);
+    };
+    const loop = new ApplyLoop({
+      ...options(sink, subscription),
+      pace: new Pace({ base: { rowsMax: 1_000_000, bytesMax: 1e9, lingerMs: 300, adaptive: false }, tables: [] }),
+    });
+    const running = loop.run(end.signal);
+    await expect.poll(() => told.filter((what) => what.startsWith('applied')).length).toBe(deliveries.length);
+    end.abort();
+    await running;
+    expect(batches).toEqual([2, 10_000, 10_000, 11]);
   });
 
   describe('with a table that may wait long', () => {

@@ -10,12 +10,15 @@ export const snapshot = z.strictObject({
     .max(32)
     .default(2)
     .meta(about('Parallel readers of the first copy, and tables that later snapshots read at once.')),
-  /** Each chunk costs a transaction, a watermark and a saved cursor: a few milliseconds. */
-  chunkRows: z.number().int().min(1).default(50_000).meta(about('Most rows of one chunk of an incremental snapshot.')),
+  /**
+   * Each chunk costs a transaction, a watermark and a saved cursor, and the sink a look at all that it holds of the table.
+   * A row group of DuckDB has 122,880 rows: whole ones go to the file at once, without the log and its checkpoints.
+   */
+  chunkRows: z.number().int().min(1).default(125_000).meta(about('Most rows of one chunk of an incremental snapshot.')),
   /** A few chunks are in memory at once: one that is read, one that waits for its place, one that is applied. */
   chunkBytesMax: bytes
-    .default(4 * 1024 * 1024)
-    .meta(about('Bytes that a chunk aims at; four times as much is never passed by more than one row.')),
+    .default(16 * 1024 * 1024)
+    .meta(about('Bytes that a chunk aims at; twice as much is never passed by more than one row.')),
   /** About 100 bytes each. */
   notedKeysMax: z
     .number()

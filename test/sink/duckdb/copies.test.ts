@@ -1,10 +1,21 @@
 import { createHash } from 'node:crypto';
+import { statSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { ChangeEvent } from '../../../src/event/change-event.ts';
 import { CopiedRows, CopyEvent, countRows, eachRow } from '../../../src/event/copied-rows.ts';
 import { copyLine } from '../../support/copy-line.ts';
-import { arrayOf, delivery, enumOf, numericOf, openSink, relation, snapshotEvents, type Values } from './support.ts';
+import {
+  arrayOf,
+  delivery,
+  enumOf,
+  events,
+  numericOf,
+  openSink,
+  relation,
+  snapshotEvents,
+  type Values,
+} from './support.ts';
 
 /*
  * Goal: rows that are loaded as COPY sent them are the rows that single events would bring. Method: both roads, in two
@@ -129,6 +140,30 @@ describe('rows as COPY sent them', () => {
         "SELECT count(*)::int FROM item WHERE id % 3000 <> 7 AND (t <> 'row ' || id || chr(10) OR f <> id / 8)",
       ),
     ).toEqual([[0]]);
+  }, 300_000);
+
+  test('of a chunk that fills a row group go past the log, whatever streamed changes are there already', async () => {
+    const sink = await openSink(undefined, { memoryLimit: '1GB' });
+    const rows = numbered(Array.from({ length: 125_000 }, () => ['same', null, null, null, null, null]));
+    const [begin, end] = snapshotEvents('big', 'incremental', [
+      ['t', item],
+      ['m', item],
+    ]) as [ChangeEvent, ChangeEvent];
+    await sink.apply(delivery([begin]));
+    await sink.apply(delivery(events([['u', item, ['7', 'changed', null, null, null, null, null]]])));
+    const logBytes = (): number => statSync(`${sink.path}.wal`).size;
+    const before = logBytes();
+    let seq = 1;
+    const chunk = blocks(item, rows, [450]).map((block) => {
+      seq += block.count;
+      return new CopyEvent(begin.transaction, seq, seq, 0n, block);
+    });
+    await sink.apply(delivery(chunk));
+    expect(logBytes() - before).toBeLessThan(500_000);
+    await sink.apply(delivery([end]));
+    expect(await sink.rows("SELECT count(*)::int, count(*) FILTER (t = 'same')::int FROM item")).toEqual([
+      [125_000, 125_000],
+    ]);
   }, 300_000);
 
   test('change a column, extend an enum, and are set aside, as single events do', async () => {
