@@ -34,6 +34,8 @@ export { unmask } from './protect/mask.ts';
 export type { Pull, PullContext, PullPage, PullRow } from './pull/pull.ts';
 export type { QueryResult, Sink, SinkState, StoppedTable } from './sink/sink.ts';
 export type { SnapshotProgress } from './snapshot/snapshot.ts';
+export { openTracer } from './tracing/open.ts';
+export type { OpenSpan, Tracer } from './tracing/tracer.ts';
 export type {
   Check,
   Difference,

@@ -16,6 +16,7 @@ import type { PipelineStatus, Role } from '../pipeline/status.ts';
 import type { UntilBound } from '../pipeline/until.ts';
 import { Sessions } from '../postgres/sessions.ts';
 import { Tracker } from '../postgres/tracked.ts';
+import { openTracer } from '../tracing/open.ts';
 import { VERSION } from '../version.ts';
 import { WriteWorker } from '../write/worker.ts';
 import { Writer } from '../write/writer.ts';
@@ -57,11 +58,13 @@ export async function runPipeline(
   const { source, tracking } = config;
   const tracker = new Tracker({ source, tracking, log, version: VERSION, role, setsUp: false });
   const snapshots = new SnapshotRuns(tracker, source.slot, log);
+  const tracer = await openTracer(config, log);
   const pipeline = new Pipeline({
     config,
     role,
     log,
     recopy,
+    tracer,
     onCopyProgress: (copied) => {
       progress.note(copied);
       snapshots.note(copied);
@@ -107,7 +110,7 @@ export async function runPipeline(
     progress.end();
     for (const companion of [...companions].reverse()) await companion.stop();
     await Promise.all([control?.close(), metrics?.close()]);
-    await Promise.all([sessions.close(), deps.writer?.close()]);
+    await Promise.all([sessions.close(), deps.writer?.close(), tracer?.close()]);
   }
 }
 

@@ -10,6 +10,7 @@ import { sink } from './schema/sinks.ts';
 import { snapshot } from './schema/snapshot.ts';
 import { source } from './schema/source.ts';
 import { strategy, tableStrategies } from './schema/strategy.ts';
+import { tracing } from './schema/tracing.ts';
 import { tracking } from './schema/tracking.ts';
 import { transport } from './schema/transport.ts';
 import { validation } from './schema/validation.ts';
@@ -53,6 +54,7 @@ export const configSchema = z.strictObject({
   stateDir: z.string().min(1).default('.waltide').meta(path('Where a running process leaves its control address.')),
   api: api.prefault({}).meta(about('The REST API.')),
   metrics: endpoint.prefault({}).meta(about('Prometheus metrics and health checks.')),
+  tracing: tracing.prefault({}).meta(about('OpenTelemetry traces: what became of each batch, and when.')),
   log: log.prefault({}).meta(about('What is logged to stderr.')),
   /** Draining in-flight batches on SIGTERM; Kubernetes kills after 30 s. */
   shutdownTimeoutMs: ms.default(20_000).meta(about('How long draining may take after SIGTERM or Ctrl-C.')),

@@ -16,6 +16,15 @@ export interface Batch {
    * Null where the batch ends inside a transaction.
    */
   readonly commitEndLsn: Lsn | null;
+  /** Absent where it is not traced. */
+  readonly trace?: TraceRef;
+}
+
+/** Names a span to whoever goes on with its work: OpenTelemetry's SpanContext. */
+export interface TraceRef {
+  readonly traceId: string;
+  readonly spanId: string;
+  readonly traceFlags: number;
 }
 
 /** What moves from transport to sink: events in order per partition, and where each partition stands after them. */
@@ -30,4 +39,6 @@ export interface Delivery {
    * order per table is kept.
    */
   readonly complete: boolean;
+  /** Of the batches in it. Absent where they are not traced, or came through a log. */
+  readonly traces?: readonly TraceRef[];
 }

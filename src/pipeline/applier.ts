@@ -4,6 +4,7 @@ import type { Log } from '../log.ts';
 import { ApplyLoop, type ApplyLoopOptions } from '../sink/apply-loop.ts';
 import { Pace } from '../sink/pace.ts';
 import type { Sink } from '../sink/sink.ts';
+import type { Tracer } from '../tracing/tracer.ts';
 import type { Subscription, Transport } from '../transport/transport.ts';
 import type { OpenedSink } from './open-sinks.ts';
 
@@ -21,6 +22,7 @@ export interface ApplierOptions {
   readonly config: Config;
   readonly transport: Transport;
   readonly log: Log;
+  readonly tracer: Tracer | null;
   /** See `ApplyingOptions`. */
   readonly letters: ApplyLoopOptions['letters'];
   readonly onLacking: (oid: number) => void;
@@ -32,12 +34,12 @@ export interface ApplierOptions {
 /** Takes up a sink where it is. `lacks`: what it does not have yet never comes by itself, it needs snapshots. */
 export async function openApplier(
   { sink, type, pace, breaker, consistency, state }: OpenedSink,
-  { config, transport, log, letters, onLacking, beginAgain, bounded }: ApplierOptions,
+  { config, transport, log, tracer, letters, onLacking, beginAgain, bounded }: ApplierOptions,
 ): Promise<{ readonly applier: Applier; readonly lacks: boolean }> {
   const { offsets, instance = null } = state;
   const subscription = bounded(await transport.subscribe(sink.name, offsets, { consistency, instance }));
   const loop = new ApplyLoop({
-    ...{ sink, subscription, state, breaker, letters, log, onLacking, beginAgain },
+    ...{ sink, subscription, state, breaker, letters, log, tracer, onLacking, beginAgain },
     pace: new Pace(pace),
   });
   for (const table of state.stopped)

@@ -33,6 +33,7 @@ import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import { Weave } from '../snapshot/weave.ts';
 import { Heartbeat } from '../source/heartbeat.ts';
 import { WalSource } from '../source/wal-source.ts';
+import type { Tracer } from '../tracing/tracer.ts';
 import type { Transport } from '../transport/transport.ts';
 import { Beats } from './beats.ts';
 import { TableKeeper } from './captured-tables.ts';
@@ -52,6 +53,7 @@ export interface CaptureOptions {
   /** Told of what is published. */
   readonly recent: RecentEvents;
   readonly onCopyProgress: (progress: SnapshotProgress) => void;
+  readonly tracer: Tracer | null;
 }
 
 /** Everything from the slot to the transport: set-up, first copy, streaming, acknowledging. */
@@ -76,7 +78,7 @@ export class Capture {
   #recorded: readonly CapturedTable[] | null = null;
   #beganAt: Lsn | null = null;
   readonly #control: ControlSession;
-  readonly #tables: TableKeeper;
+  readonly tables: TableKeeper; // What is captured, and which snapshots it still needs.
   #protection = UNPROTECTED;
   #snapshots: SnapshotManager | null = null;
   #source: WalSource | null = null;
@@ -94,11 +96,13 @@ export class Capture {
       retain ? { bytes: retain.bytes, ms: retain.hours === undefined ? null : retain.hours * 3_600_000 } : null,
     );
     const { config, transport, recent, log } = options;
-    this.#publisher = new Publisher(config, transport, this.retain, recent, (lsn, durable) =>
-      this.#source?.acknowledge(lsn, durable),
-    );
+    this.#publisher = new Publisher({
+      ...{ config, transport, retain: this.retain, recent, tracer: options.tracer },
+      acknowledge: (lsn, durable) => this.#source?.acknowledge(lsn, durable),
+      receivedAtMs: () => this.#source?.status.lastMessageAt || Date.now(),
+    });
     this.#control = new ControlSession(() => connectSource(config.source, 'control'), log);
-    this.#tables = new TableKeeper({
+    this.tables = new TableKeeper({
       config,
       log,
       control: (work) => this.#control.run(work),
@@ -150,7 +154,7 @@ export class Capture {
 
   /** True where every captured table has had its rows delivered once. */
   get filled(): boolean {
-    return this.#tables.captured.values().every(({ filled, leftLsn }) => filled || leftLsn !== null);
+    return this.tables.captured.values().every(({ filled, leftLsn }) => filled || leftLsn !== null);
   }
 
   /** Where the slot began, while its first copy is not finished; else null. */
@@ -167,18 +171,13 @@ export class Capture {
     this.#slot = null;
     this.#beganAt = null;
     this.#staleSlot = true;
-    this.#tables.empty();
-  }
-
-  /** What is captured, and which snapshots it still needs. */
-  get tables(): TableKeeper {
-    return this.#tables;
+    this.tables.empty();
   }
 
   /** True where no snapshot is pending or under way; those that someone has paused do not count. */
   get settled(): boolean {
     const snapshots = this.#snapshots;
-    return this.#tables.settled && snapshots?.idle === true && snapshots.lookedAt > this.#tables.requestedAt;
+    return this.tables.settled && snapshots?.idle === true && snapshots.lookedAt > this.tables.requestedAt;
   }
 
   /** Checks the server, the control schema, publication and slot. Changes nothing that a refused start would regret. */
@@ -197,7 +196,7 @@ export class Capture {
         await migrate(control);
         this.wal = await walPosition(control);
         this.#slot = await this.#findSlot(client, control, recopy, signal);
-        this.#publication = await this.#tables.choose(control, this.#recorded);
+        this.#publication = await this.tables.choose(control, this.#recorded);
         await this.#checkProtection(control, this.#publication);
         if (this.#slot) await this.#readRetained(control, this.#slot);
         return this.#identity;
@@ -210,7 +209,7 @@ export class Capture {
     if (this.#protection.idle) return;
     const types = new TypeCatalog(client);
     for (const table of tables)
-      this.#protection.check(this.#tables.captured.named(await describeRelation(client, types, table, table.columns)));
+      this.#protection.check(this.tables.captured.named(await describeRelation(client, types, table, table.columns)));
   }
 
   /** The last thing that the source does to what leaves it, by whichever road it came. */
@@ -277,7 +276,7 @@ export class Capture {
         config,
         log,
         tables: this.#publication!.tables,
-        keeper: this.#tables,
+        keeper: this.tables,
         dropSlot: this.#staleSlot,
         seen: this.#record,
         again: this.#again,
@@ -303,13 +302,13 @@ export class Capture {
     await this.#control.run(async (client) => {
       await markStreaming(client, config.source.slot);
       await snapshots.load(client);
-      await this.#tables.begin(client);
+      await this.tables.begin(client);
     });
     this.#source = new WalSource({
       config: config.source,
       identity: this.#identity!,
       publications: this.#publication!.names,
-      captured: this.#tables.captured,
+      captured: this.tables.captured,
       hides: (relation, column) => this.#protection.hides(relation, column),
       from: this.#from(),
       stateDir: config.stateDir,
@@ -319,7 +318,7 @@ export class Capture {
     if (beatAtOnce && config.source.heartbeatIntervalMs === 0) void this.#heartbeat.beat();
     const stop = new AbortController();
     const either = AbortSignal.any([signal, stop.signal]);
-    const beside = [snapshots.run(either), this.#tables.run(either)];
+    const beside = [snapshots.run(either), this.tables.run(either)];
     try {
       for await (const { batch, hold, durable } of weave.weave(this.#source.stream(signal))) {
         // Publishing goes on while the next batch is read: only the budget makes the source wait.
@@ -341,14 +340,14 @@ export class Capture {
       weave,
       log,
       onProgress,
-      named: (relation: Relation) => this.#tables.captured.named(relation),
+      named: (relation: Relation) => this.tables.captured.named(relation),
       connect: (what: string, replication = false) => connectSource(config.source, what, { replication }),
       control: <T>(work: (client: pg.Client) => Promise<T>) => this.#control.run(work),
     };
     this.#snapshots = new SnapshotManager(context, async ({ tableOid, kind, sinks }) => {
       // A heartbeat comes after it, and an idle stream passes it at once.
       this.snapshotsEndedBy = (await this.#heartbeat.beat()) ?? this.#source?.status.serverLsn ?? 0n;
-      if (kind === 'incremental' && sinks === null) await this.#tables.filled(tableOid);
+      if (kind === 'incremental' && sinks === null) await this.tables.filled(tableOid);
     });
     return this.#snapshots;
   }

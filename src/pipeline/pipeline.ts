@@ -6,6 +6,7 @@ import type { Log } from '../log.ts';
 import { DURABLE } from '../postgres/positions.ts';
 import type { QueryResult, Sink, SinkState } from '../sink/sink.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
+import type { Tracer } from '../tracing/tracer.ts';
 import type { Subscription, Transport } from '../transport/transport.ts';
 import type { ValidationReport, ValidationRequest } from '../validation/report.ts';
 import type { ValidationWatch } from '../validation/validator.ts';
@@ -44,6 +45,7 @@ export interface PipelineOptions {
   readonly sinks?: readonly Sink[];
   /** Done before anything else. */
   readonly replay?: ReplayRequest;
+  readonly tracer?: Tracer | null; // Told of every batch; see openTracer.
   /** Where the sink of `replay` stops; the run then ends. */
   readonly until?: UntilBound;
 }
@@ -284,7 +286,7 @@ export class Pipeline {
   }
 
   async #build(): Promise<Transport> {
-    const { config, log, role } = this.#options;
+    const { config, log, role, tracer = null } = this.#options;
     const { recopy = false } = this.#again;
     this.#letters = new PipelineLetters(config, log);
     const transport = await createTransport(config, log, this.#letters.ofLog);
@@ -294,7 +296,7 @@ export class Pipeline {
       this.#reporter.noteCopy(progress);
       this.#options.onCopyProgress?.(progress);
     };
-    const capture = new Capture({ config, transport, log, recopy, recent: this.recent, onCopyProgress });
+    const capture = new Capture({ config, transport, log, recopy, recent: this.recent, onCopyProgress, tracer });
     if (this.#wanted) capture.tables.want(this.#wanted);
     this.#capture = capture;
     this.#watch = new SlotWatch({
@@ -343,9 +345,7 @@ export class Pipeline {
     for (const opened of sinks) {
       const { sink, state } = opened;
       const { applier, lacks } = await openApplier(opened, {
-        config,
-        transport,
-        log,
+        ...{ config, transport, log, tracer: this.#options.tracer ?? null },
         letters: await letters.ofLoop(sink, state),
         onLacking: (oid) => this.#refills?.setAside(sink.name, oid),
         beginAgain: (reason) => this.beginAgain({ reason }),

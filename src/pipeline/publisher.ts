@@ -4,19 +4,28 @@ import { countRows } from '../event/copied-rows.ts';
 import type { Lsn } from '../event/lsn.ts';
 import { failpoint } from '../failpoint.ts';
 import { BYTES, Histogram, ROWS } from '../histogram.ts';
+import type { Tracer } from '../tracing/tracer.ts';
 import type { Transport } from '../transport/transport.ts';
 import { Acknowledger } from './acknowledger.ts';
 import { LagClock } from './lag.ts';
 import type { RecentEvents } from './recent-events.ts';
 import type { RetainWindow } from './retain.ts';
 
+export interface PublisherOptions {
+  readonly config: Config;
+  readonly transport: Transport;
+  readonly retain: RetainWindow;
+  readonly recent: RecentEvents;
+  /** Null where nobody wants to know. */
+  readonly tracer: Tracer | null;
+  readonly acknowledge: (lsn: Lsn, durable: Lsn) => void;
+  /** When the last bytes came from the source, Unix time. */
+  readonly receivedAtMs: () => number;
+}
+
 /** Hands batches to the transport, keeps them within the budget, and acknowledges what is durable. */
 export class Publisher {
-  readonly #transport: Transport;
-  readonly #inFlightBytesMax: number;
-  readonly #retain: RetainWindow;
-  readonly #recent: RecentEvents;
-  readonly #acknowledge: (lsn: Lsn, durable: Lsn) => void;
+  readonly #options: PublisherOptions;
   readonly #acknowledger = new Acknowledger();
   readonly #waiting = new Set<() => void>();
   #failure: unknown = null;
@@ -29,19 +38,9 @@ export class Publisher {
   /** Everything committed before it has been given to the transport. */
   lsn: Lsn = 0n;
 
-  constructor(
-    config: Config,
-    transport: Transport,
-    retain: RetainWindow,
-    recent: RecentEvents,
-    acknowledge: (lsn: Lsn, durable: Lsn) => void,
-  ) {
-    this.#transport = transport;
-    this.#inFlightBytesMax = config.transport.inFlightBytesMax;
-    this.#retain = retain;
-    this.#recent = recent;
-    this.#acknowledge = acknowledge;
-    transport.onFreed = () => this.#wakeAll();
+  constructor(options: PublisherOptions) {
+    this.#options = options;
+    options.transport.onFreed = () => this.#wakeAll();
   }
 
   /** Everything before this LSN is durable downstream. */
@@ -51,30 +50,36 @@ export class Publisher {
 
   /** `hold`: the batch is not acknowledged before that, however durable it is. `told`: called once it is durable. */
   publish(batch: Batch, hold: Promise<unknown> | null, told: (() => void) | null): void {
+    const { transport, retain, recent, tracer, acknowledge, receivedAtMs } = this.#options;
     const last = batch.events.at(-1);
+    const span = last && tracer ? tracer.captured(batch, receivedAtMs()) : null;
     if (last) this.#noteSize(batch);
-    this.#recent.note(batch.events);
+    recent.note(batch.events);
     const commitTimeMs =
       last && !last.transaction.snapshot ? Number(last.transaction.commitTimeUs / 1000n) : Date.now();
     if (batch.commitEndLsn !== null) {
       this.lsn = batch.commitEndLsn;
       this.lag.note(batch.commitEndLsn, commitTimeMs);
-      this.#retain.note(batch.commitEndLsn, performance.now());
+      retain.note(batch.commitEndLsn, performance.now());
     }
     const durable = this.#acknowledger.track(batch.commitEndLsn);
     // Filters let nothing of it through, and it ends inside a transaction: there is nothing to carry.
     const nothing = batch.events.length === 0 && batch.commitEndLsn === null;
-    (nothing ? Promise.resolve() : this.#transport.publish(batch))
+    (nothing ? Promise.resolve() : transport.publish(span ? { ...batch, trace: span.ref } : batch))
       .then(() => {
+        span?.end();
         told?.();
         return hold;
       })
       .then(() => {
         failpoint('before-acknowledge');
         const lsn = durable();
-        this.#acknowledge(this.#retain.release(lsn, performance.now()), lsn);
+        acknowledge(retain.release(lsn, performance.now()), lsn);
       })
-      .catch((error: unknown) => (this.#failure ??= error))
+      .catch((error: unknown) => {
+        span?.end(error);
+        this.#failure ??= error;
+      })
       .finally(() => this.#wakeAll());
   }
 
@@ -93,7 +98,8 @@ export class Publisher {
 
   /** The backpressure: waits while more is in flight than the budget allows. Rejects where publishing has failed. */
   async room(signal: AbortSignal): Promise<void> {
-    await this.#until(() => this.#transport.bytesInFlight <= this.#inFlightBytesMax, signal);
+    const { transport, config } = this.#options;
+    await this.#until(() => transport.bytesInFlight <= config.transport.inFlightBytesMax, signal);
     this.throwFailure();
   }
 

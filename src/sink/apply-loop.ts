@@ -3,6 +3,7 @@ import type { Delivery } from '../event/batch.ts';
 import { CopyEvent, countRows } from '../event/copied-rows.ts';
 import type { Relation } from '../event/relation.ts';
 import { Histogram, SECONDS } from '../histogram.ts';
+import type { Tracer } from '../tracing/tracer.ts';
 import type { Subscription } from '../transport/transport.ts';
 import type { ApplyMeasures, ApplyStatus } from './apply-status.ts';
 import { Applying, type ApplyingOptions } from './applying.ts';
@@ -25,6 +26,8 @@ const ALONE_ROWS_MIN = 10_000;
 export interface ApplyLoopOptions extends ApplyingOptions {
   readonly subscription: Subscription;
   readonly pace: Pace;
+  /** Null where nobody wants to know. */
+  readonly tracer?: Tracer | null;
 }
 
 /** What somebody waits for: idle = where the stream is, though nothing changes; now = what has come, before it has lingered. */
@@ -179,12 +182,25 @@ export class ApplyLoop {
       this.#applied = taken;
       this.#oldestMs ??= firstChange(merged.events)?.committedAtMs ?? null;
       const began = performance.now();
-      const durable = await this.#applying.apply(merged, this.#waiting.length > 0, signal);
+      const durable = await this.#apply(merged, signal);
       const done = performance.now();
       this.#options.pace.spent((done - began) / Math.max(done - this.#doneAt, 1));
       this.#doneAt = done;
       if (durable === null) return;
       this.#settle(taken, durable);
+    }
+  }
+
+  async #apply(delivery: Delivery, signal: AbortSignal): Promise<boolean | null> {
+    const { sink, tracer } = this.#options;
+    const span = tracer && delivery.events.length > 0 ? tracer.applying(sink.name, delivery) : null;
+    try {
+      const durable = await this.#applying.apply(delivery, this.#waiting.length > 0, signal);
+      span?.end();
+      return durable;
+    } catch (error) {
+      span?.end(error);
+      throw error;
     }
   }
 

@@ -1,4 +1,4 @@
-import type { Delivery } from '../event/batch.ts';
+import type { Delivery, TraceRef } from '../event/batch.ts';
 import type { ChangeEvent } from '../event/change-event.ts';
 import type { Offset } from '../event/offset.ts';
 
@@ -7,13 +7,16 @@ export function merge(deliveries: readonly Delivery[]): Delivery {
   if (deliveries.length === 1) return deliveries[0]!;
   const events: ChangeEvent[] = [];
   const offsets = new Map<string, Offset>();
+  const traces: TraceRef[] = [];
   let bytes = 0;
   for (const delivery of deliveries) {
+    if (delivery.traces && delivery.events.length > 0) traces.push(...delivery.traces);
     for (const event of delivery.events) events.push(event);
     for (const offset of delivery.offsets) offsets.set(offset.partition, offset);
     bytes += delivery.bytes;
   }
-  return { events, bytes, offsets: [...offsets.values()], complete: deliveries.at(-1)!.complete };
+  const { complete } = deliveries.at(-1)!;
+  return { events, bytes, offsets: [...offsets.values()], complete, ...(traces.length > 0 && { traces }) };
 }
 
 /**

@@ -157,7 +157,7 @@ class InProcessSubscription implements Subscription {
       next: null,
     };
     const complete = batch.commitEndLsn !== null || last!.transaction.snapshot !== null;
-    return { events, bytes, offsets: [offset], complete };
+    return { events, bytes, offsets: [offset], complete, ...(batch.trace && { traces: [batch.trace] }) };
   }
 
   taken(delivery: Delivery): void {

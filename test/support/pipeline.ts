@@ -7,6 +7,7 @@ import { createLog } from '../../src/log.ts';
 import type { StoppedTableOf } from '../../src/pipeline/applier.ts';
 import { Pipeline } from '../../src/pipeline/pipeline.ts';
 import type { Sink } from '../../src/sink/sink.ts';
+import type { Tracer } from '../../src/tracing/tracer.ts';
 import type { TestDatabase } from './postgres.ts';
 
 /** Quiet, unless WALTIDE_TEST_LOG asks for a level. */
@@ -70,7 +71,7 @@ export interface RunningPipeline {
 /** Starts one that runs until it is stopped. */
 export function start(
   config: Config,
-  options: { role?: 'all' | 'capture' | 'apply'; sinks?: readonly Sink[] } = {},
+  options: { role?: 'all' | 'capture' | 'apply'; sinks?: readonly Sink[]; tracer?: Tracer | null } = {},
 ): RunningPipeline {
   const controller = new AbortController();
   const pipeline = new Pipeline({ config, role: options.role ?? 'all', log, ...options });
