@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import type { Config, SourceConfig } from '../config/schema.ts';
+import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
 import { markPrepared, migrate, readSlotRecord } from '../postgres/control.ts';
 import { checkEndpoint } from '../postgres/endpoint.ts';
@@ -63,8 +64,10 @@ async function setUpSlot(
     const since = await there();
     if (since) return since;
     await markPrepared(control, name);
+    failpoint('before-slot');
     const primary = source.primaryUrl === undefined ? null : control;
     await createSlot(replication, client, { name, waitMs, snapshot: 'none', failover: source.failover, primary }, log);
+    failpoint('after-slot');
     return 'made';
   } finally {
     await replication.end().catch(() => {});
