@@ -1,5 +1,6 @@
 import type { Config } from '../config/schema.ts';
 import type { Lsn } from '../event/lsn.ts';
+import type { Offset } from '../event/offset.ts';
 
 /* What is done with a store beside applying to it: the words that sinks, runs, commands and routes share. */
 
@@ -79,8 +80,8 @@ export interface Optimized {
 
 /** What a sink may be able to do with its store while it is applied to. */
 export interface Upkeep {
-  /** The store as it is between two transactions, offsets included; rows are applied meanwhile. */
-  copyTo?(path: string, signal: AbortSignal): Promise<void>;
+  /** The store as it is between two transactions, offsets included, which it resolves with; rows are applied meanwhile. */
+  copyTo?(path: string, signal: AbortSignal): Promise<readonly Offset[]>;
   /** Makes it smaller, or faster to read; nothing is applied meanwhile. */
   optimize?(signal: AbortSignal): Promise<Optimized>;
 }

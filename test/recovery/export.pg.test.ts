@@ -221,6 +221,7 @@ test('where the disk is full the last export stays, and the disk is as free as b
   try {
     const last = await exported();
     await database.query(`insert into t select i, md5(i::text) || md5((i * 7)::text) from generate_series(2, 60000) i`);
+    await catchUp(pipeline.config);
     await stream();
     for (const partitionBy of [[], ['id']]) {
       const where = partitionBy.length > 0 ? 'id < 2000' : null;

@@ -4,7 +4,8 @@ import { dirname } from 'node:path';
 import duckdb from '@duckdb/node-bindings';
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
 import { WaltideError } from '../../errors.ts';
-import { formatLsn } from '../../event/lsn.ts';
+import { formatLsn, type Lsn } from '../../event/lsn.ts';
+import type { Offset } from '../../event/offset.ts';
 import { relationName } from '../../event/relation.ts';
 import { failpoint } from '../../failpoint.ts';
 import { fileError, syncParent, syncPath } from '../durable-files.ts';
@@ -12,7 +13,7 @@ import type { Sink } from '../sink.ts';
 import type { BackedUp, UpkeepWatch } from '../upkeep.ts';
 import { storeError } from './database.ts';
 import { copyBytes, partOf, removeParts, removeStore } from './file-copy.ts';
-import { readContents, type StoreContents } from './held-tables.ts';
+import { lowestLsn, readContents, type StoreContents } from './held-tables.ts';
 import { opened } from './on-store.ts';
 import { readRows } from './state.ts';
 
@@ -37,10 +38,11 @@ export async function backUp(
   writing.add(part);
   try {
     await prepare(config, to);
-    if (live) await live.copyTo!(part, watch.signal);
-    else await copyAtRest(config, part, watch.signal);
+    const offsets = live ? await live.copyTo!(part, watch.signal) : null;
+    if (!live) await copyAtRest(config, part, watch.signal);
     failpoint('during-backup');
     const verified = await verify(config, part, watch);
+    if (offsets) checkLsn(verified.contents.lsn, offsets, part);
     await syncPath(part);
     failpoint('before-backup-rename');
     await rename(part, to);
@@ -64,6 +66,14 @@ async function prepare(config: DuckdbSinkConfig, to: string): Promise<void> {
   if (there && sink && there.ino === sink.ino && there.dev === sink.dev)
     throw new WaltideError('USAGE', `${to} is the sink's own file`, 'Name another one.');
   await removeParts(to + PART, writing);
+}
+
+/** What the copy says of itself is what the sink said when it was taken. */
+function checkLsn(found: Lsn, offsets: readonly Offset[], path: string): void {
+  const taken = lowestLsn(offsets.map(({ position }) => position.commitLsn));
+  if (found === taken) return;
+  const message = `${path} stands at ${formatLsn(found)}, and was taken at ${formatLsn(taken)}`;
+  throw new WaltideError('INTERNAL', message, 'Nothing was written. Please report this with the log.');
 }
 
 /** Open, the file is locked by this process, and all of its log is in it. */

@@ -157,17 +157,19 @@ class DuckdbSink implements Sink {
   }
 
   /** The file as it is between two transactions, with its offsets. Rows are applied meanwhile. */
-  async copyTo(path: string, signal: AbortSignal): Promise<void> {
-    const copy = await this.#withSession(async ({ file }) => {
+  async copyTo(path: string, signal: AbortSignal): Promise<readonly Offset[]> {
+    if (!this.#identity) throw closedWhile(this.name, 'to be copied');
+    const copy = await this.#withSession(async ({ file, state }) => {
       const logBytes = await bytesOf(logPath(file.path));
       await file.holdCheckpoints(true);
       const result = this.#track((closing) =>
         copyStore({ fd: file.readFd, path: file.path }, logBytes, path, AbortSignal.any([closing, signal])),
       );
-      return { file, result };
+      return { file, result, offsets: state.offsets() };
     });
     try {
       await copy.result;
+      return copy.offsets;
     } catch (error) {
       signal.throwIfAborted();
       throw error instanceof WaltideError ? error : closedWhile(this.name, 'copied', error);
@@ -180,6 +182,7 @@ class DuckdbSink implements Sink {
 
   /** Between two transactions; nothing is applied meanwhile. */
   async optimize(signal: AbortSignal): Promise<Optimized> {
+    if (!this.#identity) throw closedWhile(this.name, 'to be optimized');
     for (;;) {
       signal.throwIfAborted();
       const optimized = await this.#withSession(async ({ file, begun }) => (begun ? null : optimizeFile(file)));

@@ -26,6 +26,13 @@ export interface StoreContents {
   readonly tables: readonly HeldTable[];
 }
 
+/** Everything before it is in all partitions; 0 where there are none. */
+export function lowestLsn(lsns: readonly Lsn[]): Lsn {
+  let lowest = lsns.length === 0 ? 0n : LSN_MAX;
+  for (const lsn of lsns) if (lsn < lowest) lowest = lsn;
+  return lowest;
+}
+
 /** Throws SINK_INVALID where the file is none of Waltide's. */
 export async function readContents(
   connection: Connection,
@@ -39,8 +46,7 @@ export async function readContents(
   if (!identity) throw notOurs(path);
   const [systemIdentifier, database, slot] = identity as [string, string, string];
   const offsets = await rowsOf(connection, path, `SELECT commit_lsn FROM ${BOOKKEEPING}.offsets`);
-  let lsn = offsets.length === 0 ? 0n : LSN_MAX;
-  for (const [at] of offsets as [bigint][]) if (at < lsn) lsn = at;
+  const lsn = lowestLsn((offsets as [bigint][]).map(([at]) => at));
   const rows = await rowsOf(
     connection,
     path,
