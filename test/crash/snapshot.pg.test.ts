@@ -4,7 +4,7 @@ import type { Failpoint } from '../../src/failpoint.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startWaltide, waltide, writeConfig } from '../support/waltide-process.ts';
-import { runWorkload, SCHEMA, TABLES } from '../support/workload.ts';
+import { handled, runWorkload, SCHEMA, TABLES } from '../support/workload.ts';
 
 /** Where it dies, and at which coming there. */
 const IN_FIRST_COPY: readonly [Failpoint, number][] = [
@@ -52,7 +52,7 @@ describe(`kill -9 in a snapshot, seed ${SEED}`, () => {
     const writing = new AbortController();
     const workload = runWorkload(database.url, SEED + times, writing.signal);
     // Keys that move where the cursor has passed, with values that the WAL does not carry.
-    const moving = move(writing.signal);
+    const moving = handled(move(writing.signal));
     const process = startWaltide(['run', ...args, '--config', file], { WALTIDE_FAILPOINT: `${point}@${times}` });
     const { signal, stderr } = await process.finished;
     writing.abort();
