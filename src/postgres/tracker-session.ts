@@ -87,7 +87,9 @@ export class TrackerSession {
     const client = this.#client;
     this.#client = null;
     if (!client) return;
-    await this.#bounded(client, (open) => stopInstance(open, this.#options.info.id)).catch(() => {});
+    await this.#turn
+      .then(() => this.#bounded(client, (open) => stopInstance(open, this.#options.info.id)))
+      .catch(() => {});
     await client.end().catch(() => {});
   }
 

@@ -10,6 +10,12 @@ export interface WriteSession {
   readonly ownSearchPath: string;
 }
 
+/** A session that was lent. */
+export interface LentSession extends WriteSession {
+  /** Done once the work has its result, which does not wait for it: the session is nobody else's until then. Must not reject. */
+  after(rest: () => Promise<void>): void;
+}
+
 /** A few sessions for writes. */
 export class WriteSessions {
   readonly #sessions: Sessions;
@@ -26,20 +32,24 @@ export class WriteSessions {
   }
 
   /** Does `work` in a session that nobody else uses meanwhile; where it fails, the transaction is rolled back. */
-  async run<T>(work: (session: WriteSession) => Promise<T>): Promise<T> {
-    const outcome = await this.#sessions.use(async (client) => {
-      try {
-        return { result: await work({ client, ownSearchPath: this.#ownSearchPaths.get(client)! }) };
-      } catch (error) {
-        // A session that answers is as good as new.
-        await client.query('ROLLBACK').catch(() => {
-          throw error;
-        });
-        return { error };
-      }
+  run<T>(work: (session: LentSession) => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const lent = this.#sessions.use(async (client) => {
+        const ownSearchPath = this.#ownSearchPaths.get(client)!;
+        let rest = async (): Promise<void> => {};
+        try {
+          resolve(await work({ client, ownSearchPath, after: (later) => (rest = later) }));
+        } catch (error) {
+          // A session that answers is as good as new.
+          await client.query('ROLLBACK').catch(() => {
+            throw error;
+          });
+          reject(error);
+        }
+        await rest();
+      });
+      lent.catch(reject);
     });
-    if ('error' in outcome) throw outcome.error;
-    return outcome.result;
   }
 
   /** Those in use end when they are given back. */

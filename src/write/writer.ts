@@ -5,7 +5,7 @@ import { type Lsn, parseLsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import { make, writeError } from './make.ts';
 import type { Operation, SinkReached, SinkSide, WriteRequest } from './operation.ts';
-import { type WriteSession, WriteSessions } from './sessions.ts';
+import { type LentSession, type WriteSession, WriteSessions } from './sessions.ts';
 import { type Statements, statementsOf } from './statement.ts';
 import {
   insertCommitted,
@@ -133,7 +133,7 @@ export class Writer {
   }
 
   /** `asked`: what it should be, where another may have taken the id before. */
-  async #find({ client }: WriteSession, id: string, asked: NewOperation | null): Promise<OperationRecord> {
+  async #find({ client, after }: LentSession, id: string, asked: NewOperation | null): Promise<OperationRecord> {
     const found = await readOperation(client, this.#config.source.slot, id);
     if (!found) throw unknown(id);
     const { record, flushedLsn: lsn } = found;
@@ -141,9 +141,10 @@ export class Writer {
     if (asked && (asked.target.schema !== schema || asked.target.table !== table || asked.type !== type))
       throw new WaltideError('WRITE_INVALID', `\`id\` is that of a ${type} in ${schema}.${table}`, 'Make a new one.');
     if (record.state !== 'committed' || record.lsn !== null) return record;
-    // Queries of a session keep their order, so nobody needs to wait for it.
-    noteCommitted(client, [id], lsn).catch((error: unknown) =>
-      this.#log.warn({ operation: id }, `its LSN could not be noted: ${messageOf(error)}`),
+    after(() =>
+      noteCommitted(client, [id], lsn).catch((error: unknown) =>
+        this.#log.warn({ operation: id }, `its LSN could not be noted: ${messageOf(error)}`),
+      ),
     );
     return { ...record, lsn };
   }
