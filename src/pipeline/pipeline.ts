@@ -1,6 +1,6 @@
 import type { Config } from '../config/schema.ts';
 import { messageOf } from '../errors.ts';
-import { LSN_MAX, type Lsn } from '../event/lsn.ts';
+import type { Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import { DURABLE } from '../postgres/positions.ts';
@@ -26,7 +26,7 @@ import { openSinks } from './open-sinks.ts';
 import { type QueryOptions, querySink } from './query.ts';
 import { RecentEvents } from './recent-events.ts';
 import { Refills } from './refills.ts';
-import { planReplay, type ReplayPlan, type ReplayRequest, type Rewound, rewindSink } from './replay.ts';
+import { checkReplay, type ReplayPlan, type ReplayRequest, type Rewound, rewindSink } from './replay.ts';
 import { StatusReporter } from './reporter.ts';
 import { SlotWatch } from './slot-watch.ts';
 import type { PipelineState, PipelineStatus, Role } from './status.ts';
@@ -143,11 +143,8 @@ export class Pipeline {
   async replay(request: ReplayRequest): Promise<ReplayPlan> {
     const applier = this.#appliers.find(({ sink }) => sink.name === request.sink);
     if (!applier || !this.#transport) throw busy(`sink "${request.sink}" is not open`);
-    // Before anything is closed: most of what can be wrong is wrong already. How far the sink is, it tells itself later.
-    const position = { commitLsn: LSN_MAX, seq: 0 };
-    const opened = applier.offsets.length > 0 ? applier.offsets : [{ partition: '', next: null }];
-    const offsets = opened.map((offset) => ({ ...offset, position }));
-    await planReplay(request, { config: this.#options.config, transport: this.#transport, offsets });
+    // Before anything is closed: what can be wrong is wrong already.
+    await checkReplay(request, this.#options.config, this.#transport, applier);
     return new Promise((resolve, reject) => {
       let done = false;
       const onOpen: BeginAgain['onOpen'] = async (sink, state, identity) => {

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import type { Config, SourceConfig } from '../config/schema.ts';
 import { WaltideError } from '../errors.ts';
-import { formatLsn, type Lsn } from '../event/lsn.ts';
+import { formatLsn, LSN_MAX, type Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Log } from '../log.ts';
 import { readSlotRecord } from '../postgres/control.ts';
@@ -11,6 +11,7 @@ import { readSlot, walPosition } from '../postgres/slot.ts';
 import { listSnapshots, requestSnapshot } from '../postgres/snapshots.ts';
 import type { Sink, SinkState } from '../sink/sink.ts';
 import type { StartOf, TableName, Transport } from '../transport/transport.ts';
+import type { Applier } from './applier.ts';
 import type { Capture } from './capture.ts';
 import type { UntilBound } from './until.ts';
 
@@ -39,6 +40,8 @@ export interface ReplayGround {
   readonly transport: Transport;
   /** What the sink has saved. */
   readonly offsets: readonly Offset[];
+  /** How far the sink is, where `offsets` do not say it. */
+  readonly stoodAt?: Lsn;
 }
 
 /**
@@ -50,8 +53,9 @@ export function planReplay(request: ReplayRequest, ground: ReplayGround): Promis
   const { source } = config;
   return withSession(source, 'replay', async (client) => {
     const tables = await findTables(client, source.slot, request.tables);
-    let stoodAt: Lsn = 0n;
-    for (const { position } of offsets) if (position.commitLsn > stoodAt) stoodAt = position.commitLsn;
+    let stoodAt: Lsn = ground.stoodAt ?? 0n;
+    if (ground.stoodAt === undefined)
+      for (const { position } of offsets) if (position.commitLsn > stoodAt) stoodAt = position.commitLsn;
     if (stoodAt === 0n)
       throw new WaltideError(
         'REPLAY',
@@ -76,10 +80,35 @@ export function planReplay(request: ReplayRequest, ground: ReplayGround): Promis
   });
 }
 
+/** Rejects where a replay into a sink that is open, and goes on, cannot be done. Which offsets it would be, only the sink can tell. */
+export async function checkReplay(
+  request: ReplayRequest,
+  config: Config,
+  transport: Transport,
+  { sink, subscription, offsets }: Applier,
+): Promise<void> {
+  requireRewind(request, sink);
+  const opened = offsets.length > 0 ? offsets : [{ partition: '', next: null }];
+  const position = { commitLsn: LSN_MAX, seq: 0 };
+  const everywhere = opened.map((offset) => ({ ...offset, position }));
+  const stoodAt = subscription.appliedLsn() || LSN_MAX;
+  await planReplay(request, { config, transport, offsets: everywhere, stoodAt });
+}
+
 export interface Rewound {
   readonly state: SinkState;
   /** Null for a sink that the request is not about. */
   readonly plan: ReplayPlan | null;
+}
+
+/** Throws REPLAY for a sink that cannot go back. */
+function requireRewind(request: ReplayRequest, sink: Sink): asserts sink is Sink & Required<Pick<Sink, 'rewind'>> {
+  if (sink.rewind) return;
+  throw new WaltideError(
+    'REPLAY',
+    `sink "${sink.name}" cannot go back: it has no rewind`,
+    `Fill it anew: ${snapshotCommand(request)}.`,
+  );
 }
 
 /** Takes a sink that has just been opened back to where the replay begins. Changes nothing where it rejects. */
@@ -97,12 +126,7 @@ export async function rewindSink(
 ): Promise<Rewound> {
   const { config, log, transport, capture, sink, state, identity } = ground;
   if (sink.name !== request.sink) return { state, plan: null };
-  if (!sink.rewind)
-    throw new WaltideError(
-      'REPLAY',
-      `sink "${sink.name}" cannot go back: it has no rewind`,
-      `Fill it anew: ${snapshotCommand(request)}.`,
-    );
+  requireRewind(request, sink);
   // The log is asked; with both ends in one process the other end has not been opened yet.
   if (config.transport.type === 'kafka') await transport.identity(AbortSignal.timeout(config.shutdownTimeoutMs));
   const plan = await planReplay(request, { config, transport, offsets: state.offsets });

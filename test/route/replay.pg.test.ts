@@ -113,6 +113,14 @@ describe('replay in-process', () => {
     try {
       await eventually('it came', () => keys().length === 1);
       const pipeline = running.pipeline;
+      const session = (): Promise<unknown> =>
+        database.query('select active_pid from pg_replication_slots where slot_name = $1', [database.name]);
+      const before = await session();
+      await eventually('it is up to date', () => pipeline.status().sinks[0]!.lagBytes === 0);
+      await expect(pipeline.replay({ ...all, from: { lsn: await lsn() } })).rejects.toMatchObject({
+        code: 'REPLAY',
+        message: expect.stringContaining('has to be applied again'),
+      });
       await expect(pipeline.replay({ ...all, from: { lsn: (await lsn()) + 1_000_000_000n } })).rejects.toMatchObject({
         code: 'REPLAY',
         message: expect.stringContaining("beyond the end of the server's WAL"),
@@ -142,6 +150,8 @@ describe('replay in-process', () => {
         code: 'NOT_RUNNING',
       });
       expect(running.pipeline.status().state).toBe('streaming');
+      // Nothing was closed and opened again for what is refused.
+      expect(await session()).toEqual(before);
       await database.query('insert into t values (2)');
       await eventually('it streams on', () => keys().length === 2);
     } finally {
