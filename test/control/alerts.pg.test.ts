@@ -338,6 +338,20 @@ describe('an alert', () => {
     await resolves('sink_lag');
   });
 
+  it('of a sink that several processes share is cleared by the one that sees it, not by those that do not', async () => {
+    const rules = { sinkLag: { forMs: 500 } };
+    const config = alertsConfig(database, { intervalMs: 20, rules });
+    const others = [0, 1].map((i) => startAlerter(config, () => healthy(), `well${i}:1:abc123`));
+    for (const { stop } of await Promise.all(others)) stops.push(stop);
+    status = healthy({ lagSeconds: 1000 });
+    await look({ intervalMs: 20, rules }, 'behind:1:abc123');
+    await opens('sink_lag');
+    await looked();
+    expect((await alertsOf(database)).filter(({ rule }) => rule === 'sink_lag')).toMatchObject([{ state: 'firing' }]);
+    status = healthy();
+    await resolves('sink_lag');
+  });
+
   it('is one, and told of once, however many processes look; the history is kept as long as that of runs', async () => {
     status = healthy({ lagSeconds: 1000 });
     for (const id of ['a', 'b', 'c', 'd']) await look({ intervalMs: 10, rules: AT_ONCE }, `${id}:1:abc123`);

@@ -29,6 +29,7 @@ export class Alerter implements Companion {
   #notifiers: readonly Notifier[] = [];
   #timer: NodeJS.Timeout | null = null;
   #round: Promise<void> = Promise.resolve();
+  #started = false;
   #stopped = false;
   #said = '';
 
@@ -42,13 +43,14 @@ export class Alerter implements Companion {
     if (!config.alerts.enabled) return;
     const webhooks = config.alerts.webhooks.map(openWebhook);
     this.#notifiers = webhooks.map((webhook) => new Notifier({ ...this.#options, webhook }));
+    this.#started = true;
     for (const notifier of this.#notifiers) notifier.start();
     // What is not connected yet has nothing to say.
     this.#lookIn(Math.min(1000, config.alerts.intervalMs));
   }
 
   async stop(): Promise<void> {
-    if (this.#stopped || !this.#options.config.alerts.enabled) return;
+    if (this.#stopped || !this.#started) return;
     this.#stopped = true;
     if (this.#timer) clearTimeout(this.#timer);
     const bound = new AbortController();

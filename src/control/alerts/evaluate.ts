@@ -13,7 +13,7 @@ import {
 import { notificationOf } from './notification.ts';
 import type { AlertRule, Finding, View } from './rule.ts';
 import { ALERT_RULES } from './rules.ts';
-import { type Step, step, unseen } from './step.ts';
+import { type Step, step, unseen as unseenFinding } from './step.ts';
 import { sentence } from './words.ts';
 
 /** What has happened to an alert. */
@@ -39,8 +39,8 @@ export function evaluate(
     const news: News[] = [];
     for (const rule of ALERT_RULES) {
       for (const { alert, finding } of findingsOf(rule, view, known, now)) {
-        // Nobody looks at it: it stays.
-        if (finding === null) continue;
+        // Nobody looks at it: it stays. What another process sees of its part of a sink, this one does not clear.
+        if (finding === null || seenElsewhere(rule, view, alert, finding, { at: now, by })) continue;
         const result = step(alert, finding, { rule: rule.name, ...settingsOf(rule, view), now });
         await write(client, view, alert, result, { at: now, by });
         if (result.draft && result.event) news.push({ event: result.event, alert: result.draft });
@@ -62,8 +62,22 @@ function findingsOf(rule: AlertRule, view: View, known: readonly AlertRecord[], 
     alerts.delete(subject);
   }
   for (const alert of alerts.values())
-    pairs.push({ alert, finding: unseen(alert, settings.enabled ? rule.unseen : 'clear', now) });
+    pairs.push({ alert, finding: unseenFinding(alert, settings.enabled ? rule.unseen : 'clear', now) });
   return pairs;
+}
+
+/** Longer than this, whoever has seen it last is not there any more. */
+const ELSEWHERE_MS = 60_000;
+
+function seenElsewhere(
+  { unseen }: AlertRule,
+  { config }: View,
+  alert: AlertRecord | null,
+  { active }: Finding,
+  { at, by }: { readonly at: Date; readonly by: string },
+): boolean {
+  if (active || alert === null || unseen !== 'expires' || alert.observedBy === by) return false;
+  return at.getTime() - alert.observedAt.getTime() < Math.max(ELSEWHERE_MS, config.alerts.intervalMs * 4);
 }
 
 function settingsOf({ key }: AlertRule, { config: { alerts } }: View) {

@@ -54,7 +54,7 @@ export interface AlertRule<K extends RuleKey = RuleKey> {
   readonly holds: string;
   /**
    * What becomes of an open alert whose subject is not among the findings. clear: it is clear. stays: it stays. expires: it
-   * stays for a day, since the process that sees it may be away.
+   * stays for a day, since the process that sees it may be away; and while that is there, only it clears it.
    */
   readonly unseen: 'clear' | 'stays' | 'expires';
   find(view: View, settings: AlertsConfig['rules'][K]): readonly Finding[];
