@@ -180,6 +180,6 @@ export function outOfRange(key: string, wanted: bigint, start: bigint, end: bigi
   return new WaltideError(
     'OFFSET_OUT_OF_RANGE',
     `${key} ${start < 0n ? 'no longer holds' : `begins at ${start}, after`} the offset ${wanted} that the sink wants next: retention has removed changes it has not seen`,
-    'Copy everything again with `waltide run --recopy`, and give the topics a longer retention.ms than a sink can be away.',
+    'Copy everything again with `waltide run --recopy` (a restored sink alone: `waltide restore --refill`), and give the topics a longer retention.ms than a sink can be away.',
   );
 }
