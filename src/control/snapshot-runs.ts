@@ -70,7 +70,11 @@ export class SnapshotRuns implements Companion {
   }
 
   async #follow(table: string, watched: Watched, run: Run): Promise<void> {
-    run.signal.addEventListener('abort', () => void this.#cancel(table, run.signal.reason), { once: true });
+    const stop = (): void => {
+      void this.#cancel(table, run.signal.reason);
+      watched.wake();
+    };
+    run.signal.addEventListener('abort', stop, { once: true });
     for (;;) {
       const { kind, state, rows, bytes, estimatedRows, done, error } = watched.latest;
       run.progress({ records: rows, metadata: { kind, state, bytes, estimatedRows } });
@@ -78,9 +82,9 @@ export class SnapshotRuns implements Companion {
       if (state === 'failed')
         throw new WaltideError('SNAPSHOT', error ?? 'the snapshot failed', 'See the log and `waltide snapshot list`.');
       if (done) return;
+      run.signal.throwIfAborted();
       await new Promise<void>((resolve) => {
         watched.wake = resolve;
-        run.signal.addEventListener('abort', () => resolve(), { once: true });
       });
       run.signal.throwIfAborted();
     }
