@@ -4,7 +4,7 @@ import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { PipelineStatus } from '../pipeline/status.ts';
-import { createMetrics, type Metrics } from './metrics.ts';
+import type { Metrics } from './metrics.ts';
 import type { Stored } from './stored.ts';
 
 /** The port nobody has to choose, so that a second Waltide on it is no mistake of the user's. */
@@ -31,7 +31,14 @@ export async function startMetricsServer(
 ): Promise<MetricsServer | null> {
   if (!config.enabled) return null;
   const { tablesMax } = config;
-  const metrics = createMetrics({ status, tablesMax, ...(stored && { stored: () => stored.read() }) });
+  let loading: Promise<Metrics> | null = null;
+  // Loaded with the first scrape: not every process is scraped.
+  const metrics = (): Promise<Metrics> => {
+    loading ??= import('./metrics.ts').then(({ createMetrics }) =>
+      createMetrics({ status, tablesMax, ...(stored && { stored: () => stored.read() }) }),
+    );
+    return loading;
+  };
   const server = createServer((request, response) => void answer(request, response, status, metrics));
   const port = await listen(server, config, log);
   if (port === null) return null;
@@ -83,12 +90,15 @@ async function answer(
   request: IncomingMessage,
   response: ServerResponse,
   status: () => PipelineStatus,
-  metrics: Metrics,
+  metrics: () => Promise<Metrics>,
 ): Promise<void> {
   try {
     const path = (request.url ?? '').split('?', 1)[0];
     if (request.method !== 'GET' && request.method !== 'HEAD') return send(response, 405, 'use GET\n');
-    if (path === '/metrics') return send(response, 200, await metrics.read(), metrics.contentType);
+    if (path === '/metrics') {
+      const { read, contentType } = await metrics();
+      return send(response, 200, await read(), contentType);
+    }
     if (path === '/healthz') return sendHealth(response, status());
     if (path === '/readyz') return sendReadiness(response, status());
     send(response, 404, 'there are /metrics, /healthz and /readyz\n');

@@ -31,7 +31,6 @@ import { StatusReporter } from './reporter.ts';
 import { SlotWatch } from './slot-watch.ts';
 import type { PipelineState, PipelineStatus, Role } from './status.ts';
 import { type UntilBound, UntilSubscription } from './until.ts';
-import { validateSinks } from './validate.ts';
 import { busy, waitForAbort, within } from './wait.ts';
 
 export interface PipelineOptions {
@@ -273,7 +272,8 @@ export class Pipeline {
   }
 
   /** Compares the open sinks with the source while everything goes on; see Validator.run. */
-  validate(request: ValidationRequest, watch: ValidationWatch): Promise<ValidationReport> {
+  async validate(request: ValidationRequest, watch: ValidationWatch): Promise<ValidationReport> {
+    const { validateSinks } = await import('./validate.ts'); // Few runs validate.
     return validateSinks(request, watch, { ...this.#options, appliers: this.#appliers, arrivals: this.#arrivals });
   }
 

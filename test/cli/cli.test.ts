@@ -22,8 +22,8 @@ afterAll(() => project.remove());
 const silent: Output = { write: () => true, once: () => undefined };
 
 describe('help', () => {
-  test('every command has examples', () => {
-    const program = createProgram(new CliContext({ stdout: silent, stderr: silent, env: {}, cwd: '/' }));
+  test('every command has examples', async () => {
+    const program = await createProgram(new CliContext({ stdout: silent, stderr: silent, env: {}, cwd: '/' }));
     const without: string[] = [];
     const visit = (command: Command): void => {
       let text = '';
@@ -38,6 +38,17 @@ describe('help', () => {
     };
     visit(program);
     expect(without).toEqual([]);
+  });
+
+  test('one command alone is the same as among all', async () => {
+    const context = new CliContext({ stdout: silent, stderr: silent, env: {}, cwd: '/' });
+    const all = await createProgram(context);
+    expect(all.commands.length).toBeGreaterThan(20);
+    for (const command of all.commands) {
+      const { commands } = await createProgram(context, command.name());
+      expect(commands.map((one) => one.helpInformation())).toEqual([command.helpInformation()]);
+    }
+    expect((await createProgram(context, '--json')).commands).toHaveLength(all.commands.length);
   });
 
   test('documents exit codes, goes to stdout, exits with 0', async () => {
