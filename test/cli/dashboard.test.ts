@@ -193,6 +193,7 @@ describe('lines', () => {
   test('a message takes as many lines as it needs, up to five', () => {
     const at = (text: string, width: number): string[] => wrap([span(text)], width).map((one) => painted(one, plain));
     expect(at('one two three', 9)).toEqual(['one two', '    three']);
+    expect(at('one two xyz', 7)).toEqual(['one two', '    xyz']);
     expect(at('one two three', 13)).toEqual(['one two three']);
     const long = at('word '.repeat(50), 12);
     expect(long).toHaveLength(5);

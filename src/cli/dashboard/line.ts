@@ -73,7 +73,13 @@ export function wrap(one: Line, width: number): Line[] {
     lines.at(-1)!.push(word);
     left -= displayWidth(word.text);
   }
-  return lines.map((part) => cut(part, width));
+  return lines.map((part) => cut(withoutEnd(part), width));
+}
+
+/** The blank after its last word must not push that over the edge. */
+function withoutEnd(one: Line): Line {
+  const last = one.at(-1);
+  return last ? [...one.slice(0, -1), { ...last, text: last.text.trimEnd() }] : one;
 }
 
 function firstColumns(text: string, columns: number): string {
