@@ -110,3 +110,26 @@ test('the history is kept for so long, but the last run and the last success of 
   expect((await tracker.list()).map(({ syncType }) => syncType)).toEqual(['fresh', 'main']);
   expect(await tracker.status()).toHaveLength(2);
 });
+
+test('validations go with time, but for what was found last of each table', async () => {
+  await tracker.open();
+  const validate = (id: string, daysAgo: number, tables: string[], request = '{}') =>
+    database.query(
+      `with v as (insert into waltide.validations (id, slot_name, request, state, finished_at)
+         values ($1, 's', $4, 'completed', now() - $2::int * interval '1 day') returning id)
+       insert into waltide.validation_results (validation_id, sink, table_name, finished, source_rows, sink_rows, missing, extra,
+         different, unsettled, repaired, score, result, updated_at)
+       select id, 'a', t, true, 1, 1, 0, 0, 0, 0, 0, 100, '{}', now() - $2::int * interval '1 day' from v, unnest($3::text[]) t`,
+      [id, daysAgo, tables, request],
+    );
+  await validate('first', 9, ['public.a', 'public.b']);
+  await validate('again', 8, ['public.a']);
+  await validate('b again', 7, ['public.b', 'public.c']);
+  // Of one row alone: it says nothing of the table.
+  await validate('one row', 6, ['public.a'], '{"key": "1"}');
+  await validate('recent', 1, ['public.c']);
+  const { source } = resolveConfig({ source: { url: database.url, tables: ['*.*'] } });
+  await withSession(source, 'test', (client) => cleanUp(client, 3));
+  const left = await database.query('select id from waltide.validations order by finished_at');
+  expect(left.map(({ id }) => id)).toEqual(['again', 'b again', 'recent']);
+});
