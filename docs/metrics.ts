@@ -47,7 +47,8 @@ space, garbage collection, event loop lag).
 
 - Every sample is taken when it is asked for, from counters that are kept per batch. What is not there any more (a table that was
   dropped, renamed or is not captured any more, a sink that was removed) has no sample; what is not known has none either.
-- Counters begin at 0 with the process. Prometheus's \`rate()\` and \`increase()\` expect that.
+- Counters begin at 0 with the process, and where the pipeline begins again within it (a replay, a slot that was given up).
+  Prometheus's \`rate()\` and \`increase()\` expect that.
 - At most \`metrics.tablesMax\` tables (500) have time series of their own, the busiest first; the others are put together as
   table \`(others)\`: counters and dead letters as their sum, lags and the like as the worst of them.
 - Metrics of runs, validations, instances and the write queue come from the control schema: they are those of all processes, as
