@@ -30,6 +30,7 @@ export class Deployment {
       WEB_ARCHIVE_API_PORT: '0',
       WEB_ARCHIVE_METRICS_PORT: '0',
       WEB_ARCHIVE_EXPORT_DIR: join(this.folder, 'exports'),
+      WEB_ARCHIVE_BACKUP_DIR: join(this.folder, 'backups'),
       // Not of the old deployment: so that tests share no folder.
       WALTIDE_STATE_DIR: join(this.folder, 'state'),
       ...env,

@@ -1,4 +1,4 @@
-import { readFile, realpath } from 'node:fs/promises';
+import { readdir, readFile, realpath, truncate } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
@@ -153,7 +153,14 @@ describe('the web archive, from set-up to proof', { timeout: 600_000 }, () => {
   it('runs its schedules, and writes Parquet', async () => {
     const { json } = await ask('schedules');
     const names = json.schedules.map(({ name, next_run_at }: Json) => [name, Boolean(next_run_at)]);
-    expect(names.map(([name]: [string]) => name)).toEqual(['hourly', 'full', 'validation', 'export', 'cleanup']);
+    expect(names.map(([name]: [string]) => name)).toEqual([
+      'hourly',
+      'full',
+      'validation',
+      'backup',
+      'export',
+      'cleanup',
+    ]);
     for (const name of ['hourly', 'cleanup', 'export']) {
       await archive.ok('schedule', 'run', name);
       const [last] = JSON.parse(await archive.ok('history', '--type', name, '--limit', '1', '--json')) as Json;
@@ -198,6 +205,21 @@ describe('the web archive, from set-up to proof', { timeout: 600_000 }, () => {
       true,
       7,
     ]);
+    expect((await proven(false)).score).toBe(100);
+  });
+
+  it('comes back from a backup that was taken while it ran', async () => {
+    await archive.ok('schedule', 'run', 'backup');
+    const [backup] = await readdir(join(archive.folder, 'backups'));
+    expect(await scrape(database.url, SIZES, { seed: 9, transactions: 40 })).toBe(40);
+    await archive.caughtUp();
+    await end();
+    await truncate(archive.file, 100_000);
+    const refused = await archive.waltide(['run', '--until-caught-up']);
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('archive.duckdb')]);
+    await archive.ok('restore', '--from', join(archive.folder, 'backups', backup!));
+    await begin(/streaming/);
+    await archive.caughtUp();
     expect((await proven(false)).score).toBe(100);
   });
 

@@ -1,7 +1,9 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { differences, withDuckdb } from '../support/compare.ts';
+import { eventually } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { waltide } from '../support/waltide-process.ts';
 import { cli, makeProject, type Outcome } from './support.ts';
@@ -115,7 +117,16 @@ describe('setup, in parts', { timeout: 300_000 }, () => {
   });
 
   it('copies once, however many set up at once', async () => {
-    const ends = await Promise.all([built(['setup', '--ddl']), built(['setup', '--ddl']), built(['setup'])]);
+    // The slot waits for it: meanwhile the others find a slot that is about to be made.
+    const older = new pg.Client(database.url);
+    await older.connect();
+    await older.query('begin; create table other (id int primary key)');
+    const starting = [built(['setup', '--ddl']), built(['setup', '--ddl']), built(['setup'])];
+    await eventually('one makes the slot', async () => (await slots()).length > 0);
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    await older.query('rollback');
+    const ends = await Promise.all(starting);
+    await older.end();
     const copied = ends.filter(({ stdout }) => /500 rows of 1 table are copied/.test(stdout));
     expect(copied, ends.map(({ stdout, stderr }) => stdout + stderr).join('\n---\n')).toHaveLength(1);
     for (const { code, stderr } of ends) if (code !== 0) expect(stderr).toMatch(/SLOT_IN_USE|slot "|locked|trigger/);

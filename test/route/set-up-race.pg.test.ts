@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { firstCopy } from '../../src/pipeline/first-copy.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
-import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
+import { catchUp, eventually, log, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, startPostgres, type TestDatabase } from '../support/postgres.ts';
 import { waltide, writeConfig } from '../support/waltide-process.ts';
 
@@ -50,6 +51,29 @@ describe('two processes that set up one slot', () => {
     },
     300_000,
   );
+});
+
+it('does not copy again what another process has copied since it looked at the slot', async () => {
+  await database.query('create table t (id int primary key); insert into t values (1)');
+  const { config } = testPipeline(database);
+  await catchUp(config);
+  const slot = () =>
+    database.query('select restart_lsn from pg_replication_slots where slot_name = $1', [database.name]);
+  const before = await slot();
+  const late = firstCopy(
+    {
+      ...{ config, log, tables: [], dropSlot: true, again: true, onProgress: () => {} },
+      seen: { state: 'copying', consistentPoint: null, tables: [] },
+      // Never come to: it is refused before.
+      keeper: undefined as never,
+      publish: async () => {},
+      durable: async () => {},
+    },
+    AbortSignal.timeout(60_000),
+  );
+  await expect(late).rejects.toMatchObject({ code: 'SLOT_IN_USE', message: expect.stringContaining('just now') });
+  expect(before).toHaveLength(1);
+  expect(await slot()).toEqual(before);
 });
 
 it('stops quickly while the server is away', async () => {
