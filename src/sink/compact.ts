@@ -18,6 +18,8 @@ export interface Merge {
   readonly row: Row;
   /** Its key columns name the row, as stored before the batch, that holds the missing values. */
   readonly origin: Row;
+  /** Changes come again, and the row came from another key: where `origin` is not stored, nobody has its values. */
+  readonly moved: boolean;
 }
 
 export interface Compacted {
@@ -29,6 +31,8 @@ export interface Compacted {
   readonly inserts: readonly Row[];
   /** To be read before any delete runs, and inserted after. */
   readonly merges: readonly Merge[];
+  /** Changes come again, and what they left of this row's values cannot be told from what an older row left under its key. */
+  readonly lost: Row | null;
 }
 
 interface Slot {
@@ -37,6 +41,8 @@ interface Slot {
   row: Row | null;
   /** Where `row` lacks values: who has them. */
   origin: Row | null;
+  /** As `Merge.moved`; 'over': here was another row before, or none, in this batch. */
+  moved: 'no' | 'yes' | 'over';
 }
 
 const INTEGERS = new Set(['int2', 'int4', 'int8', 'oid']);
@@ -94,17 +100,19 @@ export class KeyedCompactor {
   }
 
   finish(): Compacted {
-    if (this.#plain) return { truncate: this.#truncate, deletes: [], inserts: this.#plain, merges: [] };
+    if (this.#plain) return { truncate: this.#truncate, deletes: [], inserts: this.#plain, merges: [], lost: null };
     const deletes: Row[] = [];
     const inserts: Row[] = [];
     const merges: Merge[] = [];
+    let lost: Row | null = null;
     for (const slot of this.#slots.values()) {
       if (slot.stored) deletes.push(slot.stored);
       if (slot.row === null) continue;
-      if (slot.origin) merges.push({ row: slot.row, origin: slot.origin });
-      else inserts.push(slot.row);
+      if (!slot.origin) inserts.push(slot.row);
+      else if (slot.moved === 'over') lost ??= slot.row;
+      else merges.push({ row: slot.row, origin: slot.origin, moved: slot.moved === 'yes' });
     }
-    return { truncate: this.#truncate, deletes, inserts, merges };
+    return { truncate: this.#truncate, deletes, inserts, merges, lost };
   }
 
   /** Inserts alone need no map; the first update or delete does. */
@@ -131,15 +139,16 @@ export class KeyedCompactor {
     if (slot) {
       slot.row = row;
       slot.origin = null;
+      slot.moved = 'no';
       if (replaces) slot.stored ??= row;
-    } else this.#slots.set(key, { stored: replaces ? row : null, row, origin: null });
+    } else this.#slots.set(key, { stored: replaces ? row : null, row, origin: null, moved: 'no' });
   }
 
   #remove(before: Row): void {
     const key = rowKey(before, this.#key, this.#integer);
     const slot = this.#slots.get(key);
     if (!slot) {
-      this.#slots.set(key, { stored: before, row: null, origin: null });
+      this.#slots.set(key, { stored: before, row: null, origin: null, moved: 'no' });
     } else if (slot.row === null) {
       slot.stored ??= before;
     } else {
@@ -158,7 +167,8 @@ export class KeyedCompactor {
     const old = this.#slots.get(oldKey);
     let origin: Row | null = null;
     if (hasUnchanged(row)) {
-      // Where changes come again, the row under the new key has seen this one; another may have taken the old key.
+      // Where changes come again, the row under the new key has seen this one, unless an older row came again there first;
+      // another may have taken the old key.
       origin = this.#stored === 'later' ? row : (before ?? row);
       if (old?.row) {
         row = fillUnchanged(row, old.row);
@@ -167,7 +177,7 @@ export class KeyedCompactor {
       }
     }
     if (oldKey === newKey) {
-      if (!old) this.#slots.set(newKey, { stored: row, row, origin });
+      if (!old) this.#slots.set(newKey, { stored: row, row, origin, moved: 'no' });
       else {
         if (old.row === null) old.stored ??= row;
         old.row = row;
@@ -177,12 +187,14 @@ export class KeyedCompactor {
     }
     this.#remove(before!);
     const target = this.#slots.get(newKey);
-    const stored = this.#stored === 'later' ? row : null;
+    const later = this.#stored === 'later';
+    const stored = later ? row : null;
     if (target) {
       target.row = row;
       target.origin = origin;
+      target.moved = later ? 'over' : 'no';
       target.stored ??= stored;
-    } else this.#slots.set(newKey, { stored, row, origin });
+    } else this.#slots.set(newKey, { stored, row, origin, moved: later ? 'yes' : 'no' });
   }
 }
 

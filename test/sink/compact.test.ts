@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { ChangeEvent, type Op, type Transaction } from '../../src/event/change-event.ts';
 import type { ReplicaIdentity } from '../../src/event/relation.ts';
 import { encodeTuple, Row } from '../../src/event/row.ts';
-import { BagCompactor, KeyedCompactor, KeylessError } from '../../src/sink/compact.ts';
+import { BagCompactor, type Compacted, KeyedCompactor, KeylessError } from '../../src/sink/compact.ts';
 import { relation, type Values } from './duckdb/support.ts';
 
 const transaction: Transaction = { xid: 1, commitLsn: 1n, commitTimeUs: 0n, snapshot: null, origin: null };
@@ -84,6 +84,20 @@ function play(table: Map<string, Stored>, steps: readonly Step[], of: ReturnType
   return events;
 }
 
+/** As a store does it where changes come once more: what it does not hold completes nothing. */
+function applyAgain(stored: Map<string, Stored>, { deletes, inserts, merges }: Compacted): void {
+  const merged = merges.flatMap(({ row, origin }) => {
+    const source = stored.get(origin.text(0)!);
+    if (!source) return [];
+    return [textsOf(row).map((value, i) => (value === undefined ? source[i]! : value)) as unknown as Stored];
+  });
+  for (const row of deletes) stored.delete(row.text(0)!);
+  for (const row of [...inserts.map(textsOf), ...merged]) {
+    expect(stored.has(row[0]), 'an insert never meets its own key').toBe(false);
+    stored.set(row[0], row);
+  }
+}
+
 describe('changes of a table with a key', () => {
   for (const [keyType, identity] of [
     ['int8', 'd'],
@@ -120,6 +134,43 @@ describe('changes of a table with a key', () => {
       );
     });
   }
+
+  test('that come once more, in whatever batches, end where the rows were, or say that they cannot', () => {
+    const of = relationOf('int4');
+    let lost = 0;
+    let runs = 0;
+    fc.assert(
+      fc.property(
+        fc.array(step, { maxLength: 8 }),
+        fc.array(step, { maxLength: 40 }),
+        fc.infiniteStream(fc.integer({ min: 1, max: 6 })),
+        (before, steps, sizes) => {
+          const expected = new Map<string, Stored>();
+          play(expected, before, of);
+          const events = play(expected, steps, of);
+          const stored = new Map(expected);
+          runs++;
+          for (let from = 0; from < events.length; ) {
+            const to = from + sizes.next().value;
+            const compactor = new KeyedCompactor(of, 'later');
+            for (const event of events.slice(from, to)) compactor.add(event);
+            const changes = compactor.finish();
+            if (changes.truncate) stored.clear();
+            const missing = changes.merges.some(({ origin, moved }) => moved && !stored.has(origin.text(0)!));
+            if (changes.lost || missing) {
+              lost++;
+              return;
+            }
+            applyAgain(stored, changes);
+            from = to;
+          }
+          expect(new Map([...stored].sort())).toEqual(new Map([...expected].sort()));
+        },
+      ),
+      { numRuns: 20_000 },
+    );
+    expect(lost).toBeLessThan(runs / 2);
+  });
 
   test('a key of several columns is not the run of their characters', () => {
     const of = relation(

@@ -14,6 +14,12 @@ type TableName = { readonly schema: string; readonly table: string };
 
 const CREATE = `CREATE TABLE IF NOT EXISTS ${BOOKKEEPING}.rewinds (until_lsn UBIGINT NOT NULL, tables JSON)`;
 
+export interface Sifted {
+  readonly delivery: Delivery;
+  /** True where the rows may have seen all of it, and what came after it. */
+  readonly seen: boolean;
+}
+
 /**
  * A replay under way, durable in the file: up to where the sink stood before, tables that were named see changes once
  * more, which they have seen already, and the others leave out what they have.
@@ -89,15 +95,20 @@ export class Rewinding {
     throw new WaltideError('REPLAY', message, 'Bring it back with `waltide snapshot start`.');
   }
 
-  /** What of a delivery is to be applied, and whether the rows may have seen it already. */
-  sift(delivery: Delivery): { readonly delivery: Delivery; readonly seen: boolean } {
+  /** What of a delivery is to be applied, in order: first what rows may have seen already, then what none has. */
+  sift(delivery: Delivery): readonly Sifted[] {
     const until = this.#until;
-    const first = delivery.events[0];
-    if (until === null || !first || first.transaction.commitLsn > until) return { delivery, seen: false };
-    return {
-      delivery: { ...delivery, events: delivery.events.filter((event) => this.#takes(event, until)) },
-      seen: true,
-    };
+    if (until === null) return [{ delivery, seen: false }];
+    const again: ChangeEvent[] = [];
+    const rest: ChangeEvent[] = [];
+    for (const event of delivery.events) {
+      if (event.transaction.commitLsn > until) rest.push(event);
+      else if (this.#takes(event, until)) again.push(event);
+    }
+    return [
+      { delivery: { ...delivery, events: again }, seen: true },
+      { delivery: { ...delivery, events: rest }, seen: false },
+    ];
   }
 
   #takes(event: ChangeEvent, until: Lsn): boolean {

@@ -161,8 +161,7 @@ export class Session {
   }
 
   async #write(delivery: Delivery): Promise<void> {
-    const { delivery: sifted, seen } = this.#rewinding.sift(delivery);
-    await this.#writer.write(sifted, seen);
+    for (const { delivery: sifted, seen } of this.#rewinding.sift(delivery)) await this.#writer.write(sifted, seen);
   }
 
   /** Gives up what is not committed. */

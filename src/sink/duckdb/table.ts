@@ -1,7 +1,7 @@
 import duckdb from '@duckdb/node-bindings';
 import { RejectedError } from '../../errors.ts';
 import type { CopiedRows } from '../../event/copied-rows.ts';
-import type { Relation } from '../../event/relation.ts';
+import { type Relation, relationName } from '../../event/relation.ts';
 import { encodeTuple, Row } from '../../event/row.ts';
 import type { Compacted, CompactedBag, Merge, Stored } from '../compact.ts';
 import { type Load, type LoadColumn, LoadError } from './chunk.ts';
@@ -73,6 +73,7 @@ export class TableWriter {
 
   async applyKeyed(target: RunTarget, changes: Compacted): Promise<void> {
     if (changes.truncate) await this.#truncate(target);
+    await this.#checkMoved(target, changes);
     if (changes.merges.length > 0) await this.#stageMerges(target, changes.merges);
     if (changes.deletes.length > 0) await this.#deleteKeys(target, changes.deletes);
     await this.#insert(target, changes.inserts);
@@ -182,6 +183,23 @@ export class TableWriter {
         `${merges.length} updated rows leave out unchanged TOAST values, but the sink holds ${found} of these rows`,
       );
     }
+  }
+
+  /**
+   * Where changes come again, a row that came from another key without all of its values is completed by the row that has its
+   * key. Throws a RejectedError where that one went with what came again before: then only the source knows.
+   */
+  async #checkMoved(target: RunTarget, { merges, lost }: Compacted): Promise<void> {
+    const moved = merges.filter((merge) => merge.moved).map(({ origin }) => origin);
+    if (lost === null && moved.length === 0) return;
+    const match = this.#keyMatch(target, 0);
+    const count = (from: string) => `SELECT count(*) FROM ${from} AS k JOIN ${target.name} AS t ON ${match.sql}`;
+    const found =
+      lost === null ? await changedRows(await this.#run(target, { parts: [moved], columns: match.columns }, count)) : 0;
+    if (found === moved.length && lost === null) return;
+    const { schema, table } = target.relation;
+    const why = `${relationName(target.relation)}: a change that is applied again gives a row another key and leaves out its TOAST values, which the sink does not hold any more`;
+    throw new RejectedError(schema, table, why, { refill: true });
   }
 
   /** Takes away as many rows as were counted of each, whichever of the equal ones. */
