@@ -92,8 +92,13 @@ export interface ValidationReport {
   readonly tables: readonly TableResult[];
   readonly references: readonly ReferenceResult[];
   readonly rules: readonly RuleResult[];
-  /** Tables that were not compared. */
-  readonly leftOut: readonly { readonly sink: string; readonly table: string; readonly why: string }[];
+  /** Tables that were not compared; `meant` where the configuration makes them so, which is no fault unless they were named. */
+  readonly leftOut: readonly {
+    readonly sink: string;
+    readonly table: string;
+    readonly why: string;
+    readonly meant: boolean;
+  }[];
   readonly durationMs: number;
 }
 

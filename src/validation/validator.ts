@@ -99,20 +99,21 @@ export class Validator {
     const sinks = this.#sinks(request.sinks);
     const before = request.resume ? await validationResults<TableResult>(control, run.id) : [];
     const tables: TableResult[] = [];
-    const leftOut: { sink: string; table: string; why: string }[] = [];
+    const leftOut: ValidationReport['leftOut'][number][] = [];
     const rows = checks.has('data_hash') || checks.has('row_count');
     for (const sink of rows ? sinks : [])
       for (const table of chosen) {
         const result = await this.#steadily(run, sink, table, before);
-        if (typeof result === 'string') leftOut.push({ sink: sink.name, table: relationName(table), why: result });
+        if ('why' in result) leftOut.push({ sink: sink.name, table: relationName(table), ...result });
         else tables.push(result);
       }
     const references = checks.has('referential_integrity') ? await brokenReferences(run, sinks, published, chosen) : [];
     const rules = checks.has('business_rules') ? await checkRules(run, sinks) : [];
     const equal = tables.every(({ missing, extra, different }) => missing + extra + different === 0);
+    const compared = leftOut.every(({ table, meant }) => meant && !isNamed(table, request.tables ?? []));
     return {
       id: run.id,
-      ok: equal && leftOut.length === 0 && references.length === 0 && rules.every(({ holds }) => holds),
+      ok: equal && compared && references.length === 0 && rules.every(({ holds }) => holds),
       score: Math.min(100, ...tables.map(({ score }) => score)),
       tables,
       references,
@@ -140,7 +141,7 @@ export class Validator {
     sink: ValidatedSink,
     published: PublishedTable,
     before: readonly ValidationResultRecord<TableResult>[],
-  ): Promise<TableResult | string> {
+  ): Promise<TableResult | NotCompared> {
     let done = before;
     for (let attempt = 1; ; attempt++) {
       try {
@@ -161,14 +162,14 @@ export class Validator {
     sink: ValidatedSink,
     published: PublishedTable,
     before: readonly ValidationResultRecord<TableResult>[],
-  ): Promise<TableResult | string> {
+  ): Promise<TableResult | NotCompared> {
     const done = before.find((one) => one.sink === sink.name && one.table === relationName(published));
     if (done?.finished) return done.result;
     const relation = await relationOf(run.control, published);
     const refused = run.treatment.refuses(relation);
-    if (refused !== null) return refused;
+    if (refused !== null) return { why: refused, meant: true };
     const table = await describe(run, sink, published, relation);
-    if (!table) return 'the sink does not hold it, or follows it no more';
+    if (!table) return { why: 'the sink does not hold it, or follows it no more', meant: false };
     const begin = (earlier: TableResult | null): TableRun =>
       new TableRun({
         source: run.source,
@@ -194,6 +195,8 @@ export class Validator {
     return result;
   }
 }
+
+type NotCompared = Pick<ValidationReport['leftOut'][number], 'why' | 'meant'>;
 
 async function compare(
   { request, source }: ValidationRun,
@@ -229,6 +232,11 @@ async function describe(
       'Give one value for each column of the key, in their order, and name the table that it is of.',
     );
   return table;
+}
+
+/** True where the table was asked for by its name, not by a pattern that it happens to match. */
+function isNamed(table: string, patterns: readonly string[]): boolean {
+  return patterns.some((pattern) => pattern === table || `public.${pattern}` === table);
 }
 
 function chooseTables(published: readonly PublishedTable[], patterns: readonly string[]): PublishedTable[] {

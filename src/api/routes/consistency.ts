@@ -30,7 +30,17 @@ const tableResult = z.object({
   columns_left_out: texts,
   ...{ repaired: z.number(), bytes_moved: z.number(), duration_ms: z.number() },
 });
-const leftOut = z.array(z.object({ sink: z.string(), table: z.string(), why: z.string() }));
+const leftOut = z.array(
+  z.object({
+    sink: z.string(),
+    table: z.string(),
+    why: z.string(),
+    meant: z
+      .boolean()
+      .default(false)
+      .meta({ description: 'True where the configuration keeps it from being compared.' }),
+  }),
+);
 const references = z.array(
   z.object({
     ...{ sink: z.string(), table: z.string(), constraint: z.string(), references: z.string() },

@@ -209,7 +209,11 @@ function print(context: CliContext, validation: Validation, json: boolean): void
     context.print(`${sink} ${table}: ${formatCount(orphans.length)} values of ${constraint} lead to no row of ${to}`);
   for (const { rule, side, holds, violations } of rules)
     context.print(`rule ${rule} in ${side}: ${holds ? 'holds' : `broken by ${formatCount(violations)} rows`}`);
-  context.print(ok ? 'everything that was compared is equal' : `not equal: score ${score}%`);
+  const wrong =
+    references.length > 0 || rules.some(({ holds }) => !holds) ? 'a reference or a rule does not hold' : null;
+  const differs = tables.some(({ missing, extra, different }) => missing + extra + different > 0);
+  if (ok) context.print('everything that was compared is equal');
+  else context.print(differs ? `not equal: score ${score}%` : (wrong ?? 'not proven: a table could not be compared'));
 }
 
 function printDifferences(context: CliContext, { sink, table, differences, truncated, unsettled }: Table): void {
