@@ -194,8 +194,9 @@ export class Capture {
         checkFailoverVersion(source.failover, server.version);
         this.#identity = await withAncestors(await identify(client, source.slot), () => this.#replication());
         await migrate(control);
-        this.wal = await walPosition(control);
         this.#slot = await this.#findSlot(client, control, recopy, signal);
+        // Not before the slot was waited for: whoever used it meanwhile has taken the sinks further than the WAL reached then.
+        this.wal = await walPosition(control);
         this.#publication = await this.tables.choose(control, this.#recorded);
         await this.#checkProtection(control, this.#publication);
         if (this.#slot) await this.#readRetained(control, this.#slot);

@@ -3,7 +3,7 @@ import { firstCopy } from '../../src/pipeline/first-copy.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
 import { catchUp, eventually, log, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, startPostgres, type TestDatabase } from '../support/postgres.ts';
-import { waltide, writeConfig } from '../support/waltide-process.ts';
+import { startWaltide, waltide, writeConfig } from '../support/waltide-process.ts';
 
 let database: TestDatabase;
 beforeEach(async () => {
@@ -51,6 +51,35 @@ describe('two processes that set up one slot', () => {
     },
     300_000,
   );
+});
+
+it('goes on where the one before it ended, having waited for the slot', async () => {
+  await database.query('create table t (id int primary key); insert into t values (1)');
+  const { url, name } = database;
+  const { file, folder } = writeConfig({
+    source: { url, slot: name, publication: name, tables: ['public.*'], heartbeatIntervalMs: 200 },
+    sinks: [{ name: 'analytics', type: 'duckdb', path: 'target.duckdb' }],
+  });
+  const first = startWaltide(['run', '--config', file]);
+  await first.saw(/streaming/);
+  const second = startWaltide(['run', '--config', file]);
+  await second.saw(/slot is in use/);
+  // The sink goes far beyond where the WAL ended when the second came.
+  await database.query('insert into t select generate_series(2, 20000)');
+  await eventually('the first applies it', async () => {
+    const { stdout } = await waltide(['query', 'select count(*)::int as n from t', '--json', '--config', file]);
+    return stdout.includes('20000');
+  });
+  first.child.kill('SIGTERM');
+  expect((await first.finished).code).toBe(0);
+  await second.saw(/streaming/);
+  await database.query('insert into t values (0)');
+  second.child.kill('SIGTERM');
+  const { code, stderr } = await second.finished;
+  expect(code, stderr).toBe(0);
+  expect((await waltide(['run', '--until-caught-up', '--config', file])).code).toBe(0);
+  const path = `${folder}/target.duckdb`;
+  expect(await withDuckdb(path, (run) => differences(database.url, run, ['public.t']))).toEqual([]);
 });
 
 it('does not copy again what another process has copied since it looked at the slot', async () => {
