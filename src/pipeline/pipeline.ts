@@ -170,9 +170,7 @@ export class Pipeline {
       log,
       transport: this.#transport!,
       capture: this.#capture,
-      sink,
-      state,
-      identity,
+      ...{ sink, state, identity, letters: this.#letters!.store.of(sink.name) },
     });
   }
 

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import type { Config, SourceConfig } from '../config/schema.ts';
+import type { Letters } from '../dead-letter/dead-letter.ts';
 import { WaltideError } from '../errors.ts';
 import { formatLsn, LSN_MAX, type Lsn } from '../event/lsn.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
@@ -122,9 +123,10 @@ export async function rewindSink(
     readonly sink: Sink;
     readonly state: SinkState;
     readonly identity: SourceIdentity;
+    readonly letters: Letters;
   },
 ): Promise<Rewound> {
-  const { config, log, transport, capture, sink, state, identity } = ground;
+  const { config, log, transport, capture, sink, state, identity, letters } = ground;
   if (sink.name !== request.sink) return { state, plan: null };
   requireRewind(request, sink);
   // The log is asked; with both ends in one process the other end has not been opened yet.
@@ -139,7 +141,7 @@ export async function rewindSink(
     { sink: sink.name, tables: plan.tables ?? 'all', from, upTo: formatLsn(plan.stoodAt) },
     'the sink goes back and applies again',
   );
-  return { state: await sink.open(identity), plan };
+  return { state: await sink.open(identity, letters), plan };
 }
 
 /**

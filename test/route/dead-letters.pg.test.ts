@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { DeadLetter, LetterFilter } from '../../src/dead-letter/table.ts';
 import { countLetters, listLetters, requestRetry } from '../../src/dead-letter/table.ts';
 import { RejectedBatchError } from '../../src/errors.ts';
+import { parseLsn } from '../../src/event/lsn.ts';
 import { withSession } from '../../src/postgres/session.ts';
 import { withDuckdb } from '../support/compare.ts';
 import { MemorySink } from '../support/memory-sink.ts';
@@ -110,5 +111,24 @@ describe('DuckDB', () => {
     expect(await of("select count(*), count(*) filter (n = 'NaN'), count(*) filter (v = 'later') from t")).toEqual([
       [100_000n, 500n, 1n],
     ]);
+  });
+
+  it('lists what is refused after a replay in the same process, too', { timeout: 300_000 }, async () => {
+    await database.query('create table t (id int primary key, n numeric(6,2))');
+    const test = testPipeline(database, {}, { retain: { bytes: 1e9 } });
+    for (const sink of test.config.sinks) sink.onUnrepresentable = 'dead-letter';
+    await catchUp(test.config);
+    const [{ lsn } = {}] = await database.query('select pg_current_wal_lsn()::text as lsn');
+    await database.query("insert into t values (1, 1), (2, 'NaN')");
+    const running = start(test.config);
+    await eventually('its letter is there', async () => (await count(test, { states: ['open'] })) === 1);
+    await eventually('it is applied', () => running.pipeline.status().sinks[0]!.events > 0);
+    await running.pipeline.replay({ sink: 'analytics', tables: null, from: { lsn: parseLsn(lsn as string) } });
+    await database.query("insert into t values (3, 'NaN'); update t set n = 2 where id = 2");
+    await eventually('the new one is listed', async () =>
+      (await letters(test, { states: ['open'] })).some(({ row }) => row.includes('3')),
+    );
+    await eventually('what was mended is settled', async () => (await count(test, { states: ['open'] })) === 1);
+    await running.stop();
   });
 });

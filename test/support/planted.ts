@@ -13,7 +13,7 @@ create table planted (id bigint primary key, n bigint not null, f float8 not nul
   d numeric(12,2) not null, at timestamptz, day date)`;
 
 const FILL = `
-insert into planted select i * 2, i * 7919, sqrt(i), decode(md5(i::text), 'hex'), case when i % 3 > 0 then 'line ' || i end,
+insert into planted select i * 2, i::bigint * 7919, sqrt(i), decode(md5(i::text), 'hex'), case when i % 3 > 0 then 'line ' || i end,
   array[i, i + 1, i % 5]::int[], jsonb_build_object('x', (i % 100) / 8.0, 'y', i), (i % 100000) / 100.0,
   timestamptz '2026-01-01' + i * interval '1.000001 s', date '0044-03-15' + (i % 1000)::int
 from generate_series(1, $1::int) i`;
