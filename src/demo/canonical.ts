@@ -86,6 +86,8 @@ export async function compareDatabases(
     access_mode: 'READ_ONLY',
     threads: '2',
     memory_limit: '512MB',
+    autoinstall_known_extensions: 'false',
+    autoload_known_extensions: 'false',
   });
   const connection = await instance.connect();
   try {

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { lstat, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { messageOf, WaltideError } from '../errors.ts';
 import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
@@ -27,7 +27,7 @@ export class ExportFolder {
   readonly path: string;
 
   private constructor(to: string, owner: StoreOwner, log: Log) {
-    this.#to = to;
+    this.#to = resolve(to);
     this.#owner = owner;
     this.#log = log;
     this.path = this.#hidden('new');

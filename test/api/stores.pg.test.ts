@@ -35,6 +35,17 @@ it('exports below api.exportDir as a run, for operators', async () => {
   expect(existsSync(join(dir, 'analytics', 'latest', 'public', 'orders', 'data.parquet'))).toBe(true);
 });
 
+it('takes a condition in SQL from admins only', async () => {
+  const body = { tables: ['orders'], to: 'some', where: 'id > 40' };
+  const asked = (key: string) => world.call('POST /sinks/:name/export', { params: { name: 'analytics' }, body, key });
+  expect((await asked(world.keys.operator)).status).toBe(403);
+  const answer = await asked(world.keys.admin);
+  expect(answer.status).toBe(202);
+  const run = async () => (await world.call('GET /sync/runs/:id', { params: { id: answer.json.run_id } })).json;
+  await eventually('it is exported', async () => (await run()).status !== 'in_progress');
+  expect(await run()).toMatchObject({ status: 'success' });
+});
+
 it('writes nowhere else', async () => {
   mkdirSync(dir, { recursive: true });
   symlinkSync('/tmp', join(dir, 'link'));

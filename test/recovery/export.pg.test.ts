@@ -13,6 +13,7 @@ import { dirname, join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { type ExportWish, exportRequest } from '../../src/control/store-runs.ts';
+import type { WaltideError } from '../../src/errors.ts';
 import { type SinkColumn, targetOfColumn } from '../../src/sink/duckdb/schema.ts';
 import { sourceTextSql } from '../../src/sink/duckdb/source-text.ts';
 import { backUpSink, exportSink } from '../../src/sink/registry.ts';
@@ -62,6 +63,8 @@ function exported(wish: Partial<ExportWish> = {}, signal = new AbortController()
     watch: { signal, note: () => {} },
   });
 }
+
+const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
 
 async function rowsOf(sql: string): Promise<readonly (readonly unknown[])[]> {
   const instance = await DuckDBInstance.create(':memory:', {});
@@ -188,6 +191,59 @@ test('partitions, conditions, empty tables and names that are no paths', async (
   await expect(exported({ partitionBy: ['absent'] })).rejects.toMatchObject({ code: 'USAGE' });
   await expect(exported({ tables: ['absent'] })).rejects.toMatchObject({ code: 'USAGE' });
   expect(readlinkSync(join(to, 'latest'))).toBe(whole.path.slice(to.length + 1));
+}, 240_000);
+
+test('a condition reads no file, no address and no other database, whether the stream runs or not', async () => {
+  await database.query('create table item (id int primary key); insert into item values (1), (2)');
+  const dir = mkdtempSync(join(tmpdir(), 'waltide-secret-'));
+  const secret = join(dir, 'secret.txt');
+  writeFileSync(secret, 'TOPSECRET');
+  const beside = join(to, 'beside.txt');
+  mkdirSync(to, { recursive: true });
+  writeFileSync(beside, 'TOPSECRET');
+  const other = join(dir, 'other.duckdb');
+  const conditions = [
+    ...[secret, beside, `${to}/../analytics/beside.txt`].map(
+      (path) => `error((select content from read_text(${literal(path)})))`,
+    ),
+    `(select content from read_text('${secret}')) like 'T%'`,
+    `(select octet_length(content) from read_blob('${secret}')) > 0`,
+    `exists (from read_csv('${secret}'))`,
+    `exists (from '${dir}/secret.csv')`,
+    `exists (from read_json('${secret}'))`,
+    `exists (from read_parquet('${secret}'))`,
+    `exists (from sniff_csv('${secret}'))`,
+    `exists (from glob('${dir}/*'))`,
+    `exists (from glob('/*'))`,
+    `exists (from read_csv('http://127.0.0.1:9/x.csv'))`,
+    `exists (from read_csv('s3://bucket/x.csv'))`,
+    `exists (from duckdb_secrets())`,
+    `exists (from query('ATTACH ''${other}'' AS other'))`,
+    `true); ATTACH '${other}' AS other; SELECT (true`,
+    `true) ; COPY (SELECT 1) TO '${dir}/copied.csv'; SELECT (true`,
+    `exists (COPY (SELECT 1) TO '${dir}/copied.csv')`,
+    `true); SET enable_external_access = true; SELECT (true`,
+    `true); LOAD httpfs; SELECT (true`,
+  ];
+  const refused = async (): Promise<void> => {
+    for (const where of conditions) {
+      const error = await exported({ where }).then(
+        () => null,
+        (reason: unknown) => reason as WaltideError,
+      );
+      expect(error, where).not.toBeNull();
+      expect(`${error!.message} ${error!.help}`, where).not.toContain('TOPSECRET');
+    }
+    expect(readdirSync(dir)).toEqual(['secret.txt']);
+    expect(readdirSync(to)).toEqual(['beside.txt']);
+  };
+  await stream();
+  await refused();
+  await running!.stop();
+  running = null;
+  await refused();
+  // The file is as usable as before.
+  expect((await exported({ where: 'id = 2' })).manifest.rows).toBe(1);
 }, 240_000);
 
 test('what others have put into the directory stays, and a directory of another sink is refused', async () => {

@@ -9,6 +9,7 @@ import {
   runExport,
   sinkConfig,
 } from '../../control/store-runs.ts';
+import { requireRole } from '../access.ts';
 import { writablePath } from '../paths.ts';
 import { Accepted, type Deps, defineRoute } from '../route.ts';
 import { sinkName, startedRun, table } from '../schemas/common.ts';
@@ -33,15 +34,22 @@ const exported = defineRoute({
     to: to('api.exportDir', 'the name of the sink').optional(),
     tables: z.array(table).min(1).max(10_000).optional().describe('all that the sink holds when left out'),
     partition_by: z.array(column).max(20).optional().describe('columns whose values make directories, col=value'),
-    where: z.string().min(1).max(100_000).optional().describe("a condition in the sink's SQL"),
+    where: z
+      .string()
+      .min(1)
+      .max(100_000)
+      .optional()
+      .describe("a condition in the sink's SQL, on that table's columns; needs role admin"),
     compression: compression.optional(),
     row_group_size: rowGroupSize.optional(),
     keep: keep.optional().describe('how many exports stay in the directory'),
   }),
   reply: startedRun,
   accepted: startedRun,
-  run: async ({ params: { name }, body }, deps) => {
+  run: async ({ params: { name }, body, principal }, deps) => {
     check(deps, name);
+    // Its errors, which every viewer is shown, could tell any value.
+    if (body.where !== undefined) requireRole(principal, 'admin', 'a condition in SQL');
     const { partition_by: partitionBy, row_group_size, tables, where } = body;
     const wish = {
       to: await writablePath(deps, 'exportDir', body.to ?? name),

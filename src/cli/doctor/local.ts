@@ -68,7 +68,11 @@ async function looksLikeDuckdb(path: string): Promise<boolean> {
 async function tryOpen(path: string): Promise<string | null> {
   const { DuckDBInstance } = await import('@duckdb/node-api');
   try {
-    const instance = await DuckDBInstance.create(path, { access_mode: 'READ_ONLY' });
+    const instance = await DuckDBInstance.create(path, {
+      access_mode: 'READ_ONLY',
+      autoinstall_known_extensions: 'false',
+      autoload_known_extensions: 'false',
+    });
     instance.closeSync();
     return null;
   } catch (error) {

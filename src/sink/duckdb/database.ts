@@ -3,12 +3,13 @@ import { mkdir, readdir, realpath, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import duckdb, { type Connection, type Database } from '@duckdb/node-bindings';
 import { messageOf, WaltideError } from '../../errors.ts';
+import { quoteText } from './names.ts';
 
 export interface DatabaseOptions {
   readonly path: string;
   readonly memoryLimit: string;
   readonly threads: number;
-  /** For a file that no query of a user comes near: it may write other files, and use all of `memoryLimit`, or more. */
+  /** For a file that nothing of a user's comes near before `confine`: it may touch other files, and use all of `memoryLimit`, or more. */
   readonly exports?: { readonly bytesMin: number };
   readonly s3: boolean;
 }
@@ -80,6 +81,18 @@ export class DuckdbFile {
   /** A further connection, for queries. The caller disconnects it. */
   connect(): Promise<Connection> {
     return duckdb.connect(this.#database);
+  }
+
+  /**
+   * From now on no file can be touched but this one and those below `directory`, and no setting changed: what a user's
+   * condition names cannot be read. Rejects like any statement.
+   */
+  async confine(directory: string): Promise<void> {
+    await duckdb.query(
+      this.connection,
+      `SET GLOBAL allowed_directories = [${quoteText(directory)}]; SET GLOBAL enable_external_access = false;
+       SET GLOBAL lock_configuration = true`,
+    );
   }
 
   /**
@@ -165,6 +178,7 @@ function configOf(options: DatabaseOptions, path: string): duckdb.Config {
     allocator_bulk_deallocation_flush_threshold: '4MB',
     // Nothing is fetched from the net because a query happens to name a function.
     autoinstall_known_extensions: 'false',
+    autoload_known_extensions: 'false',
   };
   for (const [name, value] of Object.entries(settings)) duckdb.set_config(config, name, value);
   return config;

@@ -44,6 +44,8 @@ export function exportTables(
       const folder = await ExportFolder.begin(request.to, contents.owner, log);
       try {
         const written: ExportedTable[] = [];
+        // The condition is whoever asks' own SQL.
+        await file.confine(folder.path);
         await readOnly(connection, watch.signal, async () => {
           for (const table of tables) {
             await checkStatement(connection, table, request);
