@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -102,8 +102,11 @@ test('is taken from the file while nothing runs, and replaces no directory and n
   await stream();
   await running!.stop();
   running = null;
-  writeFileSync(to, 'an older one');
-  expect(await backedUp()).toMatchObject({ tables: [{ table: 't', rows: 10 }] });
+  writeFileSync(to, 'what somebody needs');
+  await expect(backedUp()).rejects.toMatchObject({ code: 'USAGE', message: expect.stringContaining('no backup') });
+  expect(readFileSync(to, 'utf8')).toBe('what somebody needs');
+  rmSync(to);
+  for (let time = 1; time <= 2; time++) expect(await backedUp()).toMatchObject({ tables: [{ table: 't', rows: 10 }] });
   expect(await withDuckdb(to, (query) => query('select count(*)::int from t'))).toEqual([[10]]);
   to = dirname(to);
   await expect(backedUp()).rejects.toMatchObject({ code: 'USAGE' });

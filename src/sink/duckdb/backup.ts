@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, rename, stat } from 'node:fs/promises';
+import { mkdir, open, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import duckdb from '@duckdb/node-bindings';
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
@@ -10,7 +10,7 @@ import { relationName } from '../../event/relation.ts';
 import { failpoint } from '../../failpoint.ts';
 import { fileError, syncParent, syncPath } from '../durable-files.ts';
 import type { Sink } from '../sink.ts';
-import type { BackedUp, UpkeepWatch } from '../upkeep.ts';
+import type { BackedUp, StoreOwner, UpkeepWatch } from '../upkeep.ts';
 import { storeError } from './database.ts';
 import { copyBytes, partOf, removeParts, removeStore } from './file-copy.ts';
 import { lowestLsn, readContents, type StoreContents } from './held-tables.ts';
@@ -23,8 +23,9 @@ const PART = '.waltide-part-';
 const writing = new Set<string>();
 
 /**
- * Writes a copy of the sink's file with its offsets, and reads all of it once more before it takes the name `to`: what was
- * there is replaced whole, or stays. Rows are applied meanwhile. Throws SINK_LOCKED where another process has the file open.
+ * Writes a copy of the sink's file with its offsets, and reads all of it once more before it takes the name `to`. An older
+ * backup of the same slot is replaced whole, or stays; nothing else is replaced (USAGE). Rows are applied meanwhile. Throws
+ * SINK_LOCKED where another process has the file open.
  */
 export async function backUp(
   config: DuckdbSinkConfig,
@@ -37,12 +38,14 @@ export async function backUp(
   const part = partOf(to + PART);
   writing.add(part);
   try {
-    await prepare(config, to);
+    const older = await prepare(config, to);
     const offsets = live ? await live.copyTo!(part, watch.signal) : null;
     if (!live) await copyAtRest(config, part, watch.signal);
     failpoint('during-backup');
     const verified = await verify(config, part, watch);
     if (offsets) checkLsn(verified.contents.lsn, offsets, part);
+    if (older && !sameOwner(older, verified.contents.owner))
+      throw new WaltideError('USAGE', `${to} is a backup of another slot or server`, 'Name another file.');
     await syncPath(part);
     failpoint('before-backup-rename');
     await rename(part, to);
@@ -58,7 +61,8 @@ export async function backUp(
   }
 }
 
-async function prepare(config: DuckdbSinkConfig, to: string): Promise<void> {
+/** Whose backup is to be replaced; null where there is none. */
+async function prepare(config: DuckdbSinkConfig, to: string): Promise<StoreOwner | null> {
   await mkdir(dirname(to), { recursive: true });
   const there = await stat(to).catch(() => null);
   const sink = await stat(config.path).catch(() => null);
@@ -66,7 +70,42 @@ async function prepare(config: DuckdbSinkConfig, to: string): Promise<void> {
   if (there && sink && there.ino === sink.ino && there.dev === sink.dev)
     throw new WaltideError('USAGE', `${to} is the sink's own file`, 'Name another one.');
   await removeParts(to + PART, writing);
+  return there ? await ownerOf(config, to, there.isFile()) : null;
 }
+
+async function ownerOf(config: DuckdbSinkConfig, path: string, isFile: boolean): Promise<StoreOwner> {
+  const foreign = (cause?: unknown): WaltideError =>
+    new WaltideError(
+      'USAGE',
+      `${path} is there, and is no backup that could be replaced`,
+      'Name another file, or remove it.',
+      { cause },
+    );
+  // Nothing else is even opened: DuckDB would wait for a pipe, and log to a device.
+  if (!isFile || !(await isDuckdb(path))) throw foreign();
+  try {
+    return await opened(config, path, async (file) => {
+      const { owner } = await readContents(file.connection, { ...file, sink: config.name });
+      return owner;
+    });
+  } catch (error) {
+    throw foreign(error);
+  }
+}
+
+/** DuckDB's storage format: the magic bytes stand behind the checksum of the first header. */
+async function isDuckdb(path: string): Promise<boolean> {
+  const file = await open(path, 'r');
+  try {
+    const { buffer } = await file.read(Buffer.alloc(12), 0, 12, 0);
+    return buffer.toString('latin1', 8) === 'DUCK';
+  } finally {
+    await file.close();
+  }
+}
+
+const sameOwner = (a: StoreOwner, b: StoreOwner): boolean =>
+  a.systemIdentifier === b.systemIdentifier && a.database === b.database && a.slot === b.slot;
 
 /** What the copy says of itself is what the sink said when it was taken. */
 function checkLsn(found: Lsn, offsets: readonly Offset[], path: string): void {
