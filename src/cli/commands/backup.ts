@@ -15,7 +15,10 @@ export function backupCommand(context: CliContext): Command {
   return new Command('backup')
     .description('Copy the DuckDB file of a sink, offsets included, while the stream runs or while nothing does.')
     .option('--sink <name>', 'which sink; needed where there are several')
-    .requiredOption('--to <file>', 'the file to write; an older backup there is replaced once the new one has been read, anything else is refused')
+    .requiredOption(
+      '--to <file>',
+      'the file to write; an older backup there is replaced once the new one has been read, anything else is refused',
+    )
     .addHelpText(
       'after',
       `
