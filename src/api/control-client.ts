@@ -106,6 +106,16 @@ export async function exportThroughProcess(file: ControlFile, sink: string, wish
   return (await call<{ run_id: string }>(file, 'POST', path, body, START_TIMEOUT_MS)).run_id;
 }
 
+/** True where nobody, or another, answers at its address. One that is merely slow has not left. */
+export async function hasLeft(file: ControlFile): Promise<boolean> {
+  try {
+    await call(file, 'GET', '/cdc/status', null, STATUS_TIMEOUT_MS);
+    return false;
+  } catch (error) {
+    return isRefused(error) || (error instanceof WaltideError && error.code === 'UNAUTHENTICATED');
+  }
+}
+
 function isRefused(error: unknown): boolean {
   return (
     error instanceof WaltideError &&

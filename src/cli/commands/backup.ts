@@ -51,7 +51,8 @@ interface Done {
 async function work(context: CliContext, { config }: Loaded, sink: string, to: string): Promise<Done> {
   const holder = await sinkHolder(config, sink);
   if (holder) {
-    const { records, metadata } = await followRun(config, await backUpThroughProcess(holder, sink, to), context.signal);
+    const id = await backUpThroughProcess(holder, sink, to);
+    const { records, metadata } = await followRun(config, holder, id, context.signal);
     return { ...(metadata as unknown as Omit<Done, 'rows'>), rows: records };
   }
   const { path, bytes, lsn, tables } = await backUpSink(sinkConfig(config, sink), null, to, {

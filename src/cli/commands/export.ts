@@ -3,7 +3,6 @@ import { Command, Option } from 'commander';
 import { exportThroughProcess } from '../../api/control-client.ts';
 import { toJson } from '../../api/json.ts';
 import { PARQUET_COMPRESSIONS } from '../../config/schema/exports.ts';
-import type { Config } from '../../config/schema.ts';
 import { type ExportWish, exportRequest, sinkConfig } from '../../control/store-runs.ts';
 import { exportSink } from '../../sink/registry.ts';
 import type { ParquetCompression } from '../../sink/upkeep.ts';
@@ -81,19 +80,18 @@ interface Done {
 
 async function work(context: CliContext, { config, log }: Loaded, sink: string, wish: ExportWish): Promise<Done> {
   const holder = await sinkHolder(config, sink);
-  if (holder) return throughProcess(context, config, await exportThroughProcess(holder, sink, wish));
+  if (holder) {
+    const id = await exportThroughProcess(holder, sink, wish);
+    const { records, metadata } = await followRun(config, holder, id, context.signal);
+    const { path, bytes, lsn, tables } = metadata as unknown as Omit<Done, 'rows'>;
+    return { path, bytes, lsn, tables, rows: records };
+  }
   const { path, manifest } = await exportSink(sinkConfig(config, sink), null, exportRequest(config, wish), {
     log,
     watch: { signal: context.signal, note: () => {} },
   });
   const { rows, bytes, lsn } = manifest;
   return { path, rows, bytes, lsn, tables: manifest.tables.length };
-}
-
-async function throughProcess(context: CliContext, config: Config, runId: string): Promise<Done> {
-  const { records, metadata } = await followRun(config, runId, context.signal);
-  const { path, bytes, lsn, tables } = metadata as unknown as Omit<Done, 'rows'>;
-  return { path, bytes, lsn, tables, rows: records };
 }
 
 function report(context: CliContext, done: Done, json: boolean): void {
