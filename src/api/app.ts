@@ -4,6 +4,7 @@ import { Readable } from 'node:stream';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { WaltideError } from '../errors.ts';
 import { inexactNumber } from '../event/exact-json.ts';
+import { isTooDeepText, JSON_DEPTH_MAX } from '../event/json-depth.ts';
 import type { Log } from '../log.ts';
 import type { AuditCall } from '../postgres/audit-log.ts';
 import { mayDo, requireRole } from './access.ts';
@@ -76,14 +77,22 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
 function readJsonOnly(app: FastifyInstance): void {
   const parse = app.getDefaultJsonParser('error', 'error');
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser<string>('application/json', { parseAs: 'string' }, (request, text, done) =>
-    text === ''
-      ? done(null, undefined)
-      : parse(request, text, (error, body) => {
-          const inexact = error ? null : inexactNumber(text);
-          if (inexact === null) done(error, body);
-          else done(inexactError(inexact));
-        }),
+  app.addContentTypeParser<string>('application/json', { parseAs: 'string' }, (request, text, done) => {
+    if (text === '') return done(null, undefined);
+    if (isTooDeepText(text)) return done(tooDeepError());
+    parse(request, text, (error, body) => {
+      const inexact = error ? null : inexactNumber(text);
+      if (inexact === null) done(error, body);
+      else done(inexactError(inexact));
+    });
+  });
+}
+
+function tooDeepError(): WaltideError {
+  return new WaltideError(
+    'USAGE',
+    `the body has more than ${JSON_DEPTH_MAX} arrays and objects inside one another`,
+    'Send it flatter, or the deep part as text, in quotes.',
   );
 }
 

@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { WaltideError } from '../errors.ts';
+import { isTooDeep, JSON_DEPTH_MAX } from '../event/json-depth.ts';
 import type { JsonRow, JsonValue, WriteRequest } from './operation.ts';
 import type { Target, TargetColumn } from './target.ts';
 
@@ -125,6 +126,12 @@ function checked(row: JsonRow, target: Target): JsonRow {
     if (column?.generated)
       throw invalid(target, `column "${name}" is generated`, 'PostgreSQL computes it; leave it out.');
     if (!column?.published) throw unknownColumn(name, target);
+    if (isTooDeep(value))
+      throw invalid(
+        target,
+        `column "${name}" has more than ${JSON_DEPTH_MAX} arrays and objects inside one another`,
+        'Write it flatter, or as text, in quotes.',
+      );
     const lossy = lossyNumber(value);
     if (lossy !== null)
       throw invalid(

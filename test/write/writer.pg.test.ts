@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Config } from '../../src/config/schema.ts';
-import type { JsonRow, WriteRequest } from '../../src/write/operation.ts';
+import type { JsonRow, JsonValue, WriteRequest } from '../../src/write/operation.ts';
 import { WriteWorker } from '../../src/write/worker.ts';
 import { Writer } from '../../src/write/writer.ts';
 import { eventually, log, type RunningPipeline, start, testPipeline } from '../support/pipeline.ts';
@@ -177,6 +177,8 @@ describe('a write', () => {
     expect(await database.query('select from app."Odd ""name"".x"')).toEqual([]);
   });
 
+  const endless: Record<string, JsonValue> = {};
+  endless.inner = endless;
   const REFUSED: [string, Partial<WriteRequest>, string, RegExp][] = [
     ['a table that is not captured', { table: 'app.secret' }, 'TABLES', /"app.secret" is not captured/],
     ['a table of the system', { table: 'pg_catalog.pg_class' }, 'TABLES', /not captured/],
@@ -188,6 +190,7 @@ describe('a write', () => {
     ['a generated column', { data: { name: 'x', double: 2 } }, 'WRITE_INVALID', /is generated/],
     ['a number that was rounded', { data: { name: 'x', big: 2 ** 53 } }, 'WRITE_INVALID', /round/],
     ['a rounded number in JSON', { data: { name: 'x', body: { a: [1e20] } } }, 'WRITE_INVALID', /round/],
+    ['JSON without end', { data: { name: 'x', body: endless } }, 'WRITE_INVALID', /more than 100 arrays/],
     [
       'an infinite number',
       { data: { name: 'x', amount: Number.POSITIVE_INFINITY } },
