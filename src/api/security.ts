@@ -36,18 +36,22 @@ export async function secure(app: FastifyInstance, config: ApiConfig): Promise<v
   });
 }
 
-/** `authenticate` with its bounds: failures per address, then requests per principal. Rejects with RATE_LIMITED. */
+/**
+ * `authenticate` with its bounds: failures per address, then requests per principal. Rejects with RATE_LIMITED. Who is known gets
+ * in whatever others at the same address (a proxy, this machine) have tried: they could shut everybody out.
+ */
 export function limited(authenticate: Authenticate, { rateLimit: limits }: ApiConfig): Authenticate {
   const failures = new RateLimiter(limits.failuresMax, FAILURES_WINDOW_MS);
   const requests = new RateLimiter(limits.requestsMax, limits.windowMs);
   return async (request) => {
-    const locked = failures.waitMs(request.ip);
-    if (locked > 0) throw new RateLimitedError('too many failed logins', locked);
+    const lockedMs = failures.waitMs(request.ip);
     let principal: Principal;
     try {
-      principal = await authenticate(request);
+      principal = await authenticate(request, lockedMs > 0);
     } catch (error) {
-      if (error instanceof WaltideError && error.code === 'UNAUTHENTICATED') failures.count(request.ip);
+      if (!(error instanceof WaltideError && error.code === 'UNAUTHENTICATED')) throw error;
+      if (lockedMs > 0) throw new RateLimitedError('too many failed logins', lockedMs);
+      failures.count(request.ip);
       throw error;
     }
     const wait = requests.waitMs(principal.name);

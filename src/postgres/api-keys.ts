@@ -70,16 +70,21 @@ export async function revokeApiKey(client: pg.Client, nameOrId: string): Promise
   }
 }
 
-/** A key that is in use, with its hash; null for one that is unknown, revoked or has expired. */
-export async function findApiKey(client: pg.Client, id: string): Promise<(ApiKey & { hash: Buffer }) | null> {
+export interface HashedKey extends ApiKey {
+  readonly hash: Buffer;
+}
+
+/** The key of this id, or all where it is null: such as are in use, and so neither revoked nor expired. */
+export async function usableApiKeys(client: pg.Client, id: string | null): Promise<HashedKey[]> {
   try {
-    const { rows } = await client.query<ApiKey & { hash: Buffer }>(
-      `SELECT ${COLUMNS}, hash FROM waltide.api_keys WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())`,
+    const { rows } = await client.query<HashedKey>(
+      `SELECT ${COLUMNS}, hash FROM waltide.api_keys
+       WHERE ($1::text IS NULL OR id = $1) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())`,
       [id],
     );
-    return rows[0] ?? null;
+    return rows;
   } catch (error) {
-    if (isMissing(error)) return null;
+    if (isMissing(error)) return [];
     throw keysError(error, 'reading');
   }
 }

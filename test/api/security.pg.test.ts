@@ -248,11 +248,38 @@ describe('limits', () => {
     expect((await api.ask(STATUS, { key: keys.admin })).status).toBe(200);
   });
 
-  test('too many failed logins', async () => {
+  test('too many failed logins; a valid key of the same address is let in all the same', async () => {
     const api = await serve({ rateLimit: { failuresMax: 3 } });
     const statuses = [];
     for (let i = 0; i < 4; i++) statuses.push((await api.ask(STATUS, { key: 'waltide_wrong' })).status);
     expect(statuses).toEqual([401, 401, 401, 429]);
+    expect((await api.ask(STATUS, { key: keys.viewer })).status).toBe(200);
+    const again = await api.ask(STATUS, { key: keys.viewer.replace(/.$/, (last) => (last === '0' ? '1' : '0')) });
+    expect(again.status).toBe(429);
+    expect(Number(again.headers.get('retry-after'))).toBeGreaterThan(0);
+  });
+
+  test('a body that is nested without end is refused before anything walks through it', async () => {
+    const api = await serve();
+    const nested = (depth: number): string => `{"data":{"config":${'['.repeat(depth)}${']'.repeat(depth)}}}`;
+    for (const [depth, words] of [
+      [98, 'table_name'],
+      [99, 'more than 100 arrays and objects'],
+      [3000, 'more than 100 arrays and objects'],
+    ] as const) {
+      const { status, json, headers } = await api.ask(`${API_BASE}/sync/operation`, {
+        ...{ key: keys.operator, method: 'POST', body: nested(depth) },
+        headers: { 'content-type': 'application/json' },
+      });
+      expect([status, json.detail], `${depth}`).toEqual([400, expect.stringContaining(words)]);
+      expect(headers.get('content-type')).toContain('application/problem+json');
+    }
+    const quoted = await api.ask(QUERY, {
+      key: keys.operator,
+      method: 'POST',
+      body: { sql: `select '${'['.repeat(200)}"'` },
+    });
+    expect(quoted.status).toBe(200);
   });
 
   test('a body that is too long, of another type, or no JSON', async () => {

@@ -1,8 +1,16 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import type pg from 'pg';
 import type { Log } from '../../log.ts';
-import { type AccessRole, type ApiKey, findApiKey, insertApiKey, touchApiKey } from '../../postgres/api-keys.ts';
+import {
+  type AccessRole,
+  type ApiKey,
+  type HashedKey,
+  insertApiKey,
+  touchApiKey,
+  usableApiKeys,
+} from '../../postgres/api-keys.ts';
 import type { Sessions } from '../../postgres/sessions.ts';
+import { cached } from '../cached.ts';
 import type { Principal } from '../route.ts';
 import { sha256 } from './secrets.ts';
 
@@ -27,7 +35,7 @@ export async function createApiKey(
 }
 
 interface Known {
-  readonly key: (ApiKey & { hash: Buffer }) | null;
+  readonly key: HashedKey | null;
   readonly untilMs: number;
 }
 
@@ -36,17 +44,21 @@ export class KeyStore {
   readonly #sessions: Sessions;
   readonly #log: Log;
   readonly #known = new Map<string, Promise<Known>>();
+  readonly #all = cached(BELIEVED_MS, (sessions: Sessions) => sessions.use((client) => usableApiKeys(client, null)));
 
   constructor(sessions: Sessions, log: Log) {
     this.#sessions = sessions;
     this.#log = log;
   }
 
-  /** Null for a key that is unknown, wrong, revoked or has expired. Rejects where PostgreSQL cannot be asked. */
-  async principalOf(text: string): Promise<Principal | null> {
+  /**
+   * Null for a key that is unknown, wrong, revoked or has expired. Rejects where PostgreSQL cannot be asked. `guessed`: it probably is
+   * wrong, and PostgreSQL is not asked for the like of it one by one; a key that has just been made may then be taken for unknown.
+   */
+  async principalOf(text: string, guessed: boolean): Promise<Principal | null> {
     const [, id, secret] = KEY.exec(text) ?? [];
     if (id === undefined || secret === undefined) return null;
-    const { key } = await this.#find(id);
+    const key = guessed ? (await this.#all(this.#sessions)).find((one) => one.id === id) : (await this.#find(id)).key;
     if (!key || !timingSafeEqual(sha256(secret), key.hash)) return null;
     if (key.expiresAt && key.expiresAt.getTime() <= Date.now()) return null;
     return { name: `key:${key.name}`, role: key.role };
@@ -69,7 +81,7 @@ export class KeyStore {
   }
 
   async #ask(id: string): Promise<Known> {
-    const key = await this.#sessions.use((client) => findApiKey(client, id));
+    const [key = null] = await this.#sessions.use((client) => usableApiKeys(client, id));
     if (key)
       this.#sessions
         .use((client) => touchApiKey(client, id))

@@ -7,8 +7,8 @@ import type { Principal } from '../route.ts';
 import { KeyStore, looksLikeKey } from './api-keys.ts';
 import { TokenVerifier } from './tokens.ts';
 
-/** Tells who asks. Rejects with UNAUTHENTICATED or FORBIDDEN. */
-export type Authenticate = (request: FastifyRequest) => Promise<Principal> | Principal;
+/** Tells who asks. Rejects with UNAUTHENTICATED or FORBIDDEN. `guessed`: many have failed at that address, so this is to cost little. */
+export type Authenticate = (request: FastifyRequest, guessed?: boolean) => Promise<Principal> | Principal;
 
 /** Longer than any token that an identity provider makes. */
 const CREDENTIAL_LENGTH_MAX = 16_384;
@@ -21,10 +21,11 @@ export async function authenticator(config: ApiConfig, sessions: Sessions, log: 
   if (config.auth === 'none') return ({ headers, socket }) => localAdmin(headers, socket.localPort, 'local:anyone');
   const keys = config.auth === 'jwt' ? null : new KeyStore(sessions, log);
   const tokens = config.auth === 'keys' ? null : await TokenVerifier.open(config.jwt!);
-  return async (request) => {
+  return async (request, guessed = false) => {
     const credential = credentialOf(request);
-    const verifier = looksLikeKey(credential) ? keys : tokens;
-    const principal = await verifier?.principalOf(credential);
+    const principal = looksLikeKey(credential)
+      ? await keys?.principalOf(credential, guessed)
+      : await tokens?.principalOf(credential);
     if (principal) return principal;
     throw unauthenticated();
   };

@@ -25,7 +25,12 @@ const rateLimit = z.strictObject({
   requestsMax: z.number().int().min(1).default(500).meta(about('Most requests of one key or token per window.')),
   windowMs: ms.default(1000).meta(about('The window of requestsMax.')),
   /** A key cannot be guessed; this bounds what asking for wrong ones costs. */
-  failuresMax: z.number().int().min(1).default(20).meta(about('Most failed logins of one address per minute.')),
+  failuresMax: z
+    .number()
+    .int()
+    .min(1)
+    .default(20)
+    .meta(about('Most failed logins of one address per minute. Valid keys get in all the same.')),
 });
 
 export const api = z.strictObject({
