@@ -26,7 +26,7 @@ export async function askRetry(
 ): Promise<AskedRetry> {
   for (const letter of filter.ids ? await named(client, slot, filter.ids) : [])
     if (letter.state !== 'open' && (!force || letter.state === 'superseded' || letter.state === 'retrying'))
-      throw closedError(letter);
+      throw closedError(letter, true);
   const lost = { ...filter, states: ['open'], sink: '*' } as const;
   const ofLog = filter.sink === undefined || filter.sink === '*';
   const letters = ofLog ? await listLetters(client, slot, lost, { max: REREAD_MAX }) : [];
@@ -42,7 +42,7 @@ export async function askDiscard(
   reason: string,
 ): Promise<number[]> {
   for (const letter of filter.ids ? await named(client, slot, filter.ids) : [])
-    if (letter.state !== 'open' && letter.state !== 'retrying') throw closedError(letter);
+    if (letter.state !== 'open' && letter.state !== 'retrying') throw closedError(letter, false);
   return discardLetters(client, slot, filter, reason);
 }
 
@@ -57,7 +57,7 @@ async function named(client: pg.Client, slot: string, ids: readonly number[]): P
   throw new WaltideError('NOT_FOUND', `there is no dead letter ${gone.join(', ')}`, 'See `waltide dead-letter list`.');
 }
 
-function closedError({ id, state, supersededBy, closedBy }: DeadLetter): WaltideError {
+function closedError({ id, state, supersededBy, closedBy }: DeadLetter, retry: boolean): WaltideError {
   const why = {
     open: '',
     retrying: 'it is being retried',
@@ -66,9 +66,8 @@ function closedError({ id, state, supersededBy, closedBy }: DeadLetter): Waltide
     superseded: `a later change of the row was refused, too: letter ${supersededBy}`,
     discarded: 'it was discarded',
   }[state];
-  const help =
-    state === 'superseded'
-      ? `Retry letter ${supersededBy}, which has the row as it is now.`
-      : 'To force it makes the row as the letter has it.';
+  const forcing = retry ? 'To force it makes the row as the letter has it.' : 'Nothing is left to be given up.';
+  const newer = `${retry ? 'Retry' : 'See'} letter ${supersededBy}, which has the row as it is now.`;
+  const help = state === 'superseded' ? newer : forcing;
   return new WaltideError('DEAD_LETTER', `letter ${id} is ${state}: ${why}`, help);
 }

@@ -191,18 +191,22 @@ export async function discardLetters(
   return rows.map(({ id }) => id).sort((a, b) => a - b);
 }
 
-/** The sink has it, or (`error`) refused it once more. */
+/**
+ * The sink has it, or (`error`) refused it once more. Resolves with how many were still retried: a sink that sets rows aside itself
+ * has opened again what it refused.
+ */
 export async function endRetries(
   client: pg.Client,
   ids: readonly number[],
   error: { readonly code: string; readonly message: string } | null,
-): Promise<void> {
-  await run(
+): Promise<number> {
+  const rows = await run(
     client,
     `UPDATE waltide.dead_letters SET state = CASE WHEN $2::text IS NULL THEN 'retried' ELSE 'open' END, attempts = attempts + 1,
        error_code = COALESCE($2, error_code), error_message = COALESCE($3, error_message), updated_at = now(),
        closed_at = CASE WHEN $2::text IS NULL THEN now() END
-     WHERE id = ANY ($1) AND state = 'retrying'`,
+     WHERE id = ANY ($1) AND state = 'retrying' RETURNING id`,
     [ids, error?.code ?? null, error?.message ?? null],
   );
+  return rows.length;
 }

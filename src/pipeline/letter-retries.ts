@@ -113,14 +113,17 @@ export class LetterRetries {
       return;
     }
     for (const { letter } of revived) this.#loop.refused?.retried(letter.tableOid, letter.row);
-    await this.#store.run((client) =>
+    const applied = await this.#store.run((client) =>
       endRetries(
         client,
         revived.map(({ letter }) => letter.id),
         null,
       ),
     );
-    this.#log.info({ sink: this.#sink.name, letters: revived.length }, 'dead letters were applied');
+    const { name: sink } = this.#sink;
+    if (applied > 0) this.#log.info({ sink, letters: applied }, 'dead letters were applied');
+    const refused = revived.length - applied;
+    if (refused > 0) this.#log.warn({ sink, letters: refused }, 'dead letters were refused again');
   }
 
   async #refused({ id }: DeadLetter, { code, message, help }: WaltideError): Promise<void> {
