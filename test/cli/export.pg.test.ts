@@ -70,20 +70,27 @@ test('waltide export, through the process, from the file, and by schedule', asyn
   expect((await cli(project.dir, 'schedule', 'run', 'tidy')).stdout).toMatch(/^tidy is done/);
 }, 240_000);
 
-test.each(['SIGKILL alone', 'SIGKILL, then SIGTERM to the command'])('ends with the process that does it: %s', async (how) => {
-  running = start(project.dir, 'run');
-  await eventually('it streams', async () => (await cli(project.dir, 'status')).stdout.includes('streaming'));
-  const slow = 'id + (select sum(sin(a.range + b.range)) from range(2000000) a, range(2000000) b) is not null';
-  const asked = start(project.dir, 'export', '--to', 'x', '--where', slow);
-  await eventually(
-    'it is at work',
-    async () =>
-      (await database.query(`select 1 from waltide.active_runs where sync_type = 'export:analytics'`)).length > 0,
-  );
-  running.child.kill('SIGKILL');
-  if (how !== 'SIGKILL alone') asked.child.kill('SIGTERM');
-  const { code, stderr } = await asked.end();
-  expect([code, stderr]).toEqual([1, expect.stringMatching(/pid \d+ is gone, and with it run \d+ of export:analytics/)]);
-  expect(stderr).toContain('waltide run');
-  expect(existsSync(join(project.dir, 'x', 'latest'))).toBe(false);
-}, 240_000);
+test.each(['SIGKILL alone', 'SIGKILL, then SIGTERM to the command'])(
+  'ends with the process that does it: %s',
+  async (how) => {
+    running = start(project.dir, 'run');
+    await eventually('it streams', async () => (await cli(project.dir, 'status')).stdout.includes('streaming'));
+    const slow = 'id + (select sum(sin(a.range + b.range)) from range(2000000) a, range(2000000) b) is not null';
+    const asked = start(project.dir, 'export', '--to', 'x', '--where', slow);
+    await eventually(
+      'it is at work',
+      async () =>
+        (await database.query(`select 1 from waltide.active_runs where sync_type = 'export:analytics'`)).length > 0,
+    );
+    running.child.kill('SIGKILL');
+    if (how !== 'SIGKILL alone') asked.child.kill('SIGTERM');
+    const { code, stderr } = await asked.end();
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/pid \d+ is gone, and with it run \d+ of export:analytics/),
+    ]);
+    expect(stderr).toContain('waltide run');
+    expect(existsSync(join(project.dir, 'x', 'latest'))).toBe(false);
+  },
+  240_000,
+);

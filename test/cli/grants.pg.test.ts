@@ -8,10 +8,16 @@ import { cli, makeProject } from './support.ts';
 
 const role = `least_${process.pid}_${Date.now().toString(36)}`;
 
-async function printed(url: string, name: string, argv: readonly string[] = [], writes = false): Promise<string> {
+async function printed(
+  url: string,
+  name: string,
+  argv: readonly string[] = [],
+  writes = false,
+  tables: string[] = ['public.*', 'sales.*'],
+): Promise<string> {
   const project = await makeProject({
     writes: { enabled: writes },
-    source: { url, slot: name, publication: name, tables: ['public.*', 'sales.*'], connectTimeoutMs: 2000 },
+    source: { url, slot: name, publication: name, tables, connectTimeoutMs: 2000 },
   });
   const { code, stdout, stderr } = await cli(project.dir, 'setup', '--grants', ...argv);
   expect(code, stderr).toBe(0);
@@ -41,6 +47,14 @@ describe('setup --grants', () => {
     expect(sql).not.toContain('INSERT');
     const more = await printed(url, database.name, [], true);
     expect(more).toContain('GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "sales"');
+  });
+
+  test('takes a name without a schema for one of schema public, also where the table is not there', async () => {
+    for (const asked of [url, database.url]) {
+      const sql = await printed(asked, database.name, [], true, ['users', 'none_*', 'later.things']);
+      expect(sql).toContain('GRANT USAGE ON SCHEMA "public", "later" TO');
+      for (const wrong of ['users', 'none_', 'could not be asked']) expect(sql).not.toContain(wrong);
+    }
   });
 
   test('prints what is enough, and no more: Waltide copies, streams and is found healthy with a role of just that', async () => {

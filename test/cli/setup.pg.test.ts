@@ -149,6 +149,19 @@ describe('setup, in parts', { timeout: 300_000 }, () => {
     }
   });
 
+  it('installs the capture trigger after --all, and copies nothing for it', async () => {
+    expect((await run('--all')).code).toBe(0);
+    const where = `select restart_lsn::text from pg_replication_slots where slot_name = '${database.name}'`;
+    const before = await database.query(where);
+    await run('--no-ddl');
+    expect((await run('--verify-setup')).stdout).toContain('Run `waltide setup --ddl` as a superuser.');
+    expect(await run('--ddl')).toMatchObject({ code: 0, stdout: 'the capture trigger is installed\n' });
+    expect(await database.query(where)).toEqual(before);
+    expect(await withDuckdb(file(), (query) => query("from duckdb_tables() where table_name = 't'"))).toEqual([]);
+    expect((await run('--verify-setup')).stdout).not.toContain('--ddl');
+    expect(await run()).toMatchObject({ code: 0, stdout: expect.stringContaining('500 rows of 1 table are copied') });
+  });
+
   it('lets the schema history begin with what each table was, also where the trigger was there before', async () => {
     expect((await run('--setup-cdc', '--ddl')).code).toBe(0);
     expect((await built(['run', '--until-caught-up'])).code).toBe(0);

@@ -41,8 +41,8 @@ parts copy nothing: the first \`waltide run\` does. They can be repeated, combin
 
 The capture trigger writes a small message into the WAL for every change of a table's schema. With it sinks rename what is
 renamed, give rows that are there the default of a new column, and know when values changed without a word in the WAL.
---ddl and --no-ddl work beside a running process, and do nothing else where the set-up is complete. --setup-cdc installs it
-where the role may; with --ddl it must.
+--ddl and --no-ddl work beside a running process, and do nothing else after \`setup\`, --all or --setup-cdc: they copy nothing
+then. --setup-cdc installs it where the role may; with --ddl it must.
 
 Exit code of --verify-setup (and --all): 1 where a check fails.
 
@@ -141,7 +141,7 @@ async function parts(context: CliContext, { config, log, json }: Loaded, options
   await oneAtATime(config, async () => {
     if (all || options.setupCdc) await setUpCdc(step, options.ddl ?? false);
     if (all || options.createDuckdb) await setUpSinks(step);
-    if (all || options.initializeServices) await setUpServices(step);
+    if (all || options.initializeServices) await setUpServices(step, all || options.setupCdc);
     if (all || options.verifySetup) checks = await examine(config, setupChecks(config));
   });
   tellChecks(context, steps, checks, json);
@@ -163,12 +163,12 @@ function tellChecks(
   );
 }
 
-/** Resolves with true where nothing is left to be set up. */
+/** Resolves with true where nothing is left to be set up: a slot that --all or --setup-cdc has made waits for the first run. */
 function changeTrigger({ source }: Config, install: boolean): Promise<boolean> {
   return withSession(source, 'setup', async (client) => {
     await migrate(client);
     await (install ? installDdlCapture(client) : removeDdlCapture(client));
     const record = await readSlotRecord(client, source.slot);
-    return !install || record?.state === 'streaming';
+    return !install || record?.state === 'streaming' || record?.state === 'prepared';
   });
 }

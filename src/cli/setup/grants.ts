@@ -99,7 +99,7 @@ function publications({ source, role, tables, keyless }: GrantsOptions): string[
   const name = quote(source.publication);
   if (tables.length === 0)
     return [
-      '-- (The server could not be asked which tables source.tables matches: name them here.)',
+      '-- (No table is known yet that source.tables matches: name them here.)',
       `-- CREATE PUBLICATION ${name} FOR TABLE … WITH (publish_via_partition_root = true);`,
     ];
   return [
@@ -112,10 +112,11 @@ function publications({ source, role, tables, keyless }: GrantsOptions): string[
   ];
 }
 
-/** Of patterns such as `public.*`; a schema that is itself a pattern cannot be named. */
+/** Of patterns such as `public.*`; a schema that is itself a pattern cannot be named. Without one, `users` is most likely in public. */
 function schemasOf(patterns: readonly string[]): string[] {
-  const schemas = patterns.map((pattern) => pattern.split('.')[0]!).filter((schema) => !/[*?]/.test(schema));
-  return schemas.length > 0 ? schemas : ['public'];
+  const schemas = patterns.map((pattern) => (pattern.includes('.') ? pattern.split('.')[0]! : 'public'));
+  const named = schemas.filter((schema) => !/[*?]/.test(schema));
+  return named.length > 0 ? named : ['public'];
 }
 
 function list(tables: readonly GrantedTable[]): string {

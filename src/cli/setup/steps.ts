@@ -133,8 +133,8 @@ async function patiently(work: () => Promise<void>): Promise<void> {
 }
 
 /** What runs beside the pipeline: the tables that it needs, the schedules, and a word about keys of the API. */
-export async function setUpServices({ config, log, tell }: StepContext): Promise<void> {
-  await controlSchema({ config, log, tell });
+export async function setUpServices({ config, log, tell }: StepContext, schemaIsThere = false): Promise<void> {
+  if (!schemaIsThere) await controlSchema({ config, log, tell });
   await withSession(config.source, 'setup', async (client) => {
     const { slot } = config.source;
     const known = await readSchedules(client, slot);
