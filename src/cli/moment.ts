@@ -25,7 +25,7 @@ const ISO = /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(\.\d{1,9})?)?\s*(
  */
 export function parseMoment(text: string, option: string, now = Date.now()): Date {
   const trimmed = text.trim();
-  const moment = fromIso(trimmed, option, now) ?? fromAge(trimmed, now);
+  const moment = fromIso(trimmed, option, now) ?? parseAge(trimmed, now);
   if (moment === null)
     throw usage(
       `${option}: "${text}" is not a time`,
@@ -83,8 +83,12 @@ function noTime(day: string, option: string, now: number): WaltideError {
   );
 }
 
-function fromAge(text: string, now: number): Date | null {
-  const ages = text.toLowerCase().replace(/\s*ago$/, '');
+/** How long ago (`2h`, `30 minutes ago`); null for anything else. */
+export function parseAge(text: string, now = Date.now()): Date | null {
+  const ages = text
+    .trim()
+    .toLowerCase()
+    .replace(/\s*ago$/, '');
   let seconds = 0;
   let at = 0;
   while (at < ages.length) {

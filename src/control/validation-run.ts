@@ -7,11 +7,16 @@ export const VALIDATION_RUN = 'validation';
 
 /** Something that compares its sinks with the source. */
 export interface Validates {
+  /** Rejects with USAGE where `validate` would, as far as that can be told without reading rows. */
+  checkValidation(request: ValidationRequest): Promise<void>;
   validate(request: ValidationRequest, watch: ValidationWatch): Promise<ValidationReport>;
 }
 
 /** Compares as one tracked run: how far it is, and the id of its record, are in the run's metadata. */
-export function validationRun(target: Validates, request: ValidationRequest): (run: Run) => Promise<ValidationReport> {
+export function validationRun(
+  target: Pick<Validates, 'validate'>,
+  request: ValidationRequest,
+): (run: Run) => Promise<ValidationReport> {
   return async (run) => {
     const report = await target.validate(request, {
       signal: run.signal,

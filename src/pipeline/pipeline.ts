@@ -275,6 +275,11 @@ export class Pipeline {
     return validateSinks(request, watch, { ...this.#options, appliers: this.#appliers, arrivals: this.#arrivals });
   }
 
+  async checkValidation(request: ValidationRequest): Promise<void> {
+    const { checkValidation } = await import('./validate.ts');
+    await checkValidation(request, { ...this.#options, appliers: this.#appliers, arrivals: this.#arrivals });
+  }
+
   /** The open sink of that name; null where there is none. */
   sink(name: string): Sink | null {
     return this.#opened.find((sink) => sink.name === name) ?? null;

@@ -30,8 +30,20 @@ export interface ValidateParts {
 export async function validateSinks(
   request: ValidationRequest,
   watch: ValidationWatch,
-  { config, appliers, arrivals, log }: ValidateParts,
+  parts: ValidateParts,
 ): Promise<ValidationReport> {
+  return withValidator(parts, (validator) => validator.run(request, watch));
+}
+
+/** Rejects as `validateSinks` would for what cannot be compared; see Validator.check. */
+export async function checkValidation(request: ValidationRequest, parts: ValidateParts): Promise<void> {
+  await withValidator(parts, (validator) => validator.check(request));
+}
+
+async function withValidator<T>(
+  { config, appliers, arrivals, log }: ValidateParts,
+  work: (validator: Validator) => Promise<T>,
+): Promise<T> {
   if (appliers.length === 0) throw busy('no sink is open');
   const nudge = new Nudge(config);
   const sinks = appliers.flatMap(({ sink }): ValidatedSink[] => {
@@ -40,7 +52,7 @@ export async function validateSinks(
     return [{ name: sink.name, digests: sink.digests, passed, ...(sink.query && { query: sink.query.bind(sink) }) }];
   });
   try {
-    return await new Validator({ config, sinks, log, treatment: await treatmentOf(config) }).run(request, watch);
+    return await work(new Validator({ config, sinks, log, treatment: await treatmentOf(config) }));
   } finally {
     await nudge.close();
   }

@@ -40,9 +40,9 @@ export interface TableResult {
   /** Of the rows looked at. */
   readonly sourceRows: number;
   readonly sinkRows: number;
-  /** SHA-256 over the digests of all ranges; equal where no difference was found. */
-  readonly sourceDigest: string;
-  readonly sinkDigest: string;
+  /** SHA-256 over the digests of all ranges; equal where no difference was found. Null where only some rows are compared. */
+  readonly sourceDigest: string | null;
+  readonly sinkDigest: string | null;
   readonly missing: number;
   readonly extra: number;
   readonly different: number;

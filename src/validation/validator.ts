@@ -1,17 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
-import { type Relation, relationName } from '../event/relation.ts';
+import { relationName } from '../event/relation.ts';
 import type { Log } from '../log.ts';
-import { matchesPattern, type PublishedTable } from '../postgres/publication.ts';
+import type { PublishedTable } from '../postgres/publication.ts';
 import { connectSource } from '../postgres/session.ts';
 import type { KeyText } from '../postgres/snapshots.ts';
 import {
   beginValidation,
   endValidation,
-  readValidation,
   saveValidationResult,
   type ValidationResultRecord,
   validationResults,
@@ -25,10 +23,11 @@ import {
   type ValidationReport,
   type ValidationRequest,
 } from './report.ts';
+import { checkRequest, chooseTables, describe, isNamed, looksAtRows, requestOf } from './request.ts';
 import { checkRules } from './rules.ts';
 import type { Treatment, ValidatedSink, ValidationRun } from './run.ts';
 import { SourceReader } from './source.ts';
-import { describeSourceTable, listSourceTables, relationOf, type SourceTable } from './source-table.ts';
+import { listSourceTables, relationOf, type SourceTable } from './source-table.ts';
 import { TableRun } from './table-run.ts';
 
 /** Differences that a report and its record hold; all are counted, and repaired. */
@@ -91,6 +90,33 @@ export class Validator {
     }
   }
 
+  /**
+   * Rejects with USAGE where `run` would, as far as that can be told without reading rows: for whoever would rather refuse
+   * than begin.
+   */
+  async check(asked: ValidationRequest): Promise<void> {
+    const { config, treatment } = this.#options;
+    const control = await connectSource(config.source, 'validation check');
+    try {
+      const request = asked.resume === undefined ? asked : await requestOf(control, config, asked.resume);
+      checkRequest(request, config);
+      const [sink] = this.#sinks(request.sinks);
+      const chosen = chooseTables(await listSourceTables(control, config.source.publication), request.tables ?? []);
+      const narrowed = request.key ?? request.since ?? request.sample;
+      if (!sink || narrowed === undefined || !looksAtRows(request)) return;
+      for (const published of chosen) {
+        const relation = await relationOf(control, published);
+        if (treatment.refuses(relation) === null)
+          await describe({ config, request, control, treatment }, sink, published, relation);
+      }
+    } catch (error) {
+      // What may pass by itself is the run's to see to.
+      if (!(error instanceof WaltideError) || !error.retry) throw error;
+    } finally {
+      await control.end().catch(() => {});
+    }
+  }
+
   async #all(run: ValidationRun, begun: number): Promise<ValidationReport> {
     const { request, control, config } = run;
     const checks = new Set(request.checks ?? CHECKS);
@@ -100,8 +126,7 @@ export class Validator {
     const before = request.resume ? await validationResults<TableResult>(control, run.id) : [];
     const tables: TableResult[] = [];
     const leftOut: ValidationReport['leftOut'][number][] = [];
-    const rows = checks.has('data_hash') || checks.has('row_count');
-    for (const sink of rows ? sinks : [])
+    for (const sink of looksAtRows(request) ? sinks : [])
       for (const table of chosen) {
         const result = await this.#steadily(run, sink, table, before);
         if ('why' in result) leftOut.push({ sink: sink.name, table: relationName(table), ...result });
@@ -207,76 +232,4 @@ async function compare(
   if (request.key) await run.compareKeys([await source.printedKey(table, request.key)]);
   else if (request.sample !== undefined) await run.compareKeys(await source.sample(table, request.sample));
   else await run.compare(cursor);
-}
-
-async function describe(
-  { config, request, control, treatment }: ValidationRun,
-  sink: ValidatedSink,
-  published: PublishedTable,
-  relation: Relation,
-): Promise<SourceTable | null> {
-  const held = await sink.digests.describe(relation);
-  if (!held) return null;
-  const { since, sinceColumn = config.validation.sinceColumn, checks } = request;
-  const table = await describeSourceTable(control, published, held, relation, {
-    // Rows are counted by their keys: a missing one and an extra one make no equal count.
-    only: !checks || checks.includes('data_hash') ? null : [],
-    maskOf: (column) => treatment.maskOf(relation, column),
-    since: since === undefined ? null : { column: sinceColumn, text: since },
-  });
-  const { key } = request;
-  if ((key || request.sample !== undefined) && (table.key.length === 0 || (key && key.length !== table.key.length)))
-    throw new WaltideError(
-      'USAGE',
-      `${relationName(relation)} has ${table.key.length === 0 ? 'no key' : `a key of ${table.key.length} columns (${table.key.map(({ name }) => name).join(', ')})`}`,
-      'Give one value for each column of the key, in their order, and name the table that it is of.',
-    );
-  return table;
-}
-
-/** True where the table was asked for by its name, not by a pattern that it happens to match. */
-function isNamed(table: string, patterns: readonly string[]): boolean {
-  return patterns.some((pattern) => pattern === table || `public.${pattern}` === table);
-}
-
-function chooseTables(published: readonly PublishedTable[], patterns: readonly string[]): PublishedTable[] {
-  const matches = (pattern: string, { schema, table }: PublishedTable): boolean =>
-    matchesPattern(pattern.includes('.') ? pattern : `public.${pattern}`, schema, table);
-  for (const pattern of patterns)
-    if (!published.some((table) => matches(pattern, table)))
-      throw new WaltideError(
-        'USAGE',
-        `"${pattern}" matches no table that is captured`,
-        `Captured are: ${published.map(relationName).join(', ') || 'none'}.`,
-      );
-  return published.filter((table) => patterns.length === 0 || patterns.some((pattern) => matches(pattern, table)));
-}
-
-function checkRequest(request: ValidationRequest, config: Config): void {
-  const narrow = [request.key, request.since, request.sample].filter((one) => one !== undefined);
-  if (narrow.length > 1)
-    throw new WaltideError(
-      'USAGE',
-      'a key, a time and a sample exclude each other',
-      'Choose one of --key, --since and --sample.',
-    );
-  if (request.key && request.tables?.length !== 1)
-    throw new WaltideError('USAGE', 'a key is of one table', 'Name the table: waltide validate orders --key 42.');
-  const names = config.validation.rules.map(({ name }) => name);
-  const twice = names.find((name, i) => names.indexOf(name) !== i);
-  if (twice)
-    throw new WaltideError(
-      'CONFIG_INVALID',
-      `validation.rules: "${twice}" is there twice`,
-      'Give each rule a name of its own.',
-    );
-}
-
-async function requestOf(control: pg.Client, { source }: Config, id: string): Promise<ValidationRequest> {
-  const record = await readValidation(control, source.slot, id);
-  if (!record)
-    throw new WaltideError('USAGE', `there is no validation ${id}`, 'Ids are in waltide.validations of the source.');
-  if (record.state === 'completed')
-    throw new WaltideError('USAGE', `validation ${id} is completed`, 'Begin a new one: leave out --resume.');
-  return record.request as ValidationRequest;
 }

@@ -22,6 +22,7 @@ export const idle: Controlled = {
   status: () => pipelineStatus({ sinks: [sinkStatus({ name: 'a' })] }),
   sink: () => null,
   query: async () => ({ columns: ['n'], rows: [[1]], truncated: false }),
+  checkValidation: async () => {},
   validate: async () => ({
     id: '0',
     ok: true,

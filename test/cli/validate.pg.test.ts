@@ -8,7 +8,10 @@ it('asks the process that holds the sink, shows what differs, and repairs it', {
   const database = await createDatabase();
   onTestFinished(() => database.drop());
   await database.query(
-    `create table item (id int primary key, label text); insert into item select i, 'item ' || i from generate_series(1, 500) i`,
+    `create table item (id int primary key, label text); insert into item select i, 'item ' || i from generate_series(1, 500) i;
+     create table stamped (id int primary key, updated_at timestamptz not null);
+     insert into stamped values (1, now() - interval '3 hours'), (2, now() - interval '1 hour');
+     create table "\x1b[31mEVIL\x07" (id int primary key); insert into "\x1b[31mEVIL\x07" select generate_series(1, 8000)`,
   );
   const { config, path } = testPipeline(database);
   const { url, slot, publication } = config.source;
@@ -44,6 +47,34 @@ it('asks the process that holds the sink, shows what differs, and repairs it', {
     expect.stringContaining('everything that was compared is equal'),
   ]);
   const wrong = await cli(project.dir, 'validate', 'nothing');
-  expect([wrong.code, wrong.stderr]).toEqual([1, expect.stringContaining('matches no table that is captured')]);
+  expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('matches no table that is captured')]);
+  const runs = () => database.query('select count(*)::int as n from waltide.sync_history where status = $1', ['error']);
+  for (const options of [
+    ['nix'],
+    ['--sink', 'nix'],
+    ['item', '--key', "1' or 1=1"],
+    ['stamped', '--since', 'some day'],
+    ['item', '--since', '2h'],
+    ['--resume', 'nix'],
+  ]) {
+    const refused = await cli(project.dir, 'validate', ...options);
+    expect([refused.code, refused.stderr], options.join(' ')).toEqual([2, expect.not.stringContaining('--resume ID')]);
+    expect(refused.stderr).not.toContain('goes on with it');
+  }
+  expect(await runs()).toEqual([{ n: 0 }]);
+  for (const [since, rows] of [
+    ['2h', 1],
+    ['90 minutes ago', 1],
+    ['4h', 2],
+    ['yesterday', 2],
+  ] as const) {
+    const some = await cli(project.dir, 'validate', 'stamped', '--since', since, '--checks', 'data_hash', '--json');
+    expect(JSON.parse(some.stdout), some.stdout).toMatchObject({ ok: true, tables: [{ source_rows: rows }] });
+  }
+  // A name of the source reaches no terminal as it is.
+  const slow = await cli(project.dir, 'validate', '*EVIL*', '--checks', 'data_hash', '--rows-per-second-max', '1000');
+  expect(slow.code, slow.stderr).toBe(0);
+  expect(slow.stderr).toContain('public.\\x1b[31mEVIL\\x07: ');
+  for (const raw of ['\x07', '\x1b']) expect(slow.stderr + slow.stdout).not.toContain(raw);
   expect((await cli(project.dir, 'validate', '--checks', 'guess')).code).toBe(2);
 });

@@ -79,6 +79,30 @@ describe('validate, narrowed', () => {
     expect(keys(await validate({ ...hash, key: ['300'] }))).toEqual(['300 missing']);
     await expect(validate({ ...hash, key: ['1', '2'] })).rejects.toMatchObject({ code: 'USAGE' });
     await expect(validate({ key: ['1'] })).rejects.toMatchObject({ code: 'USAGE' });
+    // No range was digested.
+    expect((await validate({ ...hash, key: ['11'] })).tables).toMatchObject([{ sourceDigest: null, sinkDigest: null }]);
+  });
+
+  it('refuses what cannot be compared before anything is read, and as a mistake of who asks', async () => {
+    const [usage, hash] = [{ code: 'USAGE', class: 'config' }, { tables: ['person'], checks: ['data_hash'] } as const];
+    const wrong: ValidationRequest[] = [
+      { tables: ['nix'] },
+      { sinks: ['nix'] },
+      { resume: 'nix' },
+      { ...hash, key: ["1' or 1=1"] },
+      { ...hash, key: ['1', '2'] },
+      { ...hash, since: 'the day after the feast' },
+      { ...hash, since: '2026-01-01', sinceColumn: 'nix' },
+      { ...hash, since: '2026-01-01', sample: 1 },
+    ];
+    for (const request of wrong) {
+      await expect(running.pipeline.checkValidation(request), JSON.stringify(request)).rejects.toMatchObject(usage);
+      await expect(validate(request), JSON.stringify(request)).rejects.toMatchObject(usage);
+    }
+    const bad = validate({ ...hash, key: ["1' or 1=1"] });
+    await expect(bad).rejects.toThrow(`"1' or 1=1" is no value of column id of the key of public.person`);
+    for (const request of [{}, hash, { ...hash, key: ['1'] }, { ...hash, since: 'yesterday' }, { ...hash, sample: 5 }])
+      await running.pipeline.checkValidation(request);
   });
 
   it('by a time, and by a sample', async () => {

@@ -17,10 +17,12 @@ const difference = z.object({
   key: texts,
   columns: z.array(z.object({ name: z.string(), source: z.string().nullable(), sink: z.string().nullable() })),
 });
+const digest = z.string().nullable().describe('of all rows; null where only some rows are compared');
+const digests = { source_digest: digest, sink_digest: digest };
 const tableResult = z.object({
   sink: z.string(),
   table: z.string(),
-  ...{ source_rows: z.number(), sink_rows: z.number(), source_digest: z.string(), sink_digest: z.string() },
+  ...{ source_rows: z.number(), sink_rows: z.number(), ...digests },
   ...{ missing: z.number(), extra: z.number(), different: z.number() },
   unsettled: z.number().describe('rows that changed faster than they could be compared'),
   differences: z.array(difference).describe('the first ones'),
@@ -93,7 +95,9 @@ const check = defineRoute({
   run: async ({ body }, { tracker, pipeline }) => {
     const { primary_key: key, check_types: checks, since_column: sinceColumn, ...rest } = body;
     const { rows_per_second_max: rowsPerSecondMax, ...request } = rest;
-    const work = validationRun(pipeline, { ...request, key, checks, sinceColumn, rowsPerSecondMax });
+    const wish = { ...request, key, checks, sinceColumn, rowsPerSecondMax };
+    await pipeline.checkValidation(wish);
+    const work = validationRun(pipeline, wish);
     return new Accepted({ run_id: await tracker.start(VALIDATION_RUN, work, { retry: false }) });
   },
 });
@@ -108,6 +112,7 @@ const progress = defineRoute({
     status: z.enum(['in_progress', 'success', 'error']),
     rows: z.number(),
     error: z.string().nullable(),
+    error_class: z.string().nullable().describe('config where what was asked for is at fault'),
     progress: z.record(z.string(), z.unknown()),
     validation: validation.nullable(),
   }),
@@ -119,11 +124,12 @@ const progress = defineRoute({
         `there is no validation with run ${params.id}`,
         'GET consistency/status lists the last.',
       );
-    const { status, records: rows, error, metadata } = run;
+    const { status, records: rows, error, errorClass, metadata } = run;
     const id = typeof metadata.validation === 'string' ? metadata.validation : null;
     const found =
       id === null ? null : await deps.sessions.use((client) => readValidation(client, deps.config.source.slot, id));
-    return { status, rows, error, progress: metadata, validation: found && (await shown(found, deps, principal)) };
+    const validation = found && (await shown(found, deps, principal));
+    return { status, rows, error, error_class: errorClass, progress: metadata, validation };
   },
 });
 
@@ -161,10 +167,11 @@ const one = defineRoute({
   accepted: started,
   run: async ({ params, query, signal }, { pipeline, tracker }) => {
     const request = { tables: [params.table], checks: ['data_hash'] as const };
-    if (query.primary_key === undefined)
-      return new Accepted({
-        run_id: await tracker.start(VALIDATION_RUN, validationRun(pipeline, request), { retry: false }),
-      });
+    if (query.primary_key === undefined) {
+      await pipeline.checkValidation(request);
+      const work = validationRun(pipeline, request);
+      return new Accepted({ run_id: await tracker.start(VALIDATION_RUN, work, { retry: false }) });
+    }
     const report = await pipeline.validate({ ...request, key: keyOf(query.primary_key) }, { signal });
     return { ok: report.ok, tables: report.tables.map(shownTable) };
   },

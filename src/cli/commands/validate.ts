@@ -6,7 +6,9 @@ import { toJson } from '../../api/json.ts';
 import { WaltideError } from '../../errors.ts';
 import { CHECKS } from '../../validation/report.ts';
 import { patternList, positiveInteger } from '../arguments.ts';
+import { chooseSink } from '../choose-sink.ts';
 import { type CliContext, EXIT, type Loaded } from '../context.ts';
+import { parseAge } from '../moment.ts';
 import { formatBytes, formatCount, formatTable, printable } from '../output.ts';
 
 interface Options {
@@ -26,6 +28,7 @@ interface Progress {
   readonly status: 'in_progress' | 'success' | 'error';
   readonly rows: number;
   readonly error: string | null;
+  readonly error_class: string | null;
   readonly progress: { readonly table?: string; readonly sink?: string; readonly differences?: number };
   readonly validation: Validation | null;
 }
@@ -88,7 +91,10 @@ export function validateCommand(context: CliContext): Command {
     .option('--checks <list>', `some of ${CHECKS.join(', ')} (default: all)`, patternList)
     .option('--sink <name>', 'only this sink; may be given several times', patternList)
     .option('--key <value>', 'only the row with this key; once for each of its columns', collect)
-    .option('--since <time>', 'only rows written since, as PostgreSQL reads it: "2026-11-01", "yesterday"')
+    .option(
+      '--since <time>',
+      'only rows written since: how long ago (2h, "30 minutes ago"), or a time as PostgreSQL reads it: "2026-11-01", "yesterday"',
+    )
     .option('--since-column <name>', 'the column that says when (default: validation.sinceColumn)')
     .option('--sample <n>', 'only so many rows of each table, at random', positiveInteger)
     .option('--repair', 'bring differing rows to the sink again, and compare once more')
@@ -121,7 +127,8 @@ const collect = (value: string, previous: readonly string[] = []): string[] => [
 function bodyOf(tables: readonly string[], options: Options): object {
   const { checks, sink, key, since, sinceColumn, sample, repair, rowsPerSecondMax, resume } = options;
   return {
-    ...{ tables, check_types: checks, sinks: sink, primary_key: key, since, since_column: sinceColumn, sample, repair },
+    ...{ tables, check_types: checks, sinks: sink, primary_key: key, since_column: sinceColumn, sample, repair },
+    ...{ since: since === undefined ? undefined : (parseAge(since)?.toISOString() ?? since) },
     ...{ rows_per_second_max: rowsPerSecondMax, resume },
   };
 }
@@ -129,6 +136,7 @@ function bodyOf(tables: readonly string[], options: Options): object {
 /** The process that holds the sinks; where several do, the one that holds the first that is named. */
 async function holderOf({ config }: Loaded, sinks: readonly string[] | undefined): Promise<ControlFile> {
   const { running, silent } = await findProcesses(config.stateDir, config.source.slot);
+  for (const name of sinks ?? []) chooseSink(config, name);
   const [wanted] = sinks ?? [];
   const holder = running.find(({ status }) => status.sinks.some(({ name }) => wanted === undefined || name === wanted));
   if (holder) return holder.file;
@@ -146,10 +154,19 @@ async function follow(context: CliContext, file: ControlFile, body: object): Pro
   const { run_id: id } = await call<{ run_id: string }>(file, 'POST', '/consistency/check', body, REQUEST_MS);
   const path = `/consistency/check/${id}`;
   for (let toldAt = performance.now(); ; ) {
-    const { status, rows, error, progress, validation } = await call<Progress>(file, 'GET', path, null, REQUEST_MS);
+    const {
+      status,
+      rows,
+      error,
+      error_class: errorClass,
+      progress,
+      validation,
+    } = await call<Progress>(file, 'GET', path, null, REQUEST_MS);
     if (status === 'success' && validation) return validation;
     if (status !== 'in_progress')
-      throw new WaltideError('VALIDATION', error ?? 'the validation has ended', resumeHelp(validation));
+      throw errorClass === 'config'
+        ? new WaltideError('USAGE', error ?? 'the validation was refused', 'See `waltide validate --help`.')
+        : new WaltideError('VALIDATION', error ?? 'the validation has ended', resumeHelp(validation));
     if (context.signal.aborted) {
       await call(file, 'DELETE', path, null, REQUEST_MS);
       context.exitCode = context.interruptedCode;
@@ -158,9 +175,8 @@ async function follow(context: CliContext, file: ControlFile, body: object): Pro
     }
     if (progress.table && performance.now() - toldAt > TOLD_EVERY_MS) {
       toldAt = performance.now();
-      context.note(
-        `  ${progress.sink} ${progress.table}: ${formatCount(rows)} rows, ${progress.differences ?? 0} differences`,
-      );
+      const where = printable(`${progress.sink} ${progress.table}`);
+      context.note(`  ${where}: ${formatCount(rows)} rows, ${progress.differences ?? 0} differences`);
     }
     await sleep(POLL_MS, undefined, { signal: context.signal }).catch(() => {});
   }
@@ -204,11 +220,15 @@ function print(context: CliContext, validation: Validation, json: boolean): void
       ),
     );
   for (const table of tables) printDifferences(context, table);
-  for (const { sink, table, why } of leftOut) context.print(`${sink} ${table}: not compared, ${why}`);
+  for (const { sink, table, why } of leftOut) context.print(printable(`${sink} ${table}: not compared, ${why}`));
   for (const { sink, table, constraint, references: to, orphans } of references)
-    context.print(`${sink} ${table}: ${formatCount(orphans.length)} values of ${constraint} lead to no row of ${to}`);
+    context.print(
+      printable(`${sink} ${table}: ${formatCount(orphans.length)} values of ${constraint} lead to no row of ${to}`),
+    );
   for (const { rule, side, holds, violations } of rules)
-    context.print(`rule ${rule} in ${side}: ${holds ? 'holds' : `broken by ${formatCount(violations)} rows`}`);
+    context.print(
+      printable(`rule ${rule} in ${side}: ${holds ? 'holds' : `broken by ${formatCount(violations)} rows`}`),
+    );
   const wrong =
     references.length > 0 || rules.some(({ holds }) => !holds) ? 'a reference or a rule does not hold' : null;
   const differs = tables.some(({ missing, extra, different }) => missing + extra + different > 0);
@@ -221,10 +241,10 @@ function printDifferences(context: CliContext, { sink, table, differences, trunc
     const cells = columns.map(({ name, source, sink: held }) => `${name} ${source ?? 'NULL'} is ${held ?? 'NULL'}`);
     context.print(printable(`${sink} ${table} ${key.join(', ')}: ${kind}${cells.map((cell) => `; ${cell}`).join('')}`));
   }
+  const name = printable(`${sink} ${table}`);
   const more = differences.length - DIFFERENCES_SHOWN;
-  if (more > 0) context.print(`${sink} ${table}: and ${formatCount(more)} more; --json shows them`);
-  if (truncated)
-    context.print(`${sink} ${table}: more differences than validation.differencesMax; the counts are lower bounds`);
+  if (more > 0) context.print(`${name}: and ${formatCount(more)} more; --json shows them`);
+  if (truncated) context.print(`${name}: more differences than validation.differencesMax; the counts are lower bounds`);
   if (unsettled > 0)
-    context.print(`${sink} ${table}: ${formatCount(unsettled)} rows changed faster than they could be compared`);
+    context.print(`${name}: ${formatCount(unsettled)} rows changed faster than they could be compared`);
 }
