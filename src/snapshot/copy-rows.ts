@@ -3,6 +3,7 @@ import { messageOf, WaltideError } from '../errors.ts';
 import { type CopiedRows, copiedRows } from '../event/copied-rows.ts';
 import { queryError } from '../postgres/connection.ts';
 import { COPY_DATA, CopySession, ServerError } from '../postgres/copy-session.ts';
+import type { PublishedTable } from '../postgres/publication.ts';
 import { fromOf, type TableShape, targetOf } from './table-shape.ts';
 
 const { escapeIdentifier } = pg;
@@ -94,4 +95,23 @@ function copyError(error: unknown, name: string): WaltideError {
       options,
     );
   return queryError(error, `copying ${name}`);
+}
+
+/**
+ * False where the table was dropped, truncated or rewritten after the snapshot of `client`'s transaction: it would look empty. The
+ * lock keeps it so from here on. The catalog's rows are those of the snapshot, the function's answer is of now.
+ */
+export async function isReadable(client: pg.Client, table: PublishedTable): Promise<boolean> {
+  const target = `${escapeIdentifier(table.schema)}.${escapeIdentifier(table.table)}`;
+  try {
+    await client.query(`LOCK TABLE ${table.kind === 'p' ? '' : 'ONLY '}${target} IN ACCESS SHARE MODE`);
+    const { rows } = await client.query<{ same: boolean | null }>(
+      `SELECT bool_and(c.relkind NOT IN ('r', 'm') OR c.relfilenode = 0 OR c.relfilenode IS NOT DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid)) AS same
+       FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT $1::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid))`,
+      [table.oid],
+    );
+    return rows[0]?.same === true;
+  } catch (error) {
+    throw queryError(error, `locking ${table.schema}.${table.table}`);
+  }
 }

@@ -12,7 +12,7 @@ import { describeRelation, TypeCatalog } from '../postgres/catalog.ts';
 import { queryError } from '../postgres/connection.ts';
 import type { PublishedTable } from '../postgres/publication.ts';
 import { endEvent } from './context.ts';
-import { type CopySource, copyRows } from './copy-rows.ts';
+import { type CopySource, copyRows, isReadable } from './copy-rows.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
 
 const { escapeIdentifier } = pg;
@@ -222,23 +222,4 @@ async function cut(client: pg.Client, table: PublishedTable): Promise<CopySource
       range: { from: i * UNIT_BLOCKS, to: i === count - 1 ? null : (i + 1) * UNIT_BLOCKS },
     }));
   });
-}
-
-/**
- * False where the table was dropped, truncated or rewritten after the snapshot: to the snapshot it would look empty. The
- * lock keeps it so from here on. The catalog's rows are those of the snapshot, the function's answer is of now.
- */
-async function isReadable(client: pg.Client, table: PublishedTable): Promise<boolean> {
-  const target = `${escapeIdentifier(table.schema)}.${escapeIdentifier(table.table)}`;
-  try {
-    await client.query(`LOCK TABLE ${table.kind === 'p' ? '' : 'ONLY '}${target} IN ACCESS SHARE MODE`);
-    const { rows } = await client.query<{ same: boolean | null }>(
-      `SELECT bool_and(c.relkind NOT IN ('r', 'm') OR c.relfilenode = 0 OR c.relfilenode IS NOT DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid)) AS same
-       FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT $1::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid))`,
-      [table.oid],
-    );
-    return rows[0]?.same === true;
-  } catch (error) {
-    throw queryError(error, `locking ${table.schema}.${table.table}`);
-  }
 }

@@ -8,7 +8,7 @@ import { createSlot } from '../postgres/slot-creation.ts';
 import { type SnapshotRecord, saveSnapshot } from '../postgres/snapshots.ts';
 import { writersGone } from '../postgres/writers.ts';
 import { endEvent, type SnapshotContext, WatermarkWriter } from './context.ts';
-import { copyRows } from './copy-rows.ts';
+import { copyRows, isReadable } from './copy-rows.ts';
 import { retrying } from './retry.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
 import { describeTable, type TableShape } from './table-shape.ts';
@@ -17,6 +17,11 @@ import type { Woven } from './weave.ts';
 /** The stream stands still for this long at most while PostgreSQL finds a consistent point; then it is tried again later. */
 const CONSISTENT_WAIT_MS = 20_000;
 const TRY_AGAIN_MS = 30_000;
+/** The table was truncated or rewritten right after that point. */
+const REWRITTEN_AGAIN_MS = 500;
+
+/** blocked: no consistent point was found in time. rewritten: to the snapshot of that point the table looks empty. */
+type End = 'done' | 'blocked' | 'rewritten';
 
 /**
  * One snapshot of a table without a key, whose rows nothing can tell apart: all of them at once, exactly as of one LSN.
@@ -50,14 +55,13 @@ export class KeylessRun {
         'Start the snapshot without --where.',
       );
     for (;;) {
-      const done = await retrying('snapshot', this.#context.log, signal, () => this.#attempt(signal));
-      if (done) return;
-      await sleep(TRY_AGAIN_MS, undefined, { signal });
+      const end = await retrying('snapshot', this.#context.log, signal, () => this.#attempt(signal));
+      if (end === 'done') return;
+      await sleep(end === 'blocked' ? TRY_AGAIN_MS : REWRITTEN_AGAIN_MS, undefined, { signal });
     }
   }
 
-  /** False where no consistent point was found in time. */
-  async #attempt(signal: AbortSignal): Promise<boolean> {
+  async #attempt(signal: AbortSignal): Promise<End> {
     const { record } = this;
     const { log } = this.#context;
     const sessions: pg.Client[] = [];
@@ -73,12 +77,12 @@ export class KeylessRun {
       const shape = await describeTable(client, this.#context.publications, { oid, schema, table });
       this.#estimatedRows = shape.table.estimatedRows;
       await this.#context.aside(() => writersGone(client, { oid, schema, table }, log, signal), signal);
-      const found = await this.#interlude(shape, client, await open(true), watermarks, signal);
-      if (found)
+      const end = await this.#interlude(shape, client, await open(true), watermarks, signal);
+      if (end === 'done')
         await this.#context.control((control) =>
           saveSnapshot(control, record.id, { begun: true, rows: this.#rows, bytes: this.#bytes }),
         );
-      return found;
+      return end;
     } finally {
       await watermarks.close();
       for (const session of sessions) await session.end().catch(() => {});
@@ -91,10 +95,10 @@ export class KeylessRun {
     replication: pg.Client,
     watermarks: WatermarkWriter,
     signal: AbortSignal,
-  ): Promise<boolean> {
+  ): Promise<End> {
     const { weave, log } = this.#context;
     const poke = (): Promise<void> => watermarks.write(`poke/${randomBytes(4).toString('hex')}`);
-    return new Promise<boolean>((resolve, reject) => {
+    return new Promise<End>((resolve, reject) => {
       let snapshotName = '';
       let at: Lsn = 0n;
       const abort = (): void => reject(signal.reason);
@@ -113,12 +117,12 @@ export class KeylessRun {
           } catch (error) {
             if (error instanceof WaltideError && error.code === 'SLOT_BLOCKED') {
               log.warn({ table: shape.table.table }, `${error.message}; tried again later`);
-              resolve(false);
+              resolve('blocked');
             } else reject(error);
             return null;
           }
         },
-        batches: () => this.#batches(shape, client, snapshotName, at, signal, () => resolve(true), reject),
+        batches: () => this.#batches(shape, client, snapshotName, at, signal, resolve, reject),
       });
       // An idle stream must come to its next batch before it can be interrupted.
       poke().catch(reject);
@@ -132,7 +136,7 @@ export class KeylessRun {
     snapshotName: string,
     consistentPoint: Lsn,
     signal: AbortSignal,
-    done: () => void,
+    done: (end: End) => void,
     failed: (error: unknown) => void,
   ): AsyncGenerator<Woven> {
     const { id, sinks } = this.record;
@@ -149,7 +153,8 @@ export class KeylessRun {
     const woven = (events: ChangeEvent[], bytes: number, end = false): Woven => ({
       batch: { events, bytes, commitEndLsn: end ? consistentPoint : null },
       hold: null,
-      durable: end ? () => (ended === 'completed' ? done() : undefined) : null,
+      // Where the copy has failed, that is known already.
+      durable: end ? () => done(ended === 'completed' ? 'done' : 'rewritten') : null,
     });
     let ended: 'completed' | 'cancelled' = 'completed';
     this.#rows = 0;
@@ -163,7 +168,9 @@ export class KeylessRun {
       await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
       await client.query(`SET TRANSACTION SNAPSHOT ${client.escapeLiteral(snapshotName)}`);
       await client.query('SET LOCAL row_security = off');
-      for await (const copied of copyRows(client, shape, null, signal)) {
+      const readable = await isReadable(client, shape.table);
+      if (!readable) ended = 'cancelled';
+      for await (const copied of readable ? copyRows(client, shape, null, signal) : []) {
         const bytes = copied.bytes.length;
         const events = copied
           .rows()
