@@ -103,7 +103,7 @@ export class Rewinding {
     const rest: ChangeEvent[] = [];
     for (const event of delivery.events) {
       if (event.transaction.commitLsn > until) rest.push(event);
-      else if (this.#takes(event, until)) again.push(event);
+      else if (this.#takes(event)) again.push(event);
     }
     return [
       { delivery: { ...delivery, events: again }, seen: true },
@@ -111,9 +111,10 @@ export class Rewinding {
     ];
   }
 
-  #takes(event: ChangeEvent, until: Lsn): boolean {
+  /** Of a change that comes again. */
+  #takes(event: ChangeEvent): boolean {
     const { transaction, op, message, relation } = event;
-    if (relation === null || transaction.commitLsn > until || retryOf(event)) return true;
+    if (relation === null || retryOf(event)) return true;
     if (this.#tables !== null && !this.#tables.has(relationName(relation))) return false;
     if (op === 'm' && message!.prefix === SCHEMA_MESSAGE) return false;
     const live = this.#state.table(relation)?.live;

@@ -191,15 +191,18 @@ export class TableWriter {
    */
   async #checkMoved(target: RunTarget, { merges, lost }: Compacted): Promise<void> {
     const moved = merges.filter((merge) => merge.moved).map(({ origin }) => origin);
-    if (lost === null && moved.length === 0) return;
-    const match = this.#keyMatch(target, 0);
-    const count = (from: string) => `SELECT count(*) FROM ${from} AS k JOIN ${target.name} AS t ON ${match.sql}`;
-    const found =
-      lost === null ? await changedRows(await this.#run(target, { parts: [moved], columns: match.columns }, count)) : 0;
-    if (found === moved.length && lost === null) return;
+    if (lost === null && (await this.#countStored(target, moved)) === moved.length) return;
     const { schema, table } = target.relation;
     const why = `${relationName(target.relation)}: a change that is applied again gives a row another key and leaves out its TOAST values, which the sink does not hold any more`;
     throw new RejectedError(schema, table, why, { refill: true });
+  }
+
+  /** How many of the rows, each with a key of its own, are there under their keys. */
+  async #countStored(target: RunTarget, rows: readonly Row[]): Promise<number> {
+    if (rows.length === 0) return 0;
+    const match = this.#keyMatch(target, 0);
+    const count = (from: string) => `SELECT count(*) FROM ${from} AS k JOIN ${target.name} AS t ON ${match.sql}`;
+    return changedRows(await this.#run(target, { parts: [rows], columns: match.columns }, count));
   }
 
   /** Takes away as many rows as were counted of each, whichever of the equal ones. */
