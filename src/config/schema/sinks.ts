@@ -37,7 +37,11 @@ const duckdb = z.strictObject({
     .string()
     .regex(/^\d+(\.\d+)?\s*([KMGTkmgt][iI]?[bB]|[bB])$/, 'must be a size such as 512MB')
     .default('160MB')
-    .meta(about('Memory for DuckDB: what it counts, and about as much that it does not.')),
+    .meta(
+      about(
+        'Memory for DuckDB: what it counts, and about as much that it does not. A batch that cannot be applied otherwise gets up to four times that, with a line in the log.',
+      ),
+    ),
   threads: z.number().int().min(1).default(2).meta(about("DuckDB's threads.")),
   /** Nothing outside of the file is reached because a query names it. */
   s3: z

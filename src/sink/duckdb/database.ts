@@ -29,6 +29,7 @@ export class DuckdbFile {
   readonly #memoryLimit: string;
   #readFd: number | null = null;
   #holds = 0;
+  #allowedBytes: number;
 
   private constructor(
     path: string,
@@ -41,6 +42,7 @@ export class DuckdbFile {
     this.path = path;
     this.#memoryLimit = memoryLimit;
     this.memoryBytes = memoryBytes;
+    this.#allowedBytes = memoryBytes;
     this.#database = database;
     this.connection = connection;
     this.catalog = catalog;
@@ -96,11 +98,13 @@ export class DuckdbFile {
   }
 
   /**
-   * Lets DuckDB count up to all of the configured limit and `moreBytes` beyond, or (null) only the usual half: for one
-   * batch that needs it. Rejects like any statement.
+   * Lets DuckDB count up to all of the configured limit and `moreBytes` beyond, or (null) only the usual half. Rejects like any
+   * statement.
    */
   async allowMemory(moreBytes: number | null): Promise<void> {
     const bytes = countedBytes(this.#memoryLimit, moreBytes !== null) + (moreBytes ?? 0);
+    if (bytes === this.#allowedBytes) return;
+    this.#allowedBytes = bytes;
     await duckdb.query(this.connection, `SET GLOBAL memory_limit = '${bytes}B'`);
   }
 
@@ -277,6 +281,11 @@ export function isFatal(error: unknown): boolean {
   return /^(FATAL|INTERNAL) Error|has been invalidated|Connection.* (closed|disconnected)/i.test(duckdbMessage(error));
 }
 
+/** True where rows are marked by another transaction, or by one that was given up. */
+export function isConflict(error: unknown): boolean {
+  return /^(TransactionContext|Transaction) Error: .*Conflict on/i.test(duckdbMessage(error));
+}
+
 /** True where a COMMIT did its work, and only the checkpoint after it failed, with which DuckDB gives up. */
 export function isCommitted(error: unknown): boolean {
   return /COMMIT succeeded and is durable/i.test(duckdbMessage(error));
@@ -319,6 +328,6 @@ function duckdbMessage(error: unknown): string {
   }
 }
 
-function firstLine(message: string): string {
+export function firstLine(message: string): string {
   return message.split('\n', 1)[0]!;
 }

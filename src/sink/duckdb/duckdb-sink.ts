@@ -30,6 +30,9 @@ export function createDuckdbSink(config: DuckdbSinkConfig, log: Log): Sink {
 /** How often it is looked whether a transaction of several deliveries has ended. */
 const BETWEEN_POLL_MS = 100;
 
+/** How often the file is opened again for one delivery: once for each step of memory that was not enough. */
+const REOPENED_MAX = 4;
+
 interface RunningQuery<T = unknown> {
   readonly result: Promise<T>;
   stop(): void;
@@ -87,8 +90,22 @@ class DuckdbSink implements Sink {
     });
   }
 
-  apply(delivery: Delivery): Promise<boolean> {
-    return this.#withSession((session) => session.apply(delivery));
+  async apply(delivery: Delivery): Promise<boolean> {
+    for (let reopened = 0; ; reopened++) {
+      let session: Session | null = null;
+      let lost = false;
+      try {
+        return await this.#withSession((open) => {
+          session = open;
+          lost = open.begun;
+          return open.apply(delivery);
+        });
+      } catch (error) {
+        // A file that must be opened again is a matter of this sink, unless a transaction was lost with it.
+        const { broken = false } = (session as Session | null) ?? {};
+        if (!broken || lost || reopened === REOPENED_MAX) throw error;
+      }
+    }
   }
 
   stopTable(relation: Relation, reason: string, options: StopOptions): Promise<void> {

@@ -10,9 +10,10 @@ import type { Log } from '../../log.ts';
 import { VERSION } from '../../version.ts';
 import type { Losses } from '../losses.ts';
 import { Adaptions } from './adaptions.ts';
-import { DuckdbFile, isCommitted, isFatal, isOutOfMemory, storeError } from './database.ts';
+import { DuckdbFile, firstLine, isCommitted, isConflict, isFatal, isOutOfMemory, storeError } from './database.ts';
 import { DeliveryWriter, type Learnt } from './delivery.ts';
 import { Loader } from './loader.ts';
+import { Memory } from './memory.ts';
 import { excerptError } from './messages.ts';
 import { Rewinding } from './rewind.ts';
 import { State } from './state.ts';
@@ -20,15 +21,12 @@ import { MisfitError } from './table.ts';
 
 /** A delivery that needs more new enum labels and other changes of columns than this is not what it seems. */
 const ADAPTIONS_MAX = 1000;
-/** A delivery of more bytes than a batch usually has holds a long value. */
-const LONG_BYTES = 32 << 20;
-/** Measured: DuckDB holds a value of 64 MB about three times while it is stored. */
-const LONG_FACTOR = 4;
 /** Parts of a source transaction are never committed for being fewer bytes than this together. */
 const TRANSACTION_BYTES_MIN = 4 << 20;
 
 interface SinkLearnt extends Learnt {
   transactionBytesMax: number;
+  readonly memory: Memory;
 }
 
 /** By sink: what it has learnt must be known again when it is closed and opened, to begin a transaction again. */
@@ -36,7 +34,12 @@ const learnt = new WeakMap<DuckdbSinkConfig, SinkLearnt>();
 
 function learntOf(config: DuckdbSinkConfig): SinkLearnt {
   const { transactionBytesMax } = config;
-  const known = learnt.get(config) ?? { adaptions: new Adaptions(), watched: new Set(), transactionBytesMax };
+  const known = learnt.get(config) ?? {
+    adaptions: new Adaptions(),
+    watched: new Set(),
+    transactionBytesMax,
+    memory: new Memory(),
+  };
   learnt.set(config, known);
   return known;
 }
@@ -119,27 +122,21 @@ export class Session {
     const ended = this.#parts && next && next.transaction.commitLsn !== this.#parts.commitLsn ? this.#parts : null;
     if (ended) await this.#end(ended).catch(async (error: unknown) => Promise.reject(await this.#fail(error)));
     if (this.#parts) return this.#continue(this.#parts, delivery);
-    // A long value is held several times over on its way: there the limit gives way, for as long as it takes.
-    const allowances = delivery.bytes > LONG_BYTES ? [0, delivery.bytes * LONG_FACTOR] : [0];
-    try {
-      return await this.#begin(delivery);
-    } catch (error) {
-      return await this.#withMore(delivery, allowances, error);
-    }
+    return this.#beginWithin(delivery);
   }
 
-  async #withMore(delivery: Delivery, allowances: readonly number[], error: unknown): Promise<boolean> {
-    const [bytes, ...others] = allowances;
-    if (bytes === undefined || !(error instanceof WaltideError) || !isOutOfMemory(error.cause)) throw error;
-    const what = bytes > 0 ? ` and ${Math.round(bytes / 2 ** 20)} MB more, for a long value` : '';
-    this.#log.info({ sink: this.#name }, `a batch needs more memory; trying once more with all of memoryLimit${what}`);
-    await this.file.allowMemory(bytes);
-    try {
-      return await this.#begin(delivery);
-    } catch (next) {
-      return await this.#withMore(delivery, others, next);
-    } finally {
-      await this.file.allowMemory(null).catch(() => undefined);
+  /** Again with more memory where there is not enough. */
+  async #beginWithin(delivery: Delivery): Promise<boolean> {
+    const { memory } = this.#learnt;
+    for (;;) {
+      await this.file.allowMemory(memory.bytes(delivery.bytes, this.file.memoryBytes));
+      try {
+        return await this.#begin(delivery);
+      } catch (error) {
+        if (!(error instanceof WaltideError) || !isOutOfMemory(error.cause) || !memory.raise()) throw error;
+        const reason = firstLine(messageOf(error.cause));
+        this.#log.info({ sink: this.#name, step: memory.step, reason }, 'a batch needs more memory; trying once more');
+      }
     }
   }
 
@@ -248,7 +245,9 @@ export class Session {
   /** Rolls back. Nothing of what failed is in the file or in the state afterwards. */
   async #fail(error: unknown): Promise<unknown> {
     await this.rollBack();
-    if (isFatal(error)) {
+    // Nobody else writes, so that a conflict is with what a statement left behind that ran out of memory: rows marked as deleted
+    // by a transaction that is no more. They are there for readers and for the log, but not to be deleted until it is opened again.
+    if (isFatal(error) || isConflict(error)) {
       this.broken = true;
       this.#log.warn(
         { sink: this.#name, reason: messageOf(error) },
