@@ -57,6 +57,17 @@ export class CopiedRows {
     );
   }
 
+  /** Those from index `from` to before `to`; no bytes are copied. */
+  slice(from: number, to: number): CopiedRows {
+    if (from === 0 && to === this.count) return this;
+    return new CopiedRows(this.relation, this.bytes, this.starts.subarray(from, to), this.ends.subarray(from, to));
+  }
+
+  /** What the rows take as COPY sent them, in bytes. */
+  get size(): number {
+    return this.count === 0 ? 0 : this.ends[this.count - 1]! - this.starts[0]!;
+  }
+
   /** Rows from index `from` to before `to`. Throws a RangeError where one does not have the relation's columns. */
   rows(from = 0, to = this.count): Row[] {
     if (from >= to) return [];
@@ -73,13 +84,16 @@ export class CopiedRows {
 export function copiedRows(
   relation: Relation,
   bytes: Buffer,
-  starts: readonly number[],
-  ends: readonly number[],
+  starts: Int32Array | readonly number[],
+  ends: Int32Array | readonly number[],
 ): CopiedRows {
-  const rows = new CopiedRows(relation, bytes, Int32Array.from(starts), Int32Array.from(ends));
+  const rows = new CopiedRows(relation, bytes, int32(starts), int32(ends));
   rows.rows(0, Math.min(1, rows.count));
   return rows;
 }
+
+const int32 = (numbers: Int32Array | readonly number[]): Int32Array =>
+  numbers instanceof Int32Array ? numbers : new Int32Array(numbers);
 
 /** Many events of op r in one, of rows with different keys, for whoever takes rows as COPY sent them; `eachRow` gives the single ones. */
 export class CopyEvent extends ChangeEvent {
@@ -111,8 +125,12 @@ export function countRows(events: readonly ChangeEvent[]): number {
 /** What the batch counts for where budgets are meant for streamed rows: less for copied ones, which take less memory. */
 export function weightOf({ events, bytes }: Batch): number {
   const rows = countRows(events);
-  return rows === events.length ? bytes : Math.max(bytes / 4, bytes - rows * ROW_OVERHEAD_BYTES);
+  return rows === events.length ? bytes : weightOfCopied(bytes, rows);
 }
+
+/** The same of a batch of copied rows alone. */
+export const weightOfCopied = (bytes: number, rows: number): number =>
+  Math.max(bytes / 4, bytes - rows * ROW_OVERHEAD_BYTES);
 
 /** The same events, one for each row. */
 export function eachRow(events: readonly ChangeEvent[]): readonly ChangeEvent[] {

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ByteWriter } from '../../src/event/byte-writer.ts';
-import { copyRowToTuple } from '../../src/event/copy-text.ts';
+import { copyRowToTuple, valueEnd, wordsOf } from '../../src/event/copy-text.ts';
 import { Row } from '../../src/event/row.ts';
 import { copyLine } from '../support/copy-line.ts';
 
@@ -38,5 +38,25 @@ describe('copyRowToTuple', () => {
   it('refuses a row with too few or too many columns', () => {
     expect(() => read(copyLine(['a', 'b']), 3)).toThrow(RangeError);
     expect(() => read(copyLine(['a', 'b']), 1)).toThrow(RangeError);
+  });
+});
+
+describe('valueEnd', () => {
+  it('is the first tab or backslash, or the end of the row, wherever they lie', () => {
+    const byte = fc.oneof(
+      { weight: 12, arbitrary: fc.constantFrom(0x61, 0x00, 0x08, 0x0a, 0x5b, 0x5d, 0x80, 0x89, 0xdc, 0xff) },
+      { weight: 1, arbitrary: fc.constantFrom(0x09, 0x5c) },
+    );
+    fc.assert(
+      fc.property(fc.array(byte, { maxLength: 80 }), fc.nat(80), fc.nat(80), (list, from, more) => {
+        const bytes = Buffer.from(Uint8Array.from([...list, 0x61, 0x09, 0x61]).buffer);
+        const at = Math.min(from, list.length);
+        const stop = Math.min(at + more, list.length);
+        let end = at;
+        while (end < stop && bytes[end] !== 0x09 && bytes[end] !== 0x5c) end++;
+        expect(valueEnd(bytes, wordsOf(bytes), at, stop)).toBe(end);
+      }),
+      { numRuns: 3000 },
+    );
   });
 });

@@ -51,6 +51,8 @@ export class LoadError extends Error {
 /** DuckDB's own vector size. */
 const ROWS_MAX = duckdb.vector_size();
 
+const EMPTY_STRINGS = new ArrayBuffer(ROWS_MAX * 16);
+
 interface Slot extends LoadColumn {
   readonly cells: Cells;
   readonly filler: Filler | null;
@@ -99,14 +101,14 @@ export class ChunkWriter {
     for (const part of this.#parts) part.rewind();
   }
 
-  /** Fills the next chunk; an empty one after the last row. Throws a LoadError, then nothing of the chunk counts. */
-  next(output: DataChunk): void {
+  /** Fills the next chunk; after the last row, an empty one, and returns false. Throws a LoadError, then nothing of the chunk counts. */
+  next(output: DataChunk): boolean {
     const from = this.#next;
     this.#heap.length = 0;
     let count = Math.min(ROWS_MAX, this.rows - from);
     for (let part = 0; part < this.#parts.length; part++) count = this.#gather(part, count, part === 0);
     duckdb.data_chunk_set_size(output, count);
-    if (count === 0) return;
+    if (count === 0) return false;
     this.#parse(count);
     const base = this.#copyHeap(output);
     this.#slots.forEach((slot, index) => {
@@ -120,6 +122,7 @@ export class ChunkWriter {
       duckdb.copy_data_to_vector(vector, 0, counts.buffer as ArrayBuffer, from * 4, count * 4);
     }
     this.#next = from + count;
+    return true;
   }
 
   #parse(count: number): void {
@@ -157,7 +160,7 @@ export class ChunkWriter {
     const base = new DataView(data.buffer, data.byteOffset, 16).getBigUint64(8, true);
     // The other rows of this column: empty strings, whatever was there before.
     const rows = duckdb.data_chunk_get_size(output) - 1;
-    if (rows > 0) duckdb.copy_data_to_vector(vector, 16, new ArrayBuffer(rows * 16), 0, rows * 16);
+    if (rows > 0) duckdb.copy_data_to_vector(vector, 16, EMPTY_STRINGS, 0, rows * 16);
     return base;
   }
 

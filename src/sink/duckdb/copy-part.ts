@@ -1,6 +1,6 @@
 import type { ByteWriter } from '../../event/byte-writer.ts';
 import type { CopiedRows } from '../../event/copied-rows.ts';
-import { BACKSLASH, isNullAt, TAB, UNESCAPED } from '../../event/copy-text.ts';
+import { BACKSLASH, isNullAt, TAB, UNESCAPED, valueEnd, wordsOf } from '../../event/copy-text.ts';
 import type { Row } from '../../event/row.ts';
 import type { Cells } from './cells.ts';
 import { HEAP_BYTES_MAX, type Part, PartError } from './part.ts';
@@ -71,6 +71,7 @@ export class CopyPart implements Part {
 
   locate(count: number, heap: ByteWriter, wanted: readonly (Cells | null)[]): void {
     const b = heap.bytes;
+    const words = wordsOf(b);
     const columns = wanted.length;
     // Nobody looks at what comes after: a statement that deletes wants the key alone.
     const last = wanted.findLastIndex((cells) => cells !== null);
@@ -87,13 +88,13 @@ export class CopyPart implements Part {
           at += 2;
         } else {
           const start = at;
-          while (at < stop && b[at] !== TAB && b[at] !== BACKSLASH) at++;
+          at = valueEnd(b, words, at, stop);
           let end = at;
           if (at < stop && b[at] === BACKSLASH) {
             for (; at < stop && b[at] !== TAB; at++) {
               b[end++] = b[at] === BACKSLASH ? UNESCAPED[b[++at]!]! : b[at]!;
             }
-            b.fill(0, end, at);
+            for (let blank = end; blank < at; blank++) b[blank] = 0;
           }
           if (cells) {
             cells.starts[i] = start;

@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import duckdb, { type Connection, type DataChunk } from '@duckdb/node-bindings';
-import { ChunkWriter, type Load } from './chunk.ts';
+import type { Load } from './chunk.ts';
+import { Shares, type Taker } from './shares.ts';
 
 /** Taken by no one else: a query that names it is refused unless it also knows the number of a running load. */
 const FUNCTION = '_waltide_rows';
@@ -15,7 +16,7 @@ const THREADS_MAX = 2;
 export class Loader {
   readonly #connection: Connection;
   readonly #rowBytesMax: number;
-  readonly #loads = new Map<bigint, ChunkWriter>();
+  readonly #loads = new Map<bigint, Shares>();
   #failure: unknown = null;
 
   constructor(connection: Connection, rowBytesMax: number) {
@@ -30,7 +31,7 @@ export class Loader {
    */
   async run(load: Load, statement: (from: string) => string): Promise<duckdb.Result> {
     const token = BigInt(randomInt(2 ** 47));
-    this.#loads.set(token, new ChunkWriter(load, this.#rowBytesMax));
+    this.#loads.set(token, new Shares(load, this.#rowBytesMax));
     this.#failure = null;
     try {
       return await duckdb.query(this.#connection, statement(`${FUNCTION}(${token})`));
@@ -46,19 +47,22 @@ export class Loader {
     duckdb.table_function_set_name(f, FUNCTION);
     duckdb.table_function_add_parameter(f, duckdb.create_logical_type(duckdb.Type.BIGINT));
     duckdb.table_function_set_bind(f, (info) => {
-      const writer = this.#loads.get(duckdb.get_int64(duckdb.bind_get_parameter(info, 0)));
-      if (!writer) return duckdb.bind_set_error(info, `${FUNCTION} is for Waltide itself`);
-      for (const { name, type } of writer.columns()) duckdb.bind_add_result_column(info, name, type);
-      duckdb.bind_set_cardinality(info, writer.rows, true);
-      duckdb.bind_set_bind_data(info, writer);
+      const shares = this.#loads.get(duckdb.get_int64(duckdb.bind_get_parameter(info, 0)));
+      if (!shares) return duckdb.bind_set_error(info, `${FUNCTION} is for Waltide itself`);
+      for (const { name, type } of shares.columns()) duckdb.bind_add_result_column(info, name, type);
+      duckdb.bind_set_cardinality(info, shares.rows, true);
+      duckdb.bind_set_bind_data(info, shares);
     });
     duckdb.table_function_set_init(f, (info) => {
       duckdb.init_set_max_threads(info, THREADS_MAX);
-      (duckdb.init_get_bind_data(info) as ChunkWriter).rewind();
+      (duckdb.init_get_bind_data(info) as Shares).rewind();
+    });
+    duckdb.table_function_set_local_init(f, (info) => {
+      duckdb.init_set_init_data(info, (duckdb.init_get_bind_data(info) as Shares).taker());
     });
     duckdb.table_function_set_function(f, (info, output: DataChunk) => {
       try {
-        (duckdb.function_get_bind_data(info) as ChunkWriter).next(output);
+        (duckdb.function_get_local_init_data(info) as Taker).next(output);
       } catch (error) {
         this.#failure ??= error;
         duckdb.function_set_error(info, 'a value could not be loaded');

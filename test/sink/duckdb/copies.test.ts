@@ -39,7 +39,12 @@ const text = fc.string({
   unit: fc.constantFrom('a', 'Z', '\\', '\t', '\n', '\r', '\b', '\v', '\f', 'N', 'é', '😀', '.', '"', ','),
 });
 const rest = fc.tuple(
-  optional(text),
+  optional(
+    fc.oneof(
+      text,
+      fc.array(text, { maxLength: 12 }).map((all) => all.join('long enough for words')),
+    ),
+  ),
   optional(fc.integer().map((i) => `${i}.${String(Math.abs(i) % 10_000).padStart(4, '0')}`)),
   optional(fc.uint8Array({ maxLength: 40 }).map((bytes) => `\\x${Buffer.from(bytes).toString('hex')}`)),
   optional(
@@ -164,6 +169,25 @@ describe('rows as COPY sent them', () => {
     expect(await sink.rows("SELECT count(*)::int, count(*) FILTER (t = 'same')::int FROM item")).toEqual([
       [125_000, 125_000],
     ]);
+  }, 300_000);
+
+  test('of several row groups fill whole ones, whichever threads store them', async () => {
+    const sink = await openSink(undefined, { memoryLimit: '1GB' });
+    const group = 122_880;
+    const total = 2 * group + 1000;
+    const rows = numbered(Array.from({ length: total }, (_, i) => [`row ${i}`, null, null, null, null, null]));
+    const loaded = copied(item, rows, [50_000, 7, 90_001]);
+    await sink.apply(delivery(loaded));
+    expect(
+      await sink.rows(
+        "SELECT count(*)::int, count(DISTINCT id)::int, count(*) FILTER (t = 'row ' || id)::int FROM item",
+      ),
+    ).toEqual([[total, total, total]]);
+    const groups = await sink.rows(
+      `SELECT sum(count)::int AS rows FROM pragma_storage_info('item') WHERE column_id = 0 AND segment_type = 'BIGINT'
+       GROUP BY row_group_id ORDER BY 1`,
+    );
+    expect(groups).toEqual([[1000], [group], [group]]);
   }, 300_000);
 
   test('change a column, extend an enum, and are set aside, as single events do', async () => {
