@@ -21,6 +21,7 @@ import { lockSetup, movedOn, setupInUse } from '../postgres/setup-lock.ts';
 import { dropSlot, readSlot } from '../postgres/slot.ts';
 import { createSlot } from '../postgres/slot-creation.ts';
 import { voidSnapshots } from '../postgres/snapshots.ts';
+import type { Gather } from '../snapshot/gathering.ts';
 import { InitialSnapshot } from '../snapshot/initial.ts';
 import type { SnapshotProgress } from '../snapshot/snapshot.ts';
 import { checkReadable } from '../snapshot/table-shape.ts';
@@ -86,6 +87,7 @@ export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal):
       consistentPoint,
       snapshotName: snapshotName!,
       workers: config.snapshot.workers,
+      gather: gatherOf(config),
       log,
       connect: () => connectSource(slotSide(config.source), 'copy'),
       publish: options.publish,
@@ -132,4 +134,13 @@ async function describeTables(control: pg.Client, slot: string, log: Log): Promi
   } catch (error) {
     log.warn({ slot }, `the schema history begins with the first change of each table: ${messageOf(error)}`);
   }
+}
+
+/** A row group of DuckDB, the largest one that a store of columns has: it is written once, and whole, where it comes whole. */
+const ROW_GROUP = 122_880;
+
+/** Kafka takes rows one by one, and holds more of memory for each: there they are published as they come. */
+function gatherOf({ transport }: Config): Gather | null {
+  if (transport.type !== 'in-process') return null;
+  return { rowsMax: ROW_GROUP, weightMax: Math.floor(transport.inFlightBytesMax / 2) };
 }

@@ -97,14 +97,26 @@ export class CopySession {
   }
 
   /** Whole backend messages, contiguous; null once the server has finished. Rejects when the connection is lost. */
-  async read(): Promise<Buffer | null> {
+  read(): Promise<Buffer | null> {
+    return this.#read(() => this.#frames.take());
+  }
+
+  /** As `read`, in parts of whole messages: see `FrameBuffer.takeParts`. */
+  readParts(): Promise<Buffer[] | null> {
+    return this.#read(() => {
+      const parts = this.#frames.takeParts();
+      return parts.length > 0 ? parts : null;
+    });
+  }
+
+  async #read<T>(take: () => T | null): Promise<T | null> {
     const early = this.#lastRead + GATHER_MS - performance.now();
     if (early > 0) await new Promise((resolve) => setTimeout(resolve, early));
     for (;;) {
-      const frames = this.#frames.take();
-      if (frames) {
+      const taken = take();
+      if (taken) {
         this.#lastRead = performance.now();
-        return frames;
+        return taken;
       }
       if (this.#failure) throw this.#failure;
       if (this.#ended) return null;

@@ -32,17 +32,48 @@ export class FrameBuffer {
   take(): Buffer | null {
     if (this.#length < HEADER_LENGTH || this.#length < this.#firstFrameLength()) return null;
     const all = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks, this.#length);
-    let end = 0;
-    while (end + HEADER_LENGTH <= all.length) {
-      const next = end + 1 + all.readUInt32BE(end + 1);
-      if (next > all.length) break;
-      end = next;
-    }
+    const end = wholeLength(all);
     // A copy, since a slice would keep the whole buffer alive for a few bytes.
     const rest = end < all.length ? Buffer.from(all.subarray(end)) : null;
     this.#chunks = rest ? [rest] : [];
     this.#length = rest ? rest.length : 0;
     return end === all.length ? all : all.subarray(0, end);
+  }
+
+  /**
+   * As `take`, but in parts that are left where they came: only a message that chunks share is put together. Where messages are small
+   * and chunks are not, hardly any byte is copied; chunks below `partBytesMin` on average are joined. Empty when there is no whole
+   * message yet.
+   */
+  takeParts(partBytesMin = 8192): Buffer[] {
+    if (this.#length < this.#chunks.length * partBytesMin) {
+      const all = this.take();
+      return all ? [all] : [];
+    }
+    const parts: Buffer[] = [];
+    let begun: Buffer[] = [];
+    let have = 0;
+    for (const next of this.#chunks) {
+      let chunk = next;
+      if (have >= HEADER_LENGTH) {
+        const lacking = 1 + begun[0]!.readUInt32BE(1) - have;
+        if (lacking > chunk.length) {
+          begun.push(chunk);
+          have += chunk.length;
+          continue;
+        }
+        parts.push(Buffer.concat([...begun, chunk.subarray(0, lacking)]));
+        chunk = chunk.subarray(lacking);
+      } else if (have > 0) chunk = Buffer.concat([...begun, chunk]);
+      const end = wholeLength(chunk);
+      if (end > 0) parts.push(chunk.subarray(0, end));
+      have = chunk.length - end;
+      // A copy, as above.
+      begun = have === 0 ? [] : [end > 0 ? Buffer.from(chunk.subarray(end)) : chunk];
+    }
+    this.#chunks = begun;
+    this.#length = have;
+    return parts;
   }
 
   /** Looked at before joining chunks: joining again for each chunk of a 1 GB message would be quadratic. */
@@ -54,4 +85,15 @@ export class FrameBuffer {
     }
     return 1 + first.readUInt32BE(1);
   }
+}
+
+/** Where the last whole message ends. */
+function wholeLength(bytes: Buffer): number {
+  let end = 0;
+  while (end + HEADER_LENGTH <= bytes.length) {
+    const next = end + 1 + bytes.readUInt32BE(end + 1);
+    if (next > bytes.length) break;
+    end = next;
+  }
+  return end;
 }

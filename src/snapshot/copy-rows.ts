@@ -21,13 +21,14 @@ export type CopyTarget = Pick<TableShape, 'table' | 'relation'>;
 
 /**
  * All rows (of `source`, null for the whole table) by COPY, in the transaction that `client` has begun; the connection is used up. Ends
- * early when `signal` aborts.
+ * early when `signal` aborts. `small`: in as many blocks as cost least, for whoever puts them together again.
  */
 export async function* copyRows(
   client: pg.Client,
   target: CopyTarget,
   source: CopySource | null,
   signal: AbortSignal,
+  small = false,
 ): AsyncGenerator<CopiedRows> {
   const name = `${target.table.schema}.${target.table.table}`;
   const onAbort = (): void => session?.destroy();
@@ -35,9 +36,11 @@ export async function* copyRows(
   try {
     session = await CopySession.start(client, copyCommand(target, source));
     signal.addEventListener('abort', onAbort, { once: true });
-    for (let frames = await session.read(); frames; frames = await session.read()) {
-      const rows = rowsOf(session, frames, target);
-      if (rows.count > 0) yield rows;
+    for (let parts = await next(session, small); parts; parts = await next(session, small)) {
+      for (const frames of parts) {
+        const rows = rowsOf(session, frames, target);
+        if (rows.count > 0) yield rows;
+      }
     }
   } catch (error) {
     if (signal.aborted) return;
@@ -46,6 +49,12 @@ export async function* copyRows(
     signal.removeEventListener('abort', onAbort);
     session?.destroy();
   }
+}
+
+async function next(session: CopySession, small: boolean): Promise<readonly Buffer[] | null> {
+  if (small) return session.readParts();
+  const frames = await session.read();
+  return frames && [frames];
 }
 
 function copyCommand(target: CopyTarget, source: CopySource | null): string {
@@ -65,14 +74,19 @@ function copyCommand(target: CopyTarget, source: CopySource | null): string {
 
 /** The server sends one row per CopyData message. Throws a RangeError where they do not have the table's columns. */
 function rowsOf(session: CopySession, frames: Buffer, { relation }: CopyTarget): CopiedRows {
-  const starts: number[] = [];
-  const ends: number[] = [];
-  for (let at = 0; at < frames.length; ) {
+  let count = 0;
+  for (let at = 0; at < frames.length; at += 1 + frames.readUInt32BE(at + 1)) {
+    if (frames[at] === COPY_DATA) count++;
+    else session.control(frames, at);
+  }
+  const starts = new Int32Array(count);
+  const ends = new Int32Array(count);
+  for (let at = 0, row = 0; row < count; ) {
     const end = at + 1 + frames.readUInt32BE(at + 1);
     if (frames[at] === COPY_DATA) {
-      starts.push(at + 5);
-      ends.push(end);
-    } else session.control(frames, at);
+      starts[row] = at + 5;
+      ends[row++] = end;
+    }
     at = end;
   }
   return copiedRows(relation, frames, starts, ends);

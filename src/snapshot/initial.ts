@@ -13,6 +13,7 @@ import { queryError } from '../postgres/connection.ts';
 import type { PublishedTable } from '../postgres/publication.ts';
 import { endEvent } from './context.ts';
 import { type CopySource, copyRows, isReadable } from './copy-rows.ts';
+import { type Gather, Gathering } from './gathering.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
 
 const { escapeIdentifier } = pg;
@@ -25,6 +26,8 @@ export interface InitialSnapshotOptions {
   readonly consistentPoint: Lsn;
   readonly snapshotName: string;
   readonly workers: number;
+  /** Null: rows are published as they come. */
+  readonly gather: Gather | null;
   readonly log: Log;
   connect(): Promise<pg.Client>;
   /** Resolves when there is room for more; `durable` is called once the batch is. */
@@ -41,6 +44,8 @@ interface Copy {
   units: number;
   rows: number;
   bytes: number;
+  /** Read and not published yet. */
+  readonly gathering: Gathering | null;
   /** Events of the table so far. */
   count: number;
   /** Altered meanwhile, so that the snapshot does not show it: its rows are void, and it is filled later. */
@@ -118,7 +123,9 @@ export class InitialSnapshot {
 
   async #begin(table: PublishedTable, client: pg.Client, signal: AbortSignal): Promise<void> {
     const relation = await describeRelation(client, new TypeCatalog(client), table, table.columns);
-    const copy: Copy = { table, relation, units: 0, rows: 0, bytes: 0, count: 0, failed: false };
+    const { gather } = this.#options;
+    const gathering = gather && new Gathering(gather);
+    const copy: Copy = { table, relation, units: 0, rows: 0, bytes: 0, gathering, count: 0, failed: false };
     await this.#publishOne(copy, (...at) => new ChangeEvent('t', ...at, relation, null, null));
     let sources: CopySource[] = [];
     try {
@@ -137,11 +144,11 @@ export class InitialSnapshot {
     const { table } = copy;
     try {
       if (!copy.failed && (await isReadable(client, table)))
-        for await (const rows of copyRows(client, copy, source, signal)) {
+        for await (const rows of copyRows(client, copy, source, signal, copy.gathering !== null)) {
           copy.rows += rows.count;
           copy.bytes += rows.bytes.length;
           failpoint('during-copy');
-          await this.#publishRows(copy, rows);
+          for (const group of copy.gathering?.add(rows) ?? [[rows]]) await this.#publishRows(copy, group);
           this.#progress(copy, 'running');
           if (copy.failed) break;
         }
@@ -167,6 +174,8 @@ export class InitialSnapshot {
 
   async #done(copy: Copy): Promise<void> {
     if (--copy.units > 0) return;
+    const rest = copy.gathering?.rest() ?? [];
+    if (rest.length > 0 && !copy.failed) await this.#publishRows(copy, rest);
     const phase = copy.failed ? 'cancelled' : 'completed';
     const durable = copy.failed ? null : () => this.#options.onCompleted(copy.table);
     await this.#publishOne(
@@ -188,12 +197,16 @@ export class InitialSnapshot {
   }
 
   /** Numbers are given when events are published and not before, so that what several workers publish is in order. */
-  #publishRows(copy: Copy, rows: CopiedRows): Promise<void> {
+  #publishRows(copy: Copy, group: readonly CopiedRows[]): Promise<void> {
     const transaction = this.#transaction;
-    this.#seq += rows.count;
-    copy.count += rows.count;
-    const event = new CopyEvent(transaction, this.#seq, copy.count, transaction.commitLsn, rows);
-    return this.#options.publish({ events: [event], bytes: rows.bytes.length, commitEndLsn: null }, null);
+    let bytes = 0;
+    const events = group.map((rows) => {
+      this.#seq += rows.count;
+      copy.count += rows.count;
+      bytes += rows.size;
+      return new CopyEvent(transaction, this.#seq, copy.count, transaction.commitLsn, rows);
+    });
+    return this.#options.publish({ events, bytes, commitEndLsn: null }, null);
   }
 
   #progress({ table, rows, bytes }: Copy, state: SnapshotProgress['state']): void {
