@@ -18,6 +18,7 @@ import { createTable, digest } from './workload.ts';
 const HELP = `npx tsx bench/snapshot.ts -- [options]
 
   --rows N             rows of the table (default 5,000,000)
+  --only first         nothing but psql's COPY and the first copy
   --writes-per-second  beside the incremental snapshot (default 2,000)
   --no-build           measure dist as it is
 `;
@@ -33,6 +34,7 @@ const BASELINE_MS = 15_000;
 const { values: options } = parseArgs({
   options: {
     rows: { type: 'string', default: '5000000' },
+    only: { type: 'string' },
     'writes-per-second': { type: 'string', default: '2000' },
     'no-build': { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -52,8 +54,8 @@ async function main(): Promise<void> {
     await fill(arena, rows);
     const copy = await psqlCopy(arena, rows);
     const initial = await first(arena, rows);
-    const beside = await incremental(arena, rows);
-    const resumed = await resume(arena, rows);
+    const later =
+      options.only === 'first' ? null : { beside: await incremental(arena, rows), resumed: await resume(arena, rows) };
     console.log('');
     const table = [['', 'rows/s', 'target', '']];
     const judge = (label: string, value: string, target: string, good: boolean | null): void => {
@@ -70,6 +72,8 @@ async function main(): Promise<void> {
       initial.rate >= 0.6 * copy,
     );
     judge('its peak RSS', mb(initial.rss), '600 MB', initial.rss < RSS_TARGET_BYTES);
+    if (!later) return printTable(table);
+    const { beside, resumed } = later;
     judge(
       'incremental under writes',
       `${k(beside.rate)} (${(beside.rate / initial.rate).toFixed(2)}×)`,
