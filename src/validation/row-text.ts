@@ -5,11 +5,22 @@ import type { KeyText } from '../postgres/snapshots.ts';
 /*
  * The text of a row that digests are of, the same to the byte in every store. Fields are parted by U+0001. A field whose
  * text may hold one stands after its length in bytes of UTF-8 and a colon, so that no two rows have one text; NULL is
- * empty there and has no length. A row of more than SHORT_BYTES counts as its SHA-256. A range's digest is the SHA-256 of
- * its rows in the order of the key, one per line.
+ * empty there and has no length.
+ *
+ * A range's digest is of its columns, one after another, which costs PostgreSQL a good deal less than texts of rows: the
+ * SHA-256 of the SHA-256s of all columns. A column is its values in the order of the key, each after its length (4 bytes,
+ * big-endian; -1 for NULL), as array_send writes elements: what the type's send function gives, or else the text, of more
+ * than SHORT_BYTES as its SHA-256 in hexadecimal.
  */
 
 export const SHORT_BYTES = 256;
+/** What a range may take at most in either store, and the ranges of one query together. */
+const RANGE_BYTES_MAX = 2 * 1024 * 1024;
+const QUERY_BYTES_MAX = 32 * 1024 * 1024;
+/** Small enough that few ranges hold a row in flight, large enough that a query costs little beside its rows. */
+const ROWS_PER_RANGE = 2048;
+const RANGES_PER_QUERY = 16;
+const SENT_BYTES = 24;
 /** Of a row's SHA-256, in hexadecimal digits: 96 bits tell 2^48 rows apart by chance. */
 export const ROW_HASH_CHARS = 24;
 /** A longer value is fetched as its SHA-256. */
@@ -26,6 +37,13 @@ const PLAIN: ReadonlySet<string> = new Set([
 /** True where NULL alone has an empty text, and no text holds U+0001. */
 export function isPlain({ kind, schema, name }: ColumnType): boolean {
   return kind === 'base' && schema === 'pg_catalog' && PLAIN.has(name);
+}
+
+/** How many rows a range has, and how many ranges are asked for at once. */
+export function sizesOf(columns: readonly { readonly sent: boolean }[]): { rows: number; ranges: number } {
+  const bytes = columns.reduce((sum, { sent }) => sum + (sent ? SENT_BYTES : SHORT_BYTES), 0);
+  const rows = Math.max(1, Math.min(ROWS_PER_RANGE, Math.floor(RANGE_BYTES_MAX / bytes)));
+  return { rows, ranges: Math.max(1, Math.min(RANGES_PER_QUERY, Math.floor(QUERY_BYTES_MAX / (rows * bytes)))) };
 }
 
 export interface Field {

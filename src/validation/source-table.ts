@@ -85,7 +85,8 @@ export async function describeSourceTable(
     );
     const column = (name: string): DigestColumn => {
       const found = relation.columns.find((one) => one.name === name)!;
-      return { name, type: baseOf(found.type), form: held.get(name)?.form ?? 'text' };
+      const { form = 'text', sent = false } = held.get(name) ?? {};
+      return { name, type: baseOf(found.type), form, sent };
     };
     const compared = relation.columns.filter(({ name }) => held.has(name));
     const keyed =
@@ -97,7 +98,7 @@ export async function describeSourceTable(
     const chosen = compared.filter(wanted);
     const masked = chosen.flatMap(({ name }): MaskedColumn[] => {
       const mask = options.maskOf(name);
-      return mask ? [{ name, type: TEXT, form: 'text', mask }] : [];
+      return mask ? [{ name, type: TEXT, form: 'text', sent: false, mask }] : [];
     });
     return {
       published,

@@ -4,19 +4,22 @@ import { type Lsn, parseLsn } from '../event/lsn.ts';
 import { relationName } from '../event/relation.ts';
 import { queryError, sqlState } from '../postgres/connection.ts';
 import type { KeyText } from '../postgres/snapshots.ts';
+import { boundsSql, rangeDigestsSql } from './range-sql.ts';
+import { cellOf, keyName, ROW_HASH_CHARS, rowHash, rowTextSql } from './row-text.ts';
 import {
-  CELL_BYTES_MAX,
-  cellOf,
-  type Field,
-  isPlain,
-  keyName,
-  ROW_HASH_CHARS,
-  rowHash,
-  rowTextSql,
-  SHORT_BYTES,
-} from './row-text.ts';
+  bucketSql,
+  cellSql,
+  fieldsOf,
+  fromSql,
+  numberSql,
+  rowFilters,
+  sha256Sql,
+  textSql,
+  Values,
+  whereSql,
+} from './source-sql.ts';
 import type { SourceTable } from './source-table.ts';
-import type { Cells, Digest, DigestColumn, KeyRange, RowDigest } from './validation.ts';
+import type { Cells, Digest, KeyRange, RowDigest } from './validation.ts';
 
 const { escapeIdentifier } = pg;
 
@@ -36,33 +39,92 @@ export interface SourceRow {
 const SETTINGS = `SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off; SET row_security = off;
   SET max_parallel_workers_per_gather = 0; SET default_transaction_read_only = on`;
 
-/** Reads the source for comparison: digests are made by PostgreSQL, every answer is as of one snapshot. */
+interface Session {
+  readonly client: Promise<pg.Client>;
+  /** Statements that are under way or wait for it. */
+  queries: number;
+}
+
+/**
+ * Reads the source for comparison: digests are made by PostgreSQL, every answer is as of one snapshot. Digests of ranges
+ * are spread over sessions, at most `sessionsMax` of them; all else is asked of the first.
+ */
 export class SourceReader {
   readonly #connect: () => Promise<pg.Client>;
-  #client: pg.Client | null = null;
+  readonly sessionsMax: number;
+  #openMax: number;
+  #sessions: Session[] = [];
   /** Bytes of all answers: what a comparison moves. */
   bytes = 0;
 
-  constructor(connect: () => Promise<pg.Client>) {
+  constructor(connect: () => Promise<pg.Client>, sessionsMax = 1) {
     this.#connect = connect;
+    this.sessionsMax = sessionsMax;
+    this.#openMax = sessionsMax;
   }
 
-  /** The session, which is opened when needed, and again after it was lost. */
-  async session(): Promise<pg.Client> {
-    if (this.#client) return this.#client;
-    const client = await this.#connect();
-    await client.query(SETTINGS);
-    client.on('end', () => {
-      if (this.#client === client) this.#client = null;
-    });
-    this.#client = client;
-    return client;
+  /** The first session, which is opened when needed, and again after it was lost. */
+  session(): Promise<pg.Client> {
+    return (this.#sessions[0] ?? this.#open()).client;
   }
 
   async close(): Promise<void> {
-    const client = this.#client;
-    this.#client = null;
-    await client?.end().catch(() => {});
+    const sessions = this.#sessions;
+    this.#sessions = [];
+    await Promise.all(
+      sessions.map(({ client }) =>
+        client.then(
+          (opened) => opened.end().catch(() => {}),
+          () => {},
+        ),
+      ),
+    );
+  }
+
+  #open(): Session {
+    const session: Session = { client: this.#connected(() => this.#forget(session)), queries: 0 };
+    session.client.catch(() => this.#forget(session));
+    this.#sessions.push(session);
+    return session;
+  }
+
+  async #connected(onEnd: () => void): Promise<pg.Client> {
+    const client = await this.#connect();
+    client.on('end', onEnd);
+    try {
+      await client.query(SETTINGS);
+    } catch (error) {
+      await client.end().catch(() => {});
+      throw error;
+    }
+    return client;
+  }
+
+  #forget(session: Session): void {
+    this.#sessions = this.#sessions.filter((one) => one !== session);
+  }
+
+  /** Where the server takes no more sessions, those that are open do. */
+  async #oneOfMany(): Promise<Session> {
+    const session = this.#leastBusy();
+    session.queries++;
+    try {
+      await session.client;
+      return session;
+    } catch (error) {
+      this.#forget(session);
+      if (this.#sessions.length === 0) throw queryError(error, 'opening a session for validation');
+      this.#openMax = this.#sessions.length;
+      return this.#leastBusy();
+    } finally {
+      session.queries--;
+    }
+  }
+
+  /** An idle session, a new one where there may be one more, or the one with the least to do. */
+  #leastBusy(): Session {
+    const [least] = [...this.#sessions].sort((a, b) => a.queries - b.queries);
+    return least && (least.queries === 0 || this.#sessions.length >= this.#openMax) ? least : this.#open();
   }
 
   /**
@@ -91,17 +153,16 @@ export class SourceReader {
     return found;
   }
 
+  /** The keys that end `rowsPer` rows each, from `after` on, at most `max`; fewer where the rows run out. */
+  async bounds(table: SourceTable, after: KeyText | null, rowsPer: number, max: number): Promise<KeyText[]> {
+    const values = new Values();
+    const rows = await this.#query(table, boundsSql(table, after, rowsPer, max, values), values);
+    return rows.map((key) => key.map(String));
+  }
+
   async digests(table: SourceTable, ranges: readonly KeyRange[]): Promise<Seen<Digest[]>> {
     const values = new Values();
-    const order = table.key.map(({ name }) => escapeIdentifier(name)).join(', ');
-    const parts = ranges.map(
-      (
-        range,
-        part,
-      ) => `SELECT ${part}, count(*), ${sha256Sql(`string_agg(${shortSql(table, 'r')}, E'\\n')`)}, pg_current_wal_insert_lsn()
-        FROM (SELECT ${rowTextSql(fieldsOf(table))} AS r FROM ${fromSql(table)} WHERE ${whereSql(table, range, values)} ORDER BY ${order}) x`,
-    );
-    const rows = await this.#query(table, parts.join(' UNION ALL '), values);
+    const rows = await this.#query(table, rangeDigestsSql(table, ranges, values), values, await this.#oneOfMany());
     const found: Digest[] = ranges.map(() => ({ rows: 0, hash: '' }));
     for (const [part, count, hash] of rows) found[Number(part)] = { rows: Number(count), hash: String(hash ?? '') };
     return { found, lsn: newest(rows.map((row) => row[3])) };
@@ -237,9 +298,15 @@ export class SourceReader {
     }
   }
 
-  async #query(table: SourceTable, text: string, values: Values): Promise<unknown[][]> {
-    const client = await this.session();
+  async #query(
+    table: SourceTable,
+    text: string,
+    values: Values,
+    session: Session = this.#sessions[0] ?? this.#open(),
+  ): Promise<unknown[][]> {
+    session.queries++;
     try {
+      const client = await session.client;
       const { rows } = await client.query<unknown[]>({ text, values: values.list, rowMode: 'array' });
       for (const row of rows) for (const cell of row) this.bytes += typeof cell === 'string' ? cell.length : 8;
       return rows;
@@ -252,6 +319,8 @@ export class SourceReader {
           { cause: error },
         );
       throw await this.#failed(error, `comparing ${relationName(table.relation)}`);
+    } finally {
+      session.queries--;
     }
   }
 
@@ -262,100 +331,8 @@ export class SourceReader {
   }
 }
 
-/** Parameters of a statement under way. */
-class Values {
-  readonly list: unknown[] = [];
-
-  /** Its placeholder. */
-  add(value: unknown): string {
-    this.list.push(value);
-    return `$${this.list.length}`;
-  }
-}
-
 function newest(lsns: readonly unknown[]): Lsn {
   let last: Lsn = 0n;
   for (const lsn of lsns) if (parseLsn(String(lsn)) > last) last = parseLsn(String(lsn));
   return last;
-}
-
-const SENDS: Readonly<Record<string, (value: string) => string>> = {
-  float4: (value) => `CASE WHEN ${value} = 'NaN' THEN '\\x7fc00000'::bytea ELSE float4send(${value}) END`,
-  float8: (value) => `CASE WHEN ${value} = 'NaN' THEN '\\x7ff8000000000000'::bytea ELSE float8send(${value}) END`,
-  timestamp: (value) => `timestamp_send(${value})`,
-  timestamptz: (value) => `timestamptz_send(${value})`,
-};
-
-/**
- * A function's argument is printed by the type's output function, unlike a cast to text, which cuts blanks or adds masks.
- * IS NOT NULL would be false for a composite value with a NULL in it.
- */
-const textSql = (value: string): string => `CASE WHEN ${value} IS DISTINCT FROM NULL THEN concat(${value}) END`;
-
-function bytesSql({ isUtf8 }: SourceTable, text: string): string {
-  return isUtf8 ? `octet_length(${text})` : `octet_length(convert_to(${text}, 'UTF8'))`;
-}
-
-function fieldsOf(table: SourceTable): Field[] {
-  return table.columns.map((column: DigestColumn): Field => {
-    const value = escapeIdentifier(column.name);
-    if (column.form === 'binary') return { plain: true, text: SENDS[column.type.name]!(value), bytes: '' };
-    const isText =
-      column.type.schema === 'pg_catalog' && (column.type.name === 'text' || column.type.name === 'varchar');
-    return { plain: isPlain(column.type), text: value, bytes: bytesSql(table, isText ? value : textSql(value)) };
-  });
-}
-
-function sha256Sql(text: string): string {
-  return `encode(sha256(convert_to(${text}, 'UTF8')), 'hex')`;
-}
-
-function shortSql(table: SourceTable, row: string): string {
-  return `CASE WHEN ${bytesSql(table, row)} <= ${SHORT_BYTES} THEN ${row} ELSE ${sha256Sql(row)} END`;
-}
-
-function cellSql(table: SourceTable, value: string): string {
-  const text = textSql(value);
-  return `CASE WHEN ${bytesSql(table, text)} > ${CELL_BYTES_MAX} THEN concat('sha256 ', ${sha256Sql(text)}) ELSE ${text} END`;
-}
-
-/** ONLY: children of inheritance are tables of their own; partitions are not. */
-function fromSql({ published: { kind, schema, table } }: SourceTable): string {
-  return `${kind === 'p' ? '' : 'ONLY '}${escapeIdentifier(schema)}.${escapeIdentifier(table)}`;
-}
-
-const rowFilters = ({ published: { rowFilter } }: SourceTable): string[] => (rowFilter ? [`(${rowFilter})`] : []);
-
-function filters(table: SourceTable, values: Values): string[] {
-  const { since } = table;
-  if (!since) return rowFilters(table);
-  const from = `CAST(${values.add(since.text)}::text AS ${since.typeSql})`;
-  return [...rowFilters(table), `${escapeIdentifier(since.column.name)} >= ${from}`];
-}
-
-function whereSql(table: SourceTable, { after, upto }: KeyRange, values: Values): string {
-  const names = table.key.map(({ name }) => escapeIdentifier(name));
-  const bound = (key: KeyText): string =>
-    table.key.map(({ typeSql }, i) => `CAST(${values.add(key[i])}::text AS ${typeSql})`).join(', ');
-  const compare = (operator: string, key: KeyText): string =>
-    names.length === 1
-      ? `${names[0]} ${operator} ${bound(key)}`
-      : `ROW(${names.join(', ')}) ${operator} ROW(${bound(key)})`;
-  const conditions = [
-    ...filters(table, values),
-    ...(after ? [compare('>', after)] : []),
-    ...(upto ? [compare('<=', upto)] : []),
-  ];
-  return conditions.length > 0 ? conditions.join(' AND ') : 'true';
-}
-
-/** 60 bits of a hash, from a hexadecimal digit on. */
-const numberSql = (hash: string, from: number): string => `('x' || substr(${hash}, ${from}, 15))::bit(60)::bigint`;
-
-function bucketSql(table: SourceTable, count: number, values: Values): string {
-  const keys = table.key.map(({ name }, i) => `concat(${escapeIdentifier(name)}) AS k${i}`);
-  const name = keys.length > 0 ? sha256Sql(`concat_ws(chr(1), ${table.key.map((_, i) => `k${i}`).join(', ')})`) : 'h';
-  return `SELECT *, ${numberSql(name, 1)} % ${count} AS bucket FROM (
-    SELECT ${[`${sha256Sql(rowTextSql(fieldsOf(table)))} AS h`, ...keys].join(', ')}
-    FROM ${fromSql(table)} WHERE ${filters(table, values).join(' AND ') || 'true'} OFFSET 0) y`;
 }

@@ -5,16 +5,14 @@ import { relationName } from '../event/relation.ts';
 import type { KeyText } from '../postgres/snapshots.ts';
 import { commitsVisible } from '../postgres/writers.ts';
 import { both, chain, slices } from './parts.ts';
+import { comparePairs, type Pair, rangePass } from './range-pass.ts';
 import { type Difference, scoreOf, type TableResult, type ValidationProgress } from './report.ts';
 import { keyName } from './row-text.ts';
 import { differenceOf, isSame, suspectsOf, verdict } from './settle.ts';
 import type { Seen, SourceReader, SourceRow } from './source.ts';
 import type { SourceTable } from './source-table.ts';
-import type { Digest, Digestible, KeyRange, RowDigest } from './validation.ts';
+import type { Digestible, KeyRange, RowDigest } from './validation.ts';
 
-/** Small enough that few ranges hold a row in flight, large enough that a query costs little beside its rows. */
-const ROWS_PER_RANGE = 2048;
-const RANGES_PER_QUERY = 16;
 /** A differing range of no more rows is compared row by row. */
 const ROWS_AT_ONCE = 128;
 const PARTS_MAX = 16;
@@ -121,43 +119,38 @@ export class TableRun {
   }
 
   async #ranges(cursor: KeyText | null): Promise<void> {
-    const { source, table, signal, onCursor, rowsPerSecondMax } = this.#options;
-    const ranges = Math.min(
-      RANGES_PER_QUERY,
-      Math.ceil((rowsPerSecondMax ?? Number.POSITIVE_INFINITY) / ROWS_PER_RANGE),
-    );
+    const { onCursor, rowsPerSecondMax } = this.#options;
     let differing: Pair[] = [];
     let savedAt = performance.now();
-    for (let after = cursor; ; ) {
-      signal.throwIfAborted();
-      const begun = performance.now();
-      const rest = { range: { after, upto: null }, rowsPer: ROWS_PER_RANGE };
-      const [bounds] = (await source.splits(table, [rest], ranges)) as [KeyText[]];
-      const ends = bounds.length < ranges;
-      const pairs = await this.#digest(chain(after, ends ? [...bounds, null] : bounds));
+    let begun = performance.now();
+    for await (const { pairs, lsn, last } of rangePass(this.#options, cursor, rowsPerSecondMax)) {
+      this.#saw({ lsn });
       const rows = this.#count(pairs);
       differing.push(...pairs.filter((pair) => this.#differs(pair)));
-      const due = ends || performance.now() - savedAt > SAVE_EVERY_MS;
+      const due = last || performance.now() - savedAt > SAVE_EVERY_MS;
       if (due || differing.length >= RANGES_REFINED_MAX / 2) {
         await this.#refine(differing);
         differing = [];
       }
-      await this.#masked({ after, upto: pairs.at(-1)!.range.upto });
+      const { after } = pairs[0]!.range;
+      const { upto } = pairs.at(-1)!.range;
+      await this.#masked({ after, upto });
       this.#progress();
-      if (ends || this.#truncated) return;
-      after = bounds.at(-1)!;
+      if (last || this.#truncated) return;
       if (due) {
         // What is suspected lies before the cursor, and would be passed over by who resumes.
         await this.#settle();
-        await onCursor(after, this.result());
+        await onCursor(upto!, this.result());
         savedAt = performance.now();
       }
       await this.#slowDown(rows, begun);
+      begun = performance.now();
     }
   }
 
   #count(pairs: readonly Pair[]): number {
     let rows = 0;
+    this.#sinkBytes += pairs.length * 80;
     for (const { source, sink } of pairs) {
       rows += source.rows;
       this.#digests.source.update(`${source.hash}\n`);
@@ -167,13 +160,11 @@ export class TableRun {
     return rows;
   }
 
-  /** Both sides at once: what is equal then is equal, whatever the LSN. */
-  async #digest(ranges: readonly KeyRange[]): Promise<Pair[]> {
-    const { source, sink, table, signal } = this.#options;
-    const [seen, held] = await both(source.digests(table, ranges), sink.digests(table, ranges, signal));
-    this.#saw(seen);
-    this.#sinkBytes += held.length * 80;
-    return ranges.map((range, i) => ({ range, source: seen.found[i]!, sink: held[i]! }));
+  async #digest(ranges: readonly KeyRange[]): Promise<readonly Pair[]> {
+    const { pairs, lsn } = await comparePairs(this.#options, ranges);
+    this.#saw({ lsn });
+    this.#sinkBytes += pairs.length * 80;
+    return pairs;
   }
 
   /** Narrows differing ranges down to rows that may differ; all of one size together, so that there are few round trips. */
@@ -357,7 +348,7 @@ export class TableRun {
     }
   }
 
-  #saw({ lsn }: Seen<unknown>): void {
+  #saw({ lsn }: Pick<Seen<unknown>, 'lsn'>): void {
     if (lsn > this.#lsn) this.#lsn = lsn;
   }
 
@@ -382,10 +373,4 @@ export class TableRun {
     const waitMs = (rows * 1000) / rowsPerSecondMax - (performance.now() - begun);
     if (waitMs > 0) await sleep(waitMs, undefined, { signal });
   }
-}
-
-interface Pair {
-  readonly range: KeyRange;
-  readonly source: Digest;
-  readonly sink: Digest;
 }

@@ -12,6 +12,8 @@ export interface DigestColumn {
   /** Without domains. */
   readonly type: ColumnType;
   readonly form: Form;
+  /** In a range's digest it is what the type's send function gives; else its text. */
+  readonly sent: boolean;
 }
 
 /** What is compared of a table, in one order on both sides. */
@@ -45,9 +47,11 @@ export interface RowDigest {
 /** One cell per column of the table, long ones as their digest; null is NULL. */
 export type Cells = readonly (string | null)[];
 
-/** What a sink holds of a column; `ordered`: its order by `<` is the one that PostgreSQL's btree has for the type. */
+/** What a sink holds of a column; `ordered`: its order by `<` is the one that PostgreSQL's btree has for the type;
+ * `sent`: what the type's send function gives is cheaply made of it. */
 export interface HeldColumn {
   readonly form: Form;
+  readonly sent: boolean;
   readonly ordered: boolean;
 }
 

@@ -65,7 +65,7 @@ export class Validator {
     const { config, log, treatment } = this.#options;
     const begun = performance.now();
     const control = await connectSource(config.source, 'validation control');
-    const source = new SourceReader(() => connectSource(config.source, 'validation'));
+    const source = new SourceReader(() => connectSource(config.source, 'validation'), config.validation.workers);
     const id = asked.resume ?? randomBytes(6).toString('hex');
     try {
       const request = asked.resume === undefined ? asked : { ...(await requestOf(control, config, id)), resume: id };

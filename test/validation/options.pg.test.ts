@@ -9,7 +9,7 @@ import {
   type TestPipeline,
   testPipeline,
 } from '../support/pipeline.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { createDatabase, type Row, type TestDatabase } from '../support/postgres.ts';
 
 const ROWS = 60_000;
 
@@ -146,6 +146,36 @@ describe('validate, narrowed', () => {
       { rule: 'named', side: 'analytics', holds: true },
       { rule: 'no-future', side: 'analytics', holds: false, violations: 1, rows: [[9]] },
     ]);
+  });
+
+  it('shares the digests among its sessions, goes on where one is lost, and leaves none', async () => {
+    const sessions = (): Promise<readonly Row[]> =>
+      database.query(
+        `select pid from pg_stat_activity where application_name like '%validation' and datname = current_database() order by backend_start`,
+      );
+    const request = { tables: ['person'], checks: ['data_hash'] } as const;
+    let most = 0;
+    for (const end of ['by itself', 'lost', 'ended'] as const) {
+      const stop = new AbortController();
+      const validation = running.pipeline.validate(request, { signal: stop.signal });
+      const outcome = validation.then(
+        (report) => keys(report),
+        () => 'ended',
+      );
+      await eventually('a second session', async () => {
+        const pids = await sessions();
+        most = Math.max(most, pids.length);
+        if (pids.length < 2 && !(await Promise.race([outcome, null]))) return false;
+        if (end === 'ended') stop.abort();
+        if (end === 'lost') await database.query('select pg_terminate_backend($1)', [pids.at(-1)?.pid ?? 0]);
+        return true;
+      });
+      const found = await outcome;
+      if (end !== 'ended')
+        expect(found, end).toEqual(['10 different', '20 different', '300 missing', '50000 different']);
+      await eventually('no session', async () => (await sessions()).length === 0);
+    }
+    expect(most).toBeLessThanOrEqual(2);
   });
 
   it('goes on where it was ended', { timeout: 300_000 }, async () => {

@@ -20,6 +20,14 @@ export const validation = z.strictObject({
     .min(1)
     .optional()
     .meta(about('Most rows a second that are compared; no limit when left out.')),
+  /** What computes texts and hashes in the source is one core for each session; two keep a sink of two threads busy. */
+  workers: z
+    .number()
+    .int()
+    .min(1)
+    .max(16)
+    .default(2)
+    .meta(about('Sessions in the source that compute digests at once; 1 with a limit of rows a second.')),
   /** More than these are no single rows gone astray: a new snapshot of the table is the remedy. */
   differencesMax: z
     .number()
