@@ -13,7 +13,8 @@ import { createDatabase, startPostgres } from '../test/support/postgres.ts';
 /*
  * `waltide validate` beside PyPI's data-diff (a virtual environment in .cache, made when absent) and beside a full compare,
  * on the same tables in the same run: `npx tsx bench/validate.ts --rows 1000000 --differing 10`. Times of data-diff are
- * without starting Python, those of Waltide without starting Node; the process that holds the sink runs before.
+ * without starting Python, those of Waltide without starting Node; the process that holds the sink runs before. What a
+ * validation adds to that process's memory is its peak less what the process had before. CPU is of both databases and who compares.
  */
 
 const { values } = parseArgs({
@@ -21,6 +22,7 @@ const { values } = parseArgs({
     rows: { type: 'string', default: '1000000' },
     differing: { type: 'string', default: '10' },
     rounds: { type: 'string', default: '3' },
+    workers: { type: 'string', default: '2' },
     'data-diff': { type: 'boolean', default: true },
   },
   allowNegative: true,
@@ -42,13 +44,14 @@ interface Answer {
   readonly seconds: number;
   readonly differences: number;
   readonly rssBytes: number;
+  readonly cpuSeconds: number;
 }
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 const server = await startPostgres({ shared_buffers: '512MB' });
 const database = await createDatabase(server.url);
 try {
-  say(`${rows} rows, ${cpus().length} × ${cpus()[0]!.model}, load before ${loadavg()[0]!.toFixed(1)}`);
+  say(`${rows} rows, ${cpus().length} × ${cpus()[0]!.model}, load before ${load()}`);
   await database.query(`create table orders (id bigint primary key, customer int not null, status text not null, amount numeric(12,2) not null,
     note text, placed_at timestamptz not null)`);
   await database.query(
@@ -64,6 +67,7 @@ try {
     source: { url, slot, publication, tables: ['*.*'] },
     sinks: [{ name: 'analytics', type: 'duckdb', path }],
     transport: { type: 'in-process' },
+    validation: { workers: Number(values.workers) },
   });
   const equal = await rounds(project.dir);
   say(`waltide validate, equal rows: ${describe(equal)}`);
@@ -71,10 +75,10 @@ try {
     const others = Array.from({ length: Number(values.rounds) }, () => dataDiff(url, path));
     const best = others.reduce((a, b) => (a.seconds < b.seconds ? a : b));
     say(
-      `data-diff, equal rows: ${best.seconds.toFixed(2)} s, ${mebibytes(best.rssBytes)}, ${best.differences} differences`,
+      `data-diff, equal rows: ${best.seconds.toFixed(2)} s, CPU ${best.cpuSeconds.toFixed(2)} s, ${mebibytes(best.rssBytes)}, ${best.differences} differences; load ${load()}`,
     );
     say(
-      `  ${(best.seconds / equal.seconds).toFixed(1)} times faster, RSS ${(equal.rssBytes / best.rssBytes).toFixed(2)} of it`,
+      `  ${(best.seconds / equal.seconds).toFixed(1)} times faster, with ${(equal.cpuSeconds / best.cpuSeconds).toFixed(2)} of its CPU; RSS ${(equal.rssBytes / best.rssBytes).toFixed(2)} of it, added ${(equal.addedBytes / best.rssBytes).toFixed(2)}`,
     );
   }
   const step = Math.floor(rows / differing);
@@ -89,7 +93,7 @@ try {
   const fullSeconds = (performance.now() - begun) / 1000;
   const [{ bytes }] = (await database.query(`select pg_table_size('orders')::float8 as bytes`)) as [{ bytes: number }];
   const finding = Math.max(0.001, found.seconds - equal.seconds);
-  say(`full compare: ${fullSeconds.toFixed(2)} s, ${full!.differenceCount} differences`);
+  say(`full compare: ${fullSeconds.toFixed(2)} s, ${full!.differenceCount} differences; load ${load()}`);
   say(
     `  whole validation ${(fullSeconds / found.seconds).toFixed(1)} times faster; after its digest pass ${(fullSeconds / finding).toFixed(1)} times`,
   );
@@ -101,6 +105,10 @@ try {
 }
 
 interface Measured extends Answer {
+  /** By the first validation of the process, which is the one that adds most. */
+  readonly addedBytes: number;
+  /** The share of both databases' and the process's CPU that is PostgreSQL's. */
+  readonly serverSeconds: number;
   readonly bytesMoved: number;
 }
 
@@ -109,16 +117,25 @@ async function rounds(dir: string): Promise<Measured> {
   const running = start(dir, 'run');
   try {
     await running.until(/streaming/i, 600_000);
+    const pid = running.child.pid!;
+    // What starting took is given back by then.
+    await new Promise((resolve) => setTimeout(resolve, 5000));
+    peak(pid);
+    const before = memory(pid, 'VmRSS');
+    let addedBytes = 0;
     let best: Measured | null = null;
     for (let i = 0; i < Number(values.rounds); i++) {
+      const [serverBefore, ownBefore] = [serverCpu(), cpu(pid)];
       const { stdout, stderr } = await cli(dir, 'validate', '--checks', 'data_hash', '--json');
       const { tables } = JSON.parse(stdout || `{"error": ${JSON.stringify(stderr)}}`);
       const [{ duration_ms: ms, missing, extra, different, bytes_moved: bytesMoved }] = tables;
+      const rssBytes = peak(pid);
+      if (i === 0) addedBytes = rssBytes - before;
+      const serverSeconds = serverCpu() - serverBefore;
+      const cpuSeconds = serverSeconds + cpu(pid) - ownBefore;
       const measured = {
-        seconds: ms / 1000,
-        differences: missing + extra + different,
-        bytesMoved,
-        rssBytes: peak(running.child.pid!),
+        ...{ seconds: ms / 1000, differences: missing + extra + different },
+        ...{ bytesMoved, rssBytes, addedBytes, cpuSeconds, serverSeconds },
       };
       if (best === null || measured.seconds < best.seconds) best = measured;
     }
@@ -129,28 +146,59 @@ async function rounds(dir: string): Promise<Measured> {
   }
 }
 
+function memory(pid: number, name: 'VmHWM' | 'VmRSS'): number {
+  return Number(new RegExp(`${name}:\\s+(\\d+)`).exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) * 1024;
+}
+
 /** Most memory that the process has had, and from here on. */
 function peak(pid: number): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const bytes = Number(/VmHWM:\s+(\d+)/.exec(status)![1]) * 1024;
+  const bytes = memory(pid, 'VmHWM');
   writeFileSync(`/proc/${pid}/clear_refs`, '5');
   return bytes;
 }
 
-function dataDiff(url: string, path: string): Answer {
-  const arguments_ = [
-    join(here, 'data-diff.py'),
-    url.replace('postgres:', 'postgresql:'),
-    path,
-    'orders',
-    'id',
-    ...COLUMNS,
-  ];
-  return JSON.parse(execFileSync(python, arguments_, { encoding: 'utf8' })) as Answer;
+/** Seconds of the process, in ticks of 10 ms; with those of children that have ended. */
+function cpu(pid: number, children = false): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ')
+    .map(Number);
+  return (fields[11]! + fields[12]! + (children ? fields[13]! + fields[14]! : 0)) / 100;
 }
 
-function describe({ seconds, rssBytes, bytesMoved, differences }: Measured): string {
-  return `${seconds.toFixed(2)} s, ${mebibytes(rssBytes)}, ${differences} differences, ${mebibytes(bytesMoved)} moved`;
+/** The server and all its processes, also those that have ended. */
+function serverCpu(): number {
+  const pid = server.pid!;
+  const alive = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
+  let seconds = cpu(pid, true);
+  for (const one of alive) if (existsSync(`/proc/${one}/stat`)) seconds += cpu(Number(one));
+  return seconds;
+}
+
+function dataDiff(url: string, path: string): Answer {
+  const address = url.replace('postgres:', 'postgresql:');
+  const arguments_ = [join(here, 'data-diff.py'), address, path, 'orders', 'id', ...COLUMNS];
+  const before = serverCpu();
+  const answer = JSON.parse(
+    execFileSync(python, arguments_, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }),
+  );
+  return { ...answer, cpuSeconds: answer.cpuSeconds + serverCpu() - before };
+}
+
+function describe({
+  seconds,
+  cpuSeconds,
+  serverSeconds,
+  rssBytes,
+  addedBytes,
+  bytesMoved,
+  differences,
+}: Measured): string {
+  return `${seconds.toFixed(2)} s, CPU ${cpuSeconds.toFixed(2)} s (PostgreSQL ${serverSeconds.toFixed(2)} s), ${mebibytes(rssBytes)} of which ${mebibytes(addedBytes)} are added, ${differences} differences, ${mebibytes(bytesMoved)} moved; load ${load()}`;
+}
+
+function load(): string {
+  return loadavg()[0]!.toFixed(1);
 }
 
 function mebibytes(bytes: number): string {
