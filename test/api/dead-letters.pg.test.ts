@@ -72,6 +72,20 @@ it('lists, shows, retries and discards, each to whom it is allowed', async () =>
     state: 'discarded',
     closed_reason: 'test',
   });
+  // In the body, or not at all, as the older systems' scripts do it.
+  for (const [body, reason] of [
+    [{ reason: 'spam' }, 'spam'],
+    [undefined, 'discarded by key:operator over the API'],
+  ] as const) {
+    await database.query(`update waltide.dead_letters set state = 'open', closed_reason = null, closed_at = null`);
+    expect((await api.ask(`${QUEUE}/${one}`, { key: operator, method: 'DELETE', body })).json).toEqual({
+      discarded: [one],
+    });
+    expect((await api.ask(`${QUEUE}/${one}`, { key: operator })).json.closed_reason).toBe(reason);
+  }
+  expect((await api.ask(`${QUEUE}/${two}`, { key: operator, method: 'DELETE', body: { reason: ' ' } })).status).toBe(
+    400,
+  );
   const refused = await api.ask(`${QUEUE}/${one}/retry`, { key: operator, method: 'POST' });
   expect([refused.status, refused.json.code]).toEqual([409, 'DEAD_LETTER']);
   expect((await api.ask(`${QUEUE}/${one}/retry?force=true`, { key: operator, method: 'POST' })).json).toEqual({

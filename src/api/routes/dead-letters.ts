@@ -15,6 +15,7 @@ const which = {
   table: z.string().min(1).max(200).optional().describe('schema.table; * and ? match within a name'),
   code: z.string().min(1).max(100).optional().describe('error code'),
 };
+const reason = z.string().trim().min(1).max(1000).optional().describe('why, for who reads the record later');
 const values = z.record(z.string(), z.json()).nullable().describe('texts by column');
 
 const letter = z.object({
@@ -111,17 +112,17 @@ const discard = defineRoute({
   role: 'operator',
   summary: 'Give one up: it stays on record with the reason',
   params: { id },
-  query: { reason: z.string().min(1).max(1000).optional() },
+  description: 'The reason comes in the body or in the query; without one it is: discarded by … over the API.',
+  query: { reason },
+  body: z.strictObject({ reason }).optional(),
   reply: z.object({ discarded: z.array(z.number().int()) }),
-  run: ({ params, query, principal }, { config, sessions }) =>
-    sessions.use(async (client) => ({
-      discarded: await askDiscard(
-        client,
-        config.source.slot,
-        { ids: [params.id] },
-        query.reason ?? `by ${principal.name}`,
-      ),
-    })),
+  run: ({ params, query, body, principal }, { config, sessions }) => {
+    // The older systems' scripts give none.
+    const why = body?.reason ?? query.reason ?? `discarded by ${principal.name} over the API`;
+    return sessions.use(async (client) => ({
+      discarded: await askDiscard(client, config.source.slot, { ids: [params.id] }, why),
+    }));
+  },
 });
 
 type Which = { [K in keyof typeof which]?: string | undefined };
