@@ -136,6 +136,15 @@ export interface Route {
   run(request: RawRequest, deps: Deps): Promise<unknown>;
 }
 
+/** PostgreSQL has no text with U+0000: whatever such a name would be looked up in, it is not there. */
+function nulIssues(values: unknown, where: string): z.core.$ZodIssue[] {
+  return Object.entries(values as Record<string, unknown>).flatMap(([name, value]) => {
+    const hasNul = [name, value].flat().some((text) => typeof text === 'string' && text.includes('\0'));
+    const path = [where, name.replaceAll('\0', '\ufffd')];
+    return hasNul ? [{ code: 'custom', path, message: 'holds the character U+0000', input: value }] : [];
+  });
+}
+
 /** One route: everything that the app, the document and the reader page need to know of it. */
 export function defineRoute<
   R extends z.ZodType,
@@ -155,6 +164,7 @@ export function defineRoute<
       issues.push(...parsed.error.issues.map((issue) => ({ ...issue, path: [where, ...issue.path] })));
       return undefined as z.output<T>;
     };
+    issues.push(...nulIssues(request.params, 'path'), ...nulIssues(request.query, 'query'));
     const parsed = {
       ...request,
       params: read(params, request.params, 'path'),

@@ -158,6 +158,23 @@ describe('fuzz', () => {
     );
   });
 
+  test.each(ROUTES.map((route) => [nameOf(route), route] as const))(
+    'U+0000 in a name is refused: %s',
+    async (_, route) => {
+      const { method, params, query } = route;
+      const names = schemaKeys(jsonSchema(params, 'input')).map((name) => ({
+        params: { [name]: 'a\u0000b' },
+        query: {},
+      }));
+      const keys = [...schemaKeys(jsonSchema(query, 'input')), 'a\u0000b'];
+      for (const asked of [...names, ...keys.map((name) => ({ params: {}, query: { [name]: '\u0000' } }))]) {
+        const answer = await world.api.ask(urlOf(route, asked), { method, key: world.keys.admin });
+        expect([answer.status, answer.json?.code], JSON.stringify(asked)).toEqual([400, 'USAGE']);
+        expect(answer.json.detail).toContain('U+0000');
+      }
+    },
+  );
+
   test('paths, methods and headers that nobody thought of', async () => {
     const paths = [
       '/',

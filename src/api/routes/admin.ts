@@ -16,7 +16,7 @@ const start = defineRoute({
   role: 'operator',
   summary: 'Start a sync by its type',
   description:
-    'The name of a schedule does its work now; `full` reads every table again, `snapshot:schema.table` one of them.',
+    'The name of a schedule does its work now; `full` reads every table again, `snapshot:schema.table` one of them. Left out, it is `full`.',
   query: { sync_type: z.string().min(1).max(200).default('full') },
   reply: started,
   accepted: started,
