@@ -134,6 +134,7 @@ function addRoute(app: FastifyInstance, route: Route, { deps, authenticate, audi
       const hungUp = new AbortController();
       // To abort costs an exception with its stack, and a connection closes after each good answer, too.
       reply.raw.once('close', () => reply.raw.writableFinished || hungUp.abort());
+      if (reply.raw.destroyed) hungUp.abort();
       const principal = principals.get(request) ?? ANYONE;
       const run = (): Promise<unknown> =>
         route.run(

@@ -164,6 +164,13 @@ describe('tokens', () => {
     for (const token of bad) expect(await outcome(api, token), token).toBe(401);
   });
 
+  test('a subject that is no name', async () => {
+    const api = await serve({ auth: 'jwt', jwt: { secret: SECRET }, rateLimit: { failuresMax: 1000 } });
+    for (const sub of ['', ' ', 'a\0b', 'a'.repeat(201), 7, null, {}, ['a']] as unknown as string[])
+      expect(await outcome(api, await sign({ role: 'viewer', sub })), JSON.stringify(sub)).toBe(401);
+    expect(await outcome(api, await sign({ role: 'viewer', sub: 'é'.repeat(200) }))).toBe(200);
+  });
+
   test('RS256: a public key of a file; a token signed with that key as a secret is not believed', async () => {
     const { publicKey, privateKey } = await generateKeyPair('RS256', { extractable: true });
     const pem = await exportSPKI(publicKey);
@@ -257,6 +264,29 @@ describe('limits', () => {
     const again = await api.ask(STATUS, { key: keys.viewer.replace(/.$/, (last) => (last === '0' ? '1' : '0')) });
     expect(again.status).toBe(429);
     expect(Number(again.headers.get('retry-after'))).toBeGreaterThan(0);
+  });
+
+  test('streams of one caller; one that hangs up makes room', async () => {
+    const api = await serve({ streamsMax: 2 });
+    const stream = async (key: string) => {
+      const hangUp = new AbortController();
+      const headers = { authorization: `Bearer ${key}` };
+      const { status, body } = await fetch(`${api.url}${API_BASE}/events/stream`, { headers, signal: hangUp.signal });
+      return { status, body, hangUp: () => hangUp.abort() };
+    };
+    const [one, two] = [await stream(keys.viewer), await stream(keys.viewer)];
+    const refused = await api.ask(`${API_BASE}/events/stream`, { key: keys.viewer });
+    expect([one.status, two.status, refused.status]).toEqual([200, 200, 429]);
+    expect(refused.json).toMatchObject({ code: 'RATE_LIMITED', help: expect.stringContaining('api.streamsMax') });
+    const other = await stream(keys.operator);
+    expect(other.status).toBe(200);
+    one.hangUp();
+    const third: Awaited<ReturnType<typeof stream>>[] = [];
+    await eventually('there is room', async () => {
+      third.push(await stream(keys.viewer));
+      return third.at(-1)!.status === 200;
+    });
+    for (const each of [two, other, ...third]) each.hangUp();
   });
 
   test('a body that is nested without end is refused before anything walks through it', async () => {

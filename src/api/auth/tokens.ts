@@ -9,6 +9,8 @@ type JwtConfig = NonNullable<ApiConfig['jwt']>;
 
 const JWKS_TIMEOUT_MS = 5000;
 const SECRET_LENGTH_MIN = 32;
+/** It goes into the audit log with every call. */
+const SUBJECT_LENGTH_MAX = 200;
 
 /** Tokens of one issuer. The algorithm is what the configuration implies, never what a token says. */
 export class TokenVerifier {
@@ -57,6 +59,7 @@ export class TokenVerifier {
         ...(issuer !== undefined && { issuer }),
         ...(audience !== undefined && { audience }),
       });
+      if (!isName(payload.sub)) return null;
       const role = this.#roleOf(payload);
       if (role) return { name: `jwt:${payload.sub}`, role };
     } catch (error) {
@@ -89,6 +92,16 @@ export class TokenVerifier {
     const held: unknown[] = Array.isArray(claim) ? claim : [claim];
     return ACCESS_ROLES.findLast((role) => held.includes(role)) ?? null;
   }
+}
+
+/** jose asks only that the claim is there. PostgreSQL's text has no U+0000. */
+function isName(subject: unknown): subject is string {
+  return (
+    typeof subject === 'string' &&
+    subject.trim() !== '' &&
+    subject.length <= SUBJECT_LENGTH_MAX &&
+    !subject.includes('\0')
+  );
 }
 
 /** The provider, not the token, is at fault. */

@@ -44,7 +44,33 @@ const recent = defineRoute({
   },
 });
 
-let streams = 0;
+/** Open streams by caller. */
+const streams = new Map<string, number>();
+
+/** Takes one of the caller's streams until its client hangs up. Throws RATE_LIMITED beyond api.streamsMax, NOT_RUNNING beyond all. */
+function takeStream({ name }: Principal, max: number, signal: AbortSignal): void {
+  const open = streams.get(name) ?? 0;
+  if (open >= max)
+    throw new WaltideError(
+      'RATE_LIMITED',
+      `${name} has ${open} streams open`,
+      'Close one, or poll events/recent; api.streamsMax says how many one caller may have.',
+    );
+  if ([...streams.values()].reduce((sum, one) => sum + one, 0) >= STREAMS_MAX)
+    throw new WaltideError(
+      'NOT_RUNNING',
+      `${STREAMS_MAX} streams are open already`,
+      'Close one, or poll events/recent.',
+    );
+  if (signal.aborted) return;
+  streams.set(name, open + 1);
+  const giveBack = (): void => {
+    const left = streams.get(name)! - 1;
+    if (left > 0) streams.set(name, left);
+    else streams.delete(name);
+  };
+  signal.addEventListener('abort', giveBack, { once: true });
+}
 
 const stream = defineRoute({
   method: 'GET',
@@ -64,12 +90,7 @@ const stream = defineRoute({
   reply: z.custom<AsyncIterable<ServerEvent>>(),
   run: ({ query, principal, signal }, deps) => {
     mayShow(query.values, principal);
-    if (streams >= STREAMS_MAX)
-      throw new WaltideError(
-        'NOT_RUNNING',
-        `${STREAMS_MAX} streams are open already`,
-        'Close one, or poll events/recent.',
-      );
+    takeStream(principal, deps.config.api.streamsMax, signal);
     return serverEvents(deps, query, signal);
   },
 });
@@ -108,7 +129,6 @@ async function* serverEvents({ pipeline }: Deps, query: StreamQuery, signal: Abo
     push({ event: 'change', id: String(seen.number), data: shown(seen, query.values) });
   };
   const status = (): void => push({ event: 'status', data: pipeline.status() });
-  streams++;
   const unlisten = query.changes ? pipeline.recent.listen(change) : () => {};
   const timer = setInterval(status, query.status_ms);
   signal.addEventListener('abort', () => wake(), { once: true });
@@ -121,7 +141,6 @@ async function* serverEvents({ pipeline }: Deps, query: StreamQuery, signal: Abo
       await new Promise<void>((resolve) => (wake = resolve));
     }
   } finally {
-    streams--;
     clearInterval(timer);
     unlisten();
   }

@@ -44,6 +44,14 @@ export const api = z.strictObject({
     .meta(about('Who is let in: API keys (`waltide api-key`), tokens (api.jwt), both; none only on loopback.')),
   jwt: jwt.optional().meta(about('Whose tokens are believed.')),
   rateLimit: rateLimit.prefault({}).meta(about('How much one caller may ask.')),
+  /** A dashboard has one, in each of its windows. */
+  streamsMax: z
+    .number()
+    .int()
+    .min(1)
+    .max(100)
+    .default(20)
+    .meta(about('Most `events/stream` of one key or token at once.')),
   cors: z
     .array(url)
     .default([])
