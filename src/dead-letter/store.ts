@@ -12,7 +12,7 @@ import { isMissing, queryError } from '../postgres/connection.ts';
 import { migrate } from '../postgres/control.ts';
 import { connectSource } from '../postgres/session.ts';
 import type { Letters, NewLetter, OpenLetter, Settled } from './dead-letter.ts';
-import { LETTER_CHANNEL } from './table.ts';
+import { COMES_AGAIN, LETTER_CHANNEL } from './table.ts';
 
 /** In one statement. */
 const LETTERS_MAX = 500;
@@ -97,7 +97,7 @@ export class DeadLetterStore {
     try {
       await this.run(async (client) => {
         await client.query(
-          `UPDATE waltide.dead_letters SET state = 'resolved', closed_reason = 'its change comes again', closed_at = now(), updated_at = now()
+          `UPDATE waltide.dead_letters SET state = 'resolved', closed_reason = '${COMES_AGAIN}', closed_at = now(), updated_at = now()
            WHERE slot_name = $1 AND sink = $2 AND state IN ('open', 'retrying') AND (commit_lsn, seq) > ($3::pg_lsn, $4::bigint)`,
           values,
         );

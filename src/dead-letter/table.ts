@@ -9,6 +9,9 @@ export const LETTER_STATES = ['open', 'retrying', 'retried', 'resolved', 'supers
 /** See the column of `waltide.dead_letters`. */
 export type LetterState = (typeof LETTER_STATES)[number];
 
+/** Why a letter is closed whose sink begins again before its change. */
+export const COMES_AGAIN = 'its change comes again';
+
 /** NOTIFY on this channel spares the process that holds the sink the wait for its next look. */
 export const LETTER_CHANNEL = 'waltide_dead_letters';
 
@@ -126,6 +129,13 @@ export async function countLetters(client: pg.Client, slot: string, filter: Lett
   return (await run<{ count: number }>(client, sql, values(slot, filter)))[0]?.count ?? 0;
 }
 
+/** Of letters that were retried, those that were refused again: still open, or closed by what had closed them before. */
+export async function countRefused(client: pg.Client, slot: string, ids: readonly number[]): Promise<number> {
+  const sql = `SELECT count(*)::float8 AS count FROM waltide.dead_letters
+    WHERE slot_name = $1 AND id = ANY ($2) AND (state = 'open' OR closed_at < updated_at)`;
+  return (await run<{ count: number }>(client, sql, [slot, ids]))[0]?.count ?? 0;
+}
+
 /** Those that are to be retried into one of these sinks, in the order of their changes. */
 export function retryingLetters(
   client: pg.Client,
@@ -167,7 +177,7 @@ export async function requestRetry(
 ): Promise<number[]> {
   const rows = await run<{ id: number }>(
     client,
-    `UPDATE waltide.dead_letters d SET state = 'retrying', forced = $8, updated_at = now(), closed_at = NULL
+    `UPDATE waltide.dead_letters d SET state = 'retrying', forced = $8, updated_at = now()
      WHERE ${WHERE} AND d.sink <> '*' AND (d.state = 'open' OR $8 AND d.state NOT IN ('retrying', 'superseded')) RETURNING d.id::float8 AS id`,
     [...values(slot, filter), force],
   );
@@ -191,9 +201,13 @@ export async function discardLetters(
   return rows.map(({ id }) => id).sort((a, b) => a - b);
 }
 
+/** What a letter that is being retried was before: what had closed it is kept until it is applied. */
+const BEFORE = `CASE WHEN closed_at IS NULL THEN 'open' WHEN closed_lsn IS NOT NULL THEN 'resolved'
+  WHEN closed_reason = '${COMES_AGAIN}' THEN 'resolved' WHEN closed_reason IS NOT NULL THEN 'discarded' ELSE 'retried' END`;
+
 /**
- * The sink has it, or (`error`) refused it once more. Resolves with how many were still retried: a sink that sets rows aside itself
- * has opened again what it refused.
+ * The sink has it, or (`error`) refused it once more, and nothing is another than before. Resolves with how many were still
+ * retried: a sink that sets rows aside itself has opened again what it refused.
  */
 export async function endRetries(
   client: pg.Client,
@@ -202,11 +216,12 @@ export async function endRetries(
 ): Promise<number> {
   const rows = await run(
     client,
-    `UPDATE waltide.dead_letters SET state = CASE WHEN $2::text IS NULL THEN 'retried' ELSE 'open' END, attempts = attempts + 1,
-       error_code = COALESCE($2, error_code), error_message = COALESCE($3, error_message), updated_at = now(),
-       closed_at = CASE WHEN $2::text IS NULL THEN now() END
-     WHERE id = ANY ($1) AND state = 'retrying' RETURNING id`,
-    [ids, error?.code ?? null, error?.message ?? null],
+    `UPDATE waltide.dead_letters SET attempts = attempts + 1, updated_at = now(), ${
+      error === null
+        ? `state = 'retried', closed_at = now(), closed_lsn = NULL, closed_seq = NULL, closed_reason = NULL`
+        : `state = ${BEFORE}, error_code = $2, error_message = $3`
+    } WHERE id = ANY ($1) AND state = 'retrying' RETURNING id`,
+    error === null ? [ids] : [ids, error.code, error.message],
   );
   return rows.length;
 }

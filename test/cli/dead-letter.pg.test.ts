@@ -113,9 +113,11 @@ it('discards with a reason, and retries only what no later change has overtaken,
   });
   await running.stop();
   running = null;
-  // What was forced and does not fit takes the row away, as it does when it comes by itself.
+  // What was forced and does not fit changes nothing: the row is as the later change has it.
+  expect(await json('list', '--state', 'resolved')).toMatchObject([{ row: '["2"]' }]);
   expect(await rows()).toEqual([
     [1, '1.50', 'xxxxx'],
+    [2, expect.anything(), expect.anything()],
     [4, '4.00', 'four'],
   ]);
 });

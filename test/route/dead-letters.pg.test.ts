@@ -113,6 +113,38 @@ describe('DuckDB', () => {
     ]);
   });
 
+  it('changes nothing but the letter where a forced retry is refused again', { timeout: 300_000 }, async () => {
+    await database.query('create table t (id int primary key, n numeric(6,2), v text)');
+    const test = testPipeline(database);
+    for (const sink of test.config.sinks) sink.onUnrepresentable = 'dead-letter';
+    await catchUp(test.config);
+    await database.query(`insert into t values (1, 'NaN', 'bad'), (2, 'NaN', 'bad'), (3, 3, 'good')`);
+    await catchUp(test.config);
+    await database.query(`update t set n = 1, v = 'right' where id = 1`);
+    await catchUp(test.config);
+    const [resolved, open] = await letters(test);
+    expect([resolved!.state, open!.state]).toEqual(['resolved', 'open']);
+    const running = start(test.config);
+    await eventually('streaming', () => running.pipeline.status().state === 'streaming');
+    expect(await retry(test, {}, true)).toEqual([resolved!.id, open!.id]);
+    await eventually('both are refused', async () => (await letters(test)).every(({ attempts }) => attempts === 2));
+    expect(await letters(test)).toMatchObject([
+      { state: 'resolved', closedBy: resolved!.closedBy, message: expect.stringContaining('column "n"') },
+      { state: 'open', message: expect.stringContaining('column "n"') },
+    ]);
+    expect(running.pipeline.status().sinks[0]).toMatchObject({ deadLetters: { open: 1 } });
+    // Once it fits, it is as the letter has it.
+    await database.query(`alter table t alter n type numeric; insert into t values (4, 4, 'more')`);
+    await eventually('the change has come', () => running.pipeline.status().sinks[0]!.pendingEvents === 0);
+    await running.stop();
+    const rows = await withDuckdb(test.path, (query) => query('select id, v from t order by id'));
+    expect(rows).toEqual([
+      [1, 'right'],
+      [3, 'good'],
+      [4, 'more'],
+    ]);
+  });
+
   it('lists what is refused after a replay in the same process, too', { timeout: 300_000 }, async () => {
     await database.query('create table t (id int primary key, n numeric(6,2))');
     const test = testPipeline(database, {}, { retain: { bytes: 1e9 } });

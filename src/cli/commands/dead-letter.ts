@@ -8,6 +8,7 @@ import type { Config } from '../../config/schema.ts';
 import { askDiscard, askRetry, oneLetter } from '../../dead-letter/requests.ts';
 import {
   countLetters,
+  countRefused,
   type DeadLetter,
   LETTER_STATES,
   type LetterFilter,
@@ -216,7 +217,7 @@ async function waitFor(
       return;
     }
   }
-  const refused = await countLetters(client, slot, { ids, states: ['open'] });
+  const refused = await countRefused(client, slot, ids);
   if (refused > 0) context.exitCode = EXIT.failed;
   if (json) return context.print(toJson({ ok: refused === 0, asked: ids, refused }, 2));
   context.print(`${formatCount(ids.length - refused)} applied, ${formatCount(refused)} refused again`);

@@ -1,5 +1,6 @@
 import type { DuckdbSinkConfig } from '../../config/schema.ts';
 import { retryOf } from '../../dead-letter/dead-letter.ts';
+import { WaltideError } from '../../errors.ts';
 import { ChangeEvent, lacksValues, type Op } from '../../event/change-event.ts';
 import { eachRow } from '../../event/copied-rows.ts';
 import type { Position } from '../../event/position.ts';
@@ -153,6 +154,8 @@ export class SetAside {
     }
     const lacks = op === 'u' && (wasAside || !beforeFits) && lacksValues(event);
     const why = reason ?? (lacks ? 'it leaves out unchanged values of a row that is set aside' : null);
+    // A forced one: what came after it is in the table, and stays.
+    if (why !== null && !wasAside && retryOf(event)) throw refusedAgain(relation, why);
     if (records && (wasAside || why !== null)) {
       // Of a letter that is retried, whoever does so tells the store.
       const position = retryOf(event) ? null : event.position;
@@ -173,6 +176,11 @@ export class SetAside {
     if (wasAside) this.#retried.add(event);
     return wasAside;
   }
+}
+
+function refusedAgain(relation: Relation, why: string): WaltideError {
+  const help = 'The row stays as it is in the sink, where a later change of it was applied.';
+  return new WaltideError('SINK_REJECTED', `${relationName(relation)}, ${why}`, help);
 }
 
 /** True for a column that tells rows apart. */
