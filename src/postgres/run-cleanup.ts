@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { trackingQuery } from './tracking-query.ts';
+import { comparedAll } from './validations.ts';
 
 /** Rows that one statement removes, so that no lock and no transaction is long. */
 const ROWS_MAX = 10_000;
@@ -19,16 +20,16 @@ const OLD: Readonly<Record<string, string>> = {
   instances: `SELECT i.ctid FROM waltide.instances i
     WHERE i.stopped_at < now() - LEAST($1::float8, ${INSTANCE_DAYS_MAX}) * interval '1 day'
       AND NOT EXISTS (SELECT FROM waltide.active_runs a WHERE a.instance_id = i.id)`,
-  dead_letters: `SELECT d.ctid FROM waltide.dead_letters d WHERE d.closed_at < now() - $1 * interval '1 day'`,
+  dead_letters: `SELECT d.ctid FROM waltide.dead_letters d WHERE d.closed_at < now() - $1 * interval '1 day' AND d.state <> 'retrying'`,
   // With their history and notifications.
   alerts: `SELECT a.ctid FROM waltide.alerts a WHERE a.resolved_at < now() - $1 * interval '1 day'`,
   // With their results. What was found last of a table in a sink stays: its score is shown, and alerts go by it.
   validations: `SELECT v.ctid FROM waltide.validations v WHERE v.finished_at < now() - $1 * interval '1 day'
-    AND (v.request->>'key' IS NOT NULL OR v.request->>'since' IS NOT NULL
+    AND (NOT ${comparedAll('v')}
       OR NOT EXISTS (SELECT FROM waltide.validation_results r WHERE r.validation_id = v.id AND r.finished AND NOT EXISTS (
         SELECT FROM waltide.validation_results n JOIN waltide.validations w ON w.id = n.validation_id
         WHERE w.slot_name = v.slot_name AND n.sink = r.sink AND n.table_name = r.table_name AND n.finished
-          AND w.request->>'key' IS NULL AND w.request->>'since' IS NULL AND n.updated_at > r.updated_at)))`,
+          AND ${comparedAll('w')} AND n.updated_at > r.updated_at)))`,
   snapshots: `SELECT s.ctid FROM waltide.snapshots s WHERE s.finished_at < now() - $1 * interval '1 day'`,
 };
 

@@ -131,14 +131,22 @@ export interface StoredScore {
   readonly at: Date;
 }
 
-/** The newest of each sink and table. Those that looked at one key, or at rows since a time, say nothing of the table. */
+/**
+ * In SQL, whether a row of `waltide.validations` compared the data of whole tables. Counts of rows, one key, a sample and rows
+ * since a time say nothing of a table.
+ */
+export const comparedAll = (validation: string): string =>
+  `(NOT jsonb_exists_any(${validation}.request, ARRAY['key', 'since', 'sample'])
+    AND (${validation}.request->'checks' IS NULL OR jsonb_exists(${validation}.request->'checks', 'data_hash')))`;
+
+/** The newest of each sink and table, of validations that compared all of it. */
 export async function latestScores(client: pg.Client, slot: string): Promise<StoredScore[]> {
   const { rows } = await run(
     client,
     `SELECT DISTINCT ON (r.sink, r.table_name) r.sink, r.table_name AS "table", r.score::float8 AS score,
        (r.missing + r.extra + r.different)::float8 AS differences, r.updated_at AS at
      FROM waltide.validation_results r JOIN waltide.validations v ON v.id = r.validation_id
-     WHERE v.slot_name = $1 AND r.finished AND v.request->>'key' IS NULL AND v.request->>'since' IS NULL
+     WHERE v.slot_name = $1 AND r.finished AND ${comparedAll('v')}
      ORDER BY r.sink, r.table_name, r.updated_at DESC`,
     [slot],
   );

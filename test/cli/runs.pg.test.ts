@@ -127,6 +127,8 @@ test('validations go with time, but for what was found last of each table', asyn
   await validate('b again', 7, ['public.b', 'public.c']);
   // Of one row alone: it says nothing of the table.
   await validate('one row', 6, ['public.a'], '{"key": "1"}');
+  await validate('counts', 5, ['public.a'], '{"checks": ["row_count"]}');
+  await validate('sample', 4, ['public.a'], '{"sample": 9}');
   await validate('recent', 1, ['public.c']);
   const { source } = resolveConfig({ source: { url: database.url, tables: ['*.*'] } });
   await withSession(source, 'test', (client) => cleanUp(client, 3));

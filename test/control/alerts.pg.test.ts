@@ -132,10 +132,10 @@ describe('a rule opens and is resolved:', () => {
   });
 
   it('consistency_score: the last validation of each table counts', async () => {
-    const validated = async (id: string, score: number): Promise<void> => {
+    const validated = async (id: string, score: number, request: object = { repair: false }): Promise<void> => {
       await database.query(
-        `insert into waltide.validations (id, slot_name, request, state, score, ok, finished_at) values ($1, $2, '{}', 'completed', $3, $4, now())`,
-        [id, database.name, score, score === 100],
+        `insert into waltide.validations (id, slot_name, request, state, score, ok, finished_at) values ($1, $2, $5, 'completed', $3, $4, now())`,
+        [id, database.name, score, score === 100, request],
       );
       await database.query(
         `insert into waltide.validation_results (validation_id, sink, table_name, finished, source_rows, sink_rows, missing, extra, different,
@@ -152,8 +152,17 @@ describe('a rule opens and is resolved:', () => {
     expect(await last('consistency_score')).toMatchObject({
       ...{ subject: 'analytics: public.a', severity: 'critical', value: 89.5, threshold: 90 },
     });
-    await validated('3', 100);
+    // What compared less than all of the table's data proves nothing of it, good or bad.
+    const narrow = [{ checks: ['row_count'] }, { sample: 5 }, { key: ['1'] }, { since: '2026-01-01' }];
+    for (const [i, request] of narrow.entries()) await validated(`good ${i}`, 100, request);
+    await look();
+    expect(await last('consistency_score')).toMatchObject({ state: 'firing', value: 89.5 });
+    await validated('3', 100, { checks: ['row_count', 'data_hash'] });
     await resolves('consistency_score');
+    for (const [i, request] of narrow.entries()) await validated(`bad ${i}`, 1, request);
+    await look();
+    await looked();
+    expect(await last('consistency_score')).toMatchObject({ state: 'resolved' });
   });
 
   it('sync_failed: not what a person cancelled, and not while it is merely tried again', async () => {

@@ -50,7 +50,8 @@ const consistencyScore: AlertRule<'consistencyScore'> = {
   name: 'consistency_score',
   key: 'consistencyScore',
   subjects: '`sink: schema.table`',
-  holds: 'the last validation of the table found fewer than `scoreMin` percent of its rows equal',
+  holds:
+    'the last validation of the table (of all its data: no count, key, sample or time) found fewer than `scoreMin` percent of its rows equal',
   unseen: 'stays',
   find: ({ scores }, { scoreMin }) =>
     scores.map(({ sink, table, score, at }) => ({
