@@ -2,8 +2,11 @@ import type { Run } from '../postgres/tracked.ts';
 import type { ValidationReport, ValidationRequest } from '../validation/report.ts';
 import type { ValidationWatch } from '../validation/validator.ts';
 
-/** Validations are runs of one type: two at once would only slow each other down. */
-export const VALIDATION_RUN = 'validation';
+/**
+ * Validations that somebody asks for are runs of one type: two at once would only slow each other down. Those of a schedule are
+ * runs of its name: a look at one key must not stand for what is proven every night.
+ */
+export const VALIDATION_RUN = 'validation:manual';
 
 /** Something that compares its sinks with the source. */
 export interface Validates {

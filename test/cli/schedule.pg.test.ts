@@ -93,6 +93,10 @@ test('a running process does them; first copy, snapshots and replays are runs to
   expect((await schedule('run', 'mine')).stdout).toMatch(/^mine is done: run \d+, 500 records/);
   expect((await schedule('run', 'validation')).stdout).toMatch(/^validation is done/);
   expect(await runsOf('validation')).toMatchObject([{ status: 'success', sync_metadata: { ok: true, score: 100 } }]);
+  // What somebody asks for by hand is a run of its own type: it must not stand for the schedule's.
+  expect((await cli(project.dir, 'validate', 'a', '--key', '1', '--checks', 'data_hash')).code).toBe(0);
+  expect(await runsOf('validation:manual')).toMatchObject([{ status: 'success' }]);
+  expect(await runsOf('validation')).toHaveLength(1);
   const listed = JSON.parse((await schedule('list', '--json')).stdout) as Record<string, unknown>[];
   expect(listed[0]).toMatchObject({ name: 'full', lastRun: { status: 'success', records: 500 }, note: null });
   expect(JSON.parse((await cli(project.dir, 'instances', '--json')).stdout)).toMatchObject([

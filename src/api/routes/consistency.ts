@@ -53,6 +53,7 @@ const rules = z.array(
   z.object({
     ...{ rule: z.string(), side: z.string(), holds: z.boolean(), violations: z.number() },
     rows: z.array(z.array(z.unknown())),
+    error: z.string().nullable().describe('why the database did not answer, and what to do'),
   }),
 );
 const validation = z.object({
@@ -118,14 +119,15 @@ const progress = defineRoute({
   }),
   run: async ({ params, principal }, deps) => {
     const run = await deps.tracker.get(params.id);
-    if (run?.syncType !== VALIDATION_RUN)
+    // Those of a schedule have its name.
+    const id = typeof run?.metadata.validation === 'string' ? run.metadata.validation : null;
+    if (!run || (run.syncType !== VALIDATION_RUN && id === null))
       throw new WaltideError(
         'NOT_FOUND',
         `there is no validation with run ${params.id}`,
         'GET consistency/status lists the last.',
       );
     const { status, records: rows, error, errorClass, metadata } = run;
-    const id = typeof metadata.validation === 'string' ? metadata.validation : null;
     const found =
       id === null ? null : await deps.sessions.use((client) => readValidation(client, deps.config.source.slot, id));
     const validation = found && (await shown(found, deps, principal));
@@ -218,7 +220,12 @@ async function shown(
       ...one,
       orphans: withRows ? [...one.orphans] : [],
     })) as z.input<typeof references>,
-    rules: (report.rules ?? []).map((one) => ({ ...one, rows: withRows ? one.rows : [] })) as z.input<typeof rules>,
+    rules: (report.rules ?? []).map(({ error: refused = null, ...one }) => ({
+      ...one,
+      rows: withRows ? one.rows : [],
+      // What a database says may hold a value.
+      error: withRows || refused === null ? refused : 'it cannot be asked; an operator sees why',
+    })) as z.input<typeof rules>,
     left_out: (report.leftOut ?? []) as z.input<typeof leftOut>,
   };
 }
