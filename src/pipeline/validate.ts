@@ -4,11 +4,14 @@ import { WaltideError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../event/lsn.ts';
 import type { Log } from '../log.ts';
 import { queryError } from '../postgres/connection.ts';
-import { connectSource } from '../postgres/session.ts';
-import { loadProtection } from '../protect/protection.ts';
+import { readSlotRecord } from '../postgres/control.ts';
+import { connectSource, withSession } from '../postgres/session.ts';
+import { loadProtection, type Protection } from '../protect/protection.ts';
+import { queryAsItLeaves, refusalOf } from '../protect/query.ts';
 import { WATERMARK_PREFIX } from '../snapshot/snapshot.ts';
 import type { ValidationReport, ValidationRequest } from '../validation/report.ts';
 import type { Treatment, ValidatedSink } from '../validation/run.ts';
+import { listSourceTables } from '../validation/source-table.ts';
 import { type ValidationWatch, Validator } from '../validation/validator.ts';
 import type { Applier } from './applier.ts';
 import type { Arrival, Arrivals } from './arrivals.ts';
@@ -58,10 +61,24 @@ async function withValidator<T>(
   }
 }
 
+/** As the capture has it: a rule goes on meaning a column that was renamed since. */
+async function protectionOf(source: Config['source']): Promise<Protection> {
+  const protection = await loadProtection(source);
+  if (protection.idle) return protection;
+  await withSession(source, 'validation', async (client) => {
+    const published = await listSourceTables(client, source.publication);
+    const captured = (await readSlotRecord(client, source.slot))?.tables ?? [];
+    await protection.learn(client, published, (oid) => captured.find((table) => table.oid === oid));
+  });
+  return protection;
+}
+
 /** The key of a masked table would have an order of its own in the sink, and pair with no row of the source. */
 async function treatmentOf({ source }: Config): Promise<Treatment> {
-  const protection = await loadProtection(source);
+  const protection = await protectionOf(source);
   return {
+    query: (client, query) => queryAsItLeaves(client, protection, query),
+    refusalOf: (error) => refusalOf(protection, error),
     refuses: (relation) => {
       if (protection.transforms(relation)) return 'source.transforms gives it other rows or columns';
       const key = relation.key.find((index) => protection.hides(relation, index));

@@ -44,6 +44,11 @@ export class KnownColumns {
     this.leaving = { columns: treated, attnumMax, rows: treatments.rowsOf(table).name };
   }
 
+  /** By the number that a rename keeps; null where nothing is said of the column. */
+  treatmentOf(attnum: number): Treatment | null {
+    return this.#resolved.get(attnum)?.treatment ?? null;
+  }
+
   /** True where rows that left as recorded are not what they would be now; columns that came since do not count. */
   changedSince(recorded: Leaving | undefined): boolean {
     if ((recorded?.rows ?? '') !== this.leaving.rows) return true;

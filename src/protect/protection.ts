@@ -16,9 +16,10 @@ import { loadFunction } from './function.ts';
 import { loadKeys } from './keys.ts';
 import { KnownColumns } from './known-columns.ts';
 import { pass, passes } from './pass.ts';
+import type { TableName } from './pattern.ts';
 import { checkFilters, makePlan, maskedText, type Plan } from './plan.ts';
 import { rewriteCopied, rewriteRow } from './rewrite.ts';
-import { Treatments } from './treatments.ts';
+import { type Treatment, Treatments } from './treatments.ts';
 
 /** Masked values may be longer than what they hide. */
 const SPARE_BYTES = 4096;
@@ -88,6 +89,16 @@ export class Protection {
     const named =
       plan.relation.columns.map(({ name }) => name).join() === relation.columns.map(({ name }) => name).join();
     return !named || plan.filters.length + plan.functions.length > 0;
+  }
+
+  /** True where any column of any table is masked or dropped. */
+  get hidesSome(): boolean {
+    return this.#treatments.hidesSome;
+  }
+
+  /** What the configuration says of a column by its number; null for nothing. */
+  treatmentOf(table: TableName & Pick<Relation, 'oid'>, attnum: number, name: string): Treatment | null {
+    return this.#known.get(table.oid)?.treatmentOf(attnum) ?? this.#treatments.of(table, name);
   }
 
   /** A value of a column of the source as its mask leaves it, for whoever compares both ends; null for NULL. */

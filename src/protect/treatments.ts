@@ -68,6 +68,11 @@ export class Treatments {
     return this.#rules.length + this.#transforms.length === 0;
   }
 
+  /** True where some column is masked or dropped. */
+  get hidesSome(): boolean {
+    return this.#rules.some(({ mask }) => mask) || this.#transforms.some(({ config }) => config.drop.length > 0);
+  }
+
   /** Null where nothing is said of the column. */
   of(table: TableName, column: string): Treatment | null {
     const rule = ruleFor(this.#rules, table, column);

@@ -82,6 +82,8 @@ export interface RuleResult {
   /** Rows that break it; the first ones. */
   readonly violations: number;
   readonly rows: readonly (readonly unknown[])[];
+  /** Why the database did not answer, with what to do; null where it did. */
+  readonly error: string | null;
 }
 
 export interface ValidationReport {

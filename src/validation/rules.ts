@@ -1,5 +1,6 @@
 import type { Config } from '../config/schema.ts';
 import { messageOf, WaltideError } from '../errors.ts';
+import { queryError } from '../postgres/connection.ts';
 import { connectSource } from '../postgres/session.ts';
 import type { RuleResult } from './report.ts';
 import type { ValidatedSink, ValidationRun } from './run.ts';
@@ -8,7 +9,7 @@ type Rule = Config['validation']['rules'][number];
 
 const ROWS_SHOWN_MAX = 100;
 
-/** Asks every rule where it is to be asked. A rule that cannot be asked is an error: it proves nothing. */
+/** Asks every rule where it is to be asked. One that the database refuses does not hold: it proves nothing. */
 export async function checkRules(run: ValidationRun, sinks: readonly ValidatedSink[]): Promise<RuleResult[]> {
   const results: RuleResult[] = [];
   for (const rule of run.config.validation.rules) {
@@ -18,21 +19,19 @@ export async function checkRules(run: ValidationRun, sinks: readonly ValidatedSi
   return results;
 }
 
-async function inSource({ config, signal }: ValidationRun, rule: Rule): Promise<RuleResult> {
+async function inSource({ config, treatment, signal }: ValidationRun, rule: Rule): Promise<RuleResult> {
   signal.throwIfAborted();
   const client = await connectSource(config.source, 'validation rules');
   try {
     await client.query(`SET search_path = public, pg_catalog; SET default_transaction_read_only = on`);
     await client.query(`SELECT set_config('statement_timeout', $1, false)`, [String(config.validation.ruleTimeoutMs)]);
     // A parameter makes it the extended protocol, which takes one statement; a cursor would limit what may be asked.
-    const { rows } = await client.query<unknown[]>({
-      text: `SELECT * FROM (${rule.sql}\n) AS broken WHERE $1 LIMIT ${ROWS_SHOWN_MAX + 1}`,
-      values: [true],
-      rowMode: 'array',
-    });
-    return resultOf(rule, 'source', rows);
+    const text = `SELECT * FROM (${rule.sql}\n) AS broken WHERE $1 LIMIT ${ROWS_SHOWN_MAX + 1}`;
+    return resultOf(rule, 'source', await treatment.query(client, { text, values: [true] }));
   } catch (error) {
-    throw ruleError(rule, 'the source', error);
+    const known = queryError(error, `asking rule "${rule.name}"`);
+    if (known.retry) throw known;
+    return refused(rule, 'source', known === error ? known.message : treatment.refusalOf(error));
   } finally {
     await client.end().catch(() => {});
   }
@@ -52,19 +51,17 @@ async function inSink({ config, source, signal }: ValidationRun, rule: Rule, sin
     return await ask();
   } catch (error) {
     signal.throwIfAborted();
-    throw ruleError(rule, `sink ${sink.name}`, error);
+    if (!(error instanceof WaltideError) || error.code !== 'SINK_QUERY') throw error;
+    return refused(rule, sink.name, messageOf(error));
   }
 }
 
 function resultOf({ name }: Rule, side: string, rows: readonly (readonly unknown[])[]): RuleResult {
-  return { rule: name, side, holds: rows.length === 0, violations: rows.length, rows: rows.slice(0, ROWS_SHOWN_MAX) };
+  const violations = rows.length;
+  return { rule: name, side, holds: violations === 0, violations, rows: rows.slice(0, ROWS_SHOWN_MAX), error: null };
 }
 
-function ruleError({ name }: Rule, where: string, error: unknown): WaltideError {
-  return new WaltideError(
-    'VALIDATION',
-    `rule "${name}" cannot be asked in ${where}: ${messageOf(error)}`,
-    'Correct its sql in validation.rules: one SELECT that this side understands.',
-    { cause: error },
-  );
+function refused({ name }: Rule, side: string, message: string): RuleResult {
+  const error = `it cannot be asked: ${message}. Mend its sql in validation.rules: one SELECT that this side understands`;
+  return { rule: name, side, holds: false, violations: 0, rows: [], error };
 }

@@ -21,6 +21,10 @@ export interface Treatment {
   refuses(relation: Relation): string | null;
   /** Null for a column that leaves as it is. */
   maskOf(relation: Relation, column: string): ((text: string) => string) | null;
+  /** Rows of somebody's query in the source, as they may be shown. Rejects as the query does. */
+  query(client: pg.Client, query: { readonly text: string; readonly values: unknown[] }): Promise<unknown[][]>;
+  /** What may be told of the server's refusal of such a query. */
+  refusalOf(error: unknown): string;
 }
 
 /** One run, and what all its parts share. */

@@ -45,7 +45,7 @@ interface Validation {
     references: string;
     orphans: unknown[];
   }[];
-  readonly rules: readonly { rule: string; side: string; holds: boolean; violations: number }[];
+  readonly rules: readonly { rule: string; side: string; holds: boolean; violations: number; error: string | null }[];
   readonly left_out: readonly { sink: string; table: string; why: string }[];
 }
 
@@ -225,9 +225,9 @@ function print(context: CliContext, validation: Validation, json: boolean): void
     context.print(
       printable(`${sink} ${table}: ${formatCount(orphans.length)} values of ${constraint} lead to no row of ${to}`),
     );
-  for (const { rule, side, holds, violations } of rules)
+  for (const { rule, side, holds, violations, error } of rules)
     context.print(
-      printable(`rule ${rule} in ${side}: ${holds ? 'holds' : `broken by ${formatCount(violations)} rows`}`),
+      printable(`rule ${rule} in ${side}: ${error ?? (holds ? 'holds' : `broken by ${formatCount(violations)} rows`)}`),
     );
   const wrong =
     references.length > 0 || rules.some(({ holds }) => !holds) ? 'a reference or a rule does not hold' : null;
