@@ -26,6 +26,16 @@ export interface Ask {
 
 const REFUSED = 'See the log of the running process.';
 
+/** It took the connection and has not answered in time: busy or hanging, but there. */
+class NoAnswer extends Error {
+  override readonly name = 'NoAnswer';
+}
+
+/** True where whoever was asked may well be there, and has only not answered in time. */
+export function isSlow(error: unknown): boolean {
+  return error instanceof WaltideError && error.cause instanceof NoAnswer;
+}
+
 /** Asks one route; redirects are not followed. Rejects with the process's own WaltideError, or with NOT_RUNNING. */
 export function askApi<T>({ url, token, name }: Endpoint, ask: Ask): Promise<T> {
   const { method = 'GET', path, body = null, timeoutMs, bytesMax = Number.POSITIVE_INFINITY } = ask;
@@ -33,7 +43,9 @@ export function askApi<T>({ url, token, name }: Endpoint, ask: Ask): Promise<T> 
     new WaltideError(
       'NOT_RUNNING',
       `${name} cannot be reached: ${messageOf(cause)}`,
-      'See whether it still runs, and start it with `waltide run`.',
+      cause instanceof NoAnswer
+        ? 'It may only be busy: ask again, and see its log. Do not start a second one while it lives.'
+        : 'See whether it still runs, and start it with `waltide run`.',
       { cause },
     );
   const text = body === null ? null : JSON.stringify(body);
@@ -77,7 +89,7 @@ export function askApi<T>({ url, token, name }: Endpoint, ask: Ask): Promise<T> 
 
 function timedOut(error: Error, timeoutMs: number): Error {
   return error.name === 'AbortError' || error.name === 'TimeoutError'
-    ? new Error(`no answer within ${timeoutMs} ms`)
+    ? new NoAnswer(`no answer within ${timeoutMs} ms`)
     : error;
 }
 

@@ -26,6 +26,8 @@ export interface Found {
   readonly running: readonly RunningProcess[];
   /** Processes that live and do not answer, and why. */
   readonly silent: readonly string[];
+  /** Those of them that are on this machine: busy or hanging, and not to be taken for gone. */
+  readonly slow: readonly ControlFile[];
 }
 
 /** Asks every process of `slot` that left its control address in `stateDir`. What a killed process left is passed over. */
@@ -34,6 +36,7 @@ export async function findProcesses(stateDir: string, slot: string): Promise<Fou
   const elsewhere = files.filter(({ host }) => host !== hostname());
   const here = files.filter(({ host }) => host === hostname());
   const running: RunningProcess[] = [];
+  const slow: ControlFile[] = [];
   const silent = elsewhere.map(({ pid, host }) => `the one with pid ${pid} is on ${host}: ask there`);
   const answers = await Promise.allSettled(
     here.map((file) => call<PipelineStatus>(file, 'GET', '/cdc/status', null, STATUS_TIMEOUT_MS)),
@@ -42,10 +45,12 @@ export async function findProcesses(stateDir: string, slot: string): Promise<Fou
     const file = here[i]!;
     if (answer.status === 'fulfilled') running.push({ file, status: answer.value });
     // Refused = the pid belongs to another program by now.
-    else if (!isRefused(answer.reason))
+    else if (!isRefused(answer.reason)) {
+      slow.push(file);
       silent.push(`the one with pid ${file.pid} does not answer: ${messageOf(answer.reason)}`);
+    }
   }
-  return { running, silent };
+  return { running, silent, slow };
 }
 
 /** Read-only SQL through the process that holds the sink. Rejects as the sink does. */

@@ -317,12 +317,12 @@ describe('a process that cannot be reached', () => {
 
   test('dead: passed over', async () => {
     await left(DEAD_PID);
-    expect(await findProcesses(stateDir, 'waltide')).toEqual({ running: [], silent: [] });
+    expect(await findProcesses(stateDir, 'waltide')).toEqual({ running: [], silent: [], slow: [] });
   });
 
   test('its pid belongs to another program by now: passed over', async () => {
     await left(process.ppid);
-    expect(await findProcesses(stateDir, 'waltide')).toEqual({ running: [], silent: [] });
+    expect(await findProcesses(stateDir, 'waltide')).toEqual({ running: [], silent: [], slow: [] });
   });
 
   test('a query to it is NOT_RUNNING', async () => {

@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander';
-import { queryProcess } from '../../api/control-client.ts';
+import { findProcesses, queryProcess } from '../../api/control-client.ts';
 import { toJson } from '../../api/json.ts';
 import { QUERY_ROWS_MAX } from '../../api/limits.ts';
 import type { Config } from '../../config/schema.ts';
@@ -67,7 +67,7 @@ async function runQuery(
   // What a file holds that nobody applies to, nobody can wait for.
   const atRest = options.minLsn === undefined ? await querySinkAtRest(asked, sql, options) : null;
   if (atRest) return atRest;
-  throw notHeld(options.sink, config.stateDir);
+  throw notHeld(await findProcesses(config.stateDir, config.source.slot), config.stateDir, options.sink);
 }
 
 function printResult(context: CliContext, { columns, rows, truncated }: QueryResult, format: Options['format']): void {

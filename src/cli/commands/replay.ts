@@ -1,6 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
-import { findProcesses, type RunningProcess, replayProcess, type StartedReplay } from '../../api/control-client.ts';
+import {
+  type Found,
+  findProcesses,
+  type RunningProcess,
+  replayProcess,
+  type StartedReplay,
+} from '../../api/control-client.ts';
 import { toJson } from '../../api/json.ts';
 import { WaltideError } from '../../errors.ts';
 import { formatLsn, parseLsn } from '../../event/lsn.ts';
@@ -12,6 +18,8 @@ import { chooseSink } from '../choose-sink.ts';
 import type { CliContext, Loaded } from '../context.ts';
 import { parseLsnOption, parseLsnOrMoment, parseMoment } from '../moment.ts';
 import { formatBytes } from '../output.ts';
+import { Patience } from '../patience.ts';
+import { holding, nobodyApplies, notHeld } from '../sink-holder.ts';
 
 interface Options {
   readonly sink?: string;
@@ -61,17 +69,10 @@ Examples:
       const loaded = await context.load(command);
       const { request, until } = readRequest(loaded, options);
       const { config } = loaded;
-      const { running, silent } = await findProcesses(config.stateDir, config.source.slot);
-      const holder = running.find(({ status }) => status.sinks.some((sink) => sink.name === request.sink));
+      const found = await findProcesses(config.stateDir, config.source.slot);
+      const holder = holding(found, request.sink);
       if (holder) return throughProcess(context, loaded, holder, request, options);
-      const reason =
-        silent[0] ?? (running.some(({ status }) => status.role !== 'capture') ? 'one that is starting' : null);
-      if (reason)
-        throw new WaltideError(
-          'NOT_RUNNING',
-          `a process may hold the sink: ${reason}`,
-          'Try again in a moment, or stop it first.',
-        );
+      if (!nobodyApplies(found)) throw notHeld(found, config.stateDir, request.sink);
       await byItself(context, loaded, request, until, options);
     });
 }
@@ -118,21 +119,24 @@ function describe({ from, tables }: Pick<StartedReplay, 'from' | 'tables'>): str
   return `${tables ? `${tables.join(', ')} ` : ''}from ${from ?? 'the time asked for'}`;
 }
 
-/** Tells how far it is until the sink is where it was. */
+/** Tells how far it is until the sink is where it was. One that is slow to answer is waited for: only what is gone has ended. */
 async function follow(context: CliContext, stateDir: string, slot: string, started: StartedReplay): Promise<void> {
   const end = parseLsn(started.stoodAt);
+  const patience = new Patience(context);
   let seenAt = Date.now();
   for (let told = 0; ; await sleep(POLL_MS)) {
-    const { running } = await findProcesses(stateDir, slot);
-    const sink = running.flatMap(({ status }) => status.sinks).find(({ name }) => name === started.sink);
+    const found = await findProcesses(stateDir, slot);
+    const [slow] = found.slow;
+    const sink = holding(found, started.sink)?.status.sinks.find(({ name }) => name === started.sink);
     if (!sink) {
-      if (Date.now() - seenAt < ABSENT_MAX_MS && running.length > 0) continue;
-      throw new WaltideError(
-        'NOT_RUNNING',
-        'the process that was replaying has ended or does not open the sink',
-        'See its log. Nothing is lost: the next `waltide run` goes on with the replay.',
-      );
+      if (slow) {
+        patience.silent(slow, Date.now() - seenAt);
+        continue;
+      }
+      if (Date.now() - seenAt < ABSENT_MAX_MS && found.running.length > 0) continue;
+      throw lost(found, stateDir, started.sink);
     }
+    patience.heard();
     seenAt = Date.now();
     const applied = parseLsn(sink.appliedLsn);
     if (applied >= end) return;
@@ -140,6 +144,17 @@ async function follow(context: CliContext, stateDir: string, slot: string, start
     told = seenAt;
     context.note(`  at ${sink.appliedLsn} of ${started.stoodAt}, ${formatBytes(Number(end - applied))} of WAL to go`);
   }
+}
+
+function lost(found: Found, stateDir: string, sink: string): WaltideError {
+  const message = nobodyApplies(found)
+    ? 'the process that was replaying has ended'
+    : notHeld(found, stateDir, sink).message;
+  return new WaltideError(
+    'NOT_RUNNING',
+    message,
+    'See its log. Nothing is lost: it, or the next `waltide run`, goes on with the replay.',
+  );
 }
 
 async function byItself(

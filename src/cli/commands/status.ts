@@ -57,7 +57,7 @@ Examples:
         );
       const paint = paintFor(context.io.stdout, context.io.env);
       const parts = processes.map((status) => describeProcess(status, paint));
-      if (processes.length === 0)
+      if (processes.length === 0 && found.silent.length === 0)
         parts.push(
           `${paint('yellow', 'not running')}: no process of slot "${config.source.slot}" is found through ${config.stateDir}; start one with \`waltide run\``,
         );

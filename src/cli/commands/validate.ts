@@ -10,6 +10,8 @@ import { chooseSink } from '../choose-sink.ts';
 import { type CliContext, EXIT, type Loaded } from '../context.ts';
 import { parseAge } from '../moment.ts';
 import { formatBytes, formatCount, formatTable, printable } from '../output.ts';
+import { askPatiently } from '../patience.ts';
+import { holding, notHeld } from '../sink-holder.ts';
 
 interface Options {
   readonly checks?: string[];
@@ -135,18 +137,12 @@ function bodyOf(tables: readonly string[], options: Options): object {
 
 /** The process that holds the sinks; where several do, the one that holds the first that is named. */
 async function holderOf({ config }: Loaded, sinks: readonly string[] | undefined): Promise<ControlFile> {
-  const { running, silent } = await findProcesses(config.stateDir, config.source.slot);
+  const found = await findProcesses(config.stateDir, config.source.slot);
   for (const name of sinks ?? []) chooseSink(config, name);
-  const [wanted] = sinks ?? [];
-  const holder = running.find(({ status }) => status.sinks.some(({ name }) => wanted === undefined || name === wanted));
+  const wanted = sinks?.[0] ?? null;
+  const holder = holding(found, wanted);
   if (holder) return holder.file;
-  const why = silent.map((one) => `; ${one}`).join('');
-  const what = wanted === undefined ? 'a sink' : `sink "${wanted}"`;
-  throw new WaltideError(
-    'NOT_RUNNING',
-    `no running process holds ${what} (looked in ${config.stateDir})${why}`,
-    'Start one with `waltide run`, then validate.',
-  );
+  throw notHeld(found, config.stateDir, wanted);
 }
 
 /** Null where it was interrupted. */
@@ -161,7 +157,7 @@ async function follow(context: CliContext, file: ControlFile, body: object): Pro
       error_class: errorClass,
       progress,
       validation,
-    } = await call<Progress>(file, 'GET', path, null, REQUEST_MS);
+    } = await askPatiently<Progress>(context, file, path);
     if (status === 'success' && validation) return validation;
     if (status !== 'in_progress')
       throw errorClass === 'config'

@@ -11,6 +11,8 @@ import { durationMs, patternList } from '../arguments.ts';
 import { chooseSink } from '../choose-sink.ts';
 import type { CliContext } from '../context.ts';
 import { parseLsnOption } from '../moment.ts';
+import { Patience } from '../patience.ts';
+import { holding, nobodyApplies, notHeld } from '../sink-holder.ts';
 
 interface Options {
   readonly lsn?: string;
@@ -44,7 +46,7 @@ Examples:
       const sinks = options.sink?.map((name) => chooseSink(config, name)) ?? config.sinks.map(({ name }) => name);
       const lsn = options.lsn === undefined ? await committed(config) : parseLsnOption(options.lsn, '--lsn');
       const deadline = performance.now() + options.timeout;
-      for (const sink of sinks) await waitFor(config, sink, lsn, deadline);
+      for (const sink of sinks) await waitFor(context, config, { sink, lsn, deadline });
       if (json) context.print(toJson({ ok: true, lsn: formatLsn(lsn), sinks }));
       else context.print(`${sinks.join(', ')}: everything committed before ${formatLsn(lsn)} is there`);
     });
@@ -55,32 +57,27 @@ function committed({ source }: Config): Promise<Lsn> {
   return withSession(source, 'control', async (client) => (await walPosition(client)).flushed);
 }
 
-async function waitFor(config: Config, sink: string, lsn: Lsn, deadline: number): Promise<void> {
+async function waitFor(
+  context: CliContext,
+  config: Config,
+  { sink, lsn, deadline }: { readonly sink: string; readonly lsn: Lsn; readonly deadline: number },
+): Promise<void> {
+  const patience = new Patience(context);
   for (;;) {
+    const found = await findProcesses(config.stateDir, config.source.slot);
+    const holder = holding(found, sink);
+    // Somebody who is there may take time; nobody who is not there comes by waiting.
+    if (!holder && nobodyApplies(found)) throw notHeld(found, config.stateDir, sink);
     const leftMs = Math.max(1, Math.round(deadline - performance.now()));
-    const { running, silent } = await findProcesses(config.stateDir, config.source.slot);
-    const holder = running.find(({ status }) => status.sinks.some(({ name }) => name === sink));
-    if (running.length === 0)
-      throw new WaltideError(
-        'NOT_RUNNING',
-        `no process runs that applies to sink "${sink}" (looked in ${config.stateDir})${silent.map((one) => `; ${one}`).join('')}`,
-        'Start one with `waltide run`.',
-      );
     try {
-      if (!holder) throw notOpen(sink);
+      if (!holder) throw notHeld(found, config.stateDir, sink);
+      patience.heard();
       return await waitInProcess(holder.file, sink, lsn, Math.min(leftMs, REQUEST_MS));
     } catch (error) {
       const again = error instanceof WaltideError && (error.code === 'NOT_REACHED' || error.code === 'NOT_RUNNING');
       if (!again || performance.now() >= deadline) throw error;
+      if (found.slow[0]) patience.silent(found.slow[0]);
     }
     await sleep(LOOK_AGAIN_MS);
   }
-}
-
-function notOpen(sink: string): WaltideError {
-  return new WaltideError(
-    'NOT_RUNNING',
-    `no running process has sink "${sink}" open`,
-    'See `waltide status` and its log.',
-  );
 }

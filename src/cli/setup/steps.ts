@@ -126,10 +126,21 @@ async function patiently(work: () => Promise<void>): Promise<void> {
       return await work();
     } catch (error) {
       const locked = error instanceof WaltideError && error.code === 'SINK_LOCKED';
-      if (!locked || performance.now() > deadline) throw error;
+      if (!locked) throw error;
+      if (performance.now() > deadline) throw taken(error);
       await sleep(LOCKED_RETRY_MS);
     }
   }
+}
+
+/** Whoever holds the file has won a race, or is another program; either way there is nothing here to query. */
+function taken(error: WaltideError): WaltideError {
+  return new WaltideError(
+    'SINK_LOCKED',
+    error.message,
+    'Where that is Waltide (`waltide status`), it sets the sink up itself and this step is done; else close that program. Then run `waltide setup` again.',
+    { cause: error },
+  );
 }
 
 /** What runs beside the pipeline: the tables that it needs, the schedules, and a word about keys of the API. */
