@@ -28,27 +28,30 @@ export async function notePosition(client: pg.Client): Promise<void> {
  */
 export function momentBefore(client: pg.Client, time: Date): Promise<WalMoment | null> {
   const later = 'SELECT min(lsn) FROM waltide.positions WHERE at > $1';
-  return moment(client, `WHERE at <= $1 AND lsn < COALESCE((${later}), '${formatLsn(LSN_MAX)}') ORDER BY lsn DESC`, [
-    time,
-  ]);
+  return moment(
+    client,
+    `WHERE at <= $1 AND lsn < COALESCE((${later}), '${formatLsn(LSN_MAX)}') ORDER BY positions.lsn DESC`,
+    [time],
+  );
 }
 
 /** The first position known from after `time`, and after every earlier one: nothing that committed by then lies after it. */
 export function momentAfter(client: pg.Client, time: Date): Promise<WalMoment | null> {
   const earlier = 'SELECT max(lsn) FROM waltide.positions WHERE at < $1';
-  return moment(client, `WHERE at >= $1 AND lsn > COALESCE((${earlier}), '0/0') ORDER BY lsn`, [time]);
+  return moment(client, `WHERE at >= $1 AND lsn > COALESCE((${earlier}), '0/0') ORDER BY positions.lsn`, [time]);
 }
 
 /** The last position known at or before `lsn`. */
 export function momentUpTo(client: pg.Client, lsn: Lsn): Promise<WalMoment | null> {
-  return moment(client, 'WHERE lsn <= $1 ORDER BY lsn DESC', [formatLsn(lsn)]);
+  return moment(client, 'WHERE lsn <= $1 ORDER BY positions.lsn DESC', [formatLsn(lsn)]);
 }
 
 /** The first position known at or after `lsn`. */
 export function momentOf(client: pg.Client, lsn: Lsn): Promise<WalMoment | null> {
-  return moment(client, 'WHERE lsn >= $1 ORDER BY lsn', [formatLsn(lsn)]);
+  return moment(client, 'WHERE lsn >= $1 ORDER BY positions.lsn', [formatLsn(lsn)]);
 }
 
+/** Orders must name the table: `lsn` alone is the text that is selected, and '0/F' comes after '0/10000000' there. */
 async function moment(client: pg.Client, where: string, values: unknown[]): Promise<WalMoment | null> {
   const [row] = await run<{ lsn: string; at: Date }>(
     client,
@@ -63,7 +66,7 @@ export async function momentsSince(client: pg.Client, lsn: Lsn): Promise<{ lsn: 
   const rows = await run<{ lsn: string; ageMs: number }>(
     client,
     `SELECT lsn::text, GREATEST(extract(epoch FROM pg_catalog.clock_timestamp() - at) * 1000, 0)::float8 AS "ageMs"
-     FROM waltide.positions WHERE lsn > $1 ORDER BY lsn`,
+     FROM waltide.positions WHERE lsn > $1 ORDER BY positions.lsn`,
     [formatLsn(lsn)],
   );
   return rows.map((row) => ({ lsn: parseLsn(row.lsn), ageMs: row.ageMs }));
