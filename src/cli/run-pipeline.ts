@@ -4,6 +4,7 @@ import type { Deps } from '../api/route.ts';
 import type { ApiServer } from '../api/server.ts';
 import { Alerter } from '../control/alerts/alerter.ts';
 import { type Companion, instanceOf } from '../control/companion.ts';
+import { replayRefused } from '../control/replay-run.ts';
 import { Scheduler } from '../control/scheduler.ts';
 import { SnapshotRuns } from '../control/snapshot-runs.ts';
 import { WaltideError } from '../errors.ts';
@@ -101,7 +102,9 @@ export async function runPipeline(
     control = await ControlServer.start({ role, deps, audit });
     for (const companion of companions) await companion.start();
     const running = () => run(pipeline, until, context.signal);
-    const ended = replay ? tracker.tracked(`replay:${replay.sink}`, running, { retry: false }) : running();
+    const ended = replay
+      ? tracker.tracked(`replay:${replay.sink}`, running, { retry: false, refused: replayRefused })
+      : running();
     const end = await Promise.race([ended, overdue.promise]);
     return { ...end, status: pipeline.status(), interrupted: context.signal.aborted };
   } finally {

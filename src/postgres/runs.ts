@@ -176,6 +176,26 @@ export async function endRun(client: pg.Client, instance: string, id: string, en
   return rows[0]!.ended;
 }
 
+/** Takes back a run that began nothing: neither history nor counts know of it. False where the claim was not the instance's any more. */
+export async function withdrawRun(client: pg.Client, instance: string, id: string): Promise<boolean> {
+  const rows = await run(
+    client,
+    `WITH claim AS (
+       DELETE FROM waltide.active_runs WHERE run_id = $1 AND instance_id = $2 RETURNING run_id, sync_type
+     ), history AS (
+       DELETE FROM waltide.sync_history h USING claim WHERE h.id = claim.run_id
+     )
+     UPDATE waltide.sync_status s SET last_sync_status = COALESCE(before.status, 'pending'), last_attempt_timestamp = before.sync_timestamp,
+       updated_at = now()
+     FROM claim LEFT JOIN LATERAL (SELECT h.status, h.sync_timestamp FROM waltide.sync_history h
+       WHERE h.sync_type = claim.sync_type AND h.id <> claim.run_id ORDER BY h.sync_timestamp DESC LIMIT 1) before ON true
+     WHERE s.sync_type = claim.sync_type RETURNING s.sync_type`,
+    [id, instance],
+  );
+  await notifyRuns(client, id);
+  return rows.length > 0;
+}
+
 /**
  * Closes runs that nobody does any more as error "abandoned": those of instances whose heartbeats have expired and whose
  * session is gone, and those of `instance` itself that are not among `known`, unless that is null. Resolves with their

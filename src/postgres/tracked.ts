@@ -22,6 +22,7 @@ import {
   requestCancel,
   type SyncStatus,
   saveProgress,
+  withdrawRun,
 } from './runs.ts';
 import type { Endpoint } from './session.ts';
 import { TrackerSession } from './tracker-session.ts';
@@ -53,6 +54,8 @@ export interface TrackedOptions {
   /** True waits until a run of the same type is over; otherwise that is refused with RUN_BUSY. */
   readonly wait?: boolean;
   readonly metadata?: object;
+  /** True for an error that says that nothing was begun, since it cannot be: such a run is taken back, as if it had never been. */
+  readonly refused?: (error: unknown) => boolean;
 }
 
 /**
@@ -228,7 +231,8 @@ export class Tracker {
       return result;
     } catch (error) {
       const reason: unknown = run.signal.aborted ? run.signal.reason : error;
-      if (!run.finished) await this.#finish(run, reason).catch(() => {});
+      const refused = !run.signal.aborted && (options.refused?.(error) ?? false);
+      if (!run.finished) await this.#finish(run, reason, refused).catch(() => {});
       throw reason;
     } finally {
       this.#open.delete(run.id);
@@ -256,7 +260,7 @@ export class Tracker {
   }
 
   /** False where the claim was lost. Tries for as long as others must take this instance for living. */
-  async #finish(run: OpenRun, error: unknown): Promise<boolean> {
+  async #finish(run: OpenRun, error: unknown, refused = false): Promise<boolean> {
     const cancelled = error instanceof WaltideError && error.code === 'RUN_CANCELLED';
     const ending = {
       ...run.state,
@@ -268,7 +272,9 @@ export class Tracker {
     for (let backoffMs = 100; ; backoffMs *= 2) {
       try {
         return await this.#session.use(async (client) => {
-          const ended = await endRun(client, this.instance, run.id, ending);
+          const ended = refused
+            ? await withdrawRun(client, this.instance, run.id)
+            : await endRun(client, this.instance, run.id, ending);
           run.finished = true;
           await unlock(client, run.syncType);
           return ended;

@@ -97,6 +97,8 @@ describe('replay', () => {
     const keyless = await run('replay', '--from-lsn', from).end();
     expect(keyless.code, keyless.stderr).toBe(1);
     expect(keyless.stderr).toContain('public.log');
+    // A request that was refused is no failed run, which would alert.
+    expect(await database.query("select * from waltide.sync_history where sync_type like 'replay:%'")).toEqual([]);
 
     const one = await run('replay', '--table', 'public.orders,items', '--from-lsn', from).end();
     expect(one.code, one.stderr).toBe(0);

@@ -201,6 +201,33 @@ describe('a tracked run', () => {
     await expect(a.tracked('', async () => {})).rejects.toEqual(fails('USAGE'));
   });
 
+  it('that was refused leaves nothing behind: no failed run, and what was before counts', async () => {
+    const { tracked } = await tracker();
+    const refuse = () => Promise.reject(new WaltideError('REPLAY', 'no', 'Ask for another.'));
+    const options = {
+      retry: false,
+      refused: (error: unknown) => error instanceof WaltideError && error.code === 'REPLAY',
+    };
+    await expect(tracked('replay:a', refuse, options)).rejects.toEqual(fails('REPLAY'));
+    expect(await one('select * from waltide.sync_status')).toMatchObject({
+      ...{ last_sync_status: 'pending', last_attempt_timestamp: null, failed_sync_count: '0' },
+    });
+    await tracked('replay:a', async () => {}, options);
+    await expect(tracked('replay:a', refuse, options)).rejects.toEqual(fails('REPLAY'));
+    expect(await one('select * from waltide.sync_status')).toMatchObject({
+      last_sync_status: 'success',
+      failed_sync_count: '0',
+    });
+    expect(await database.query('select status from waltide.sync_history')).toEqual([{ status: 'success' }]);
+    await expect(
+      tracked('replay:a', () => Promise.reject(new WaltideError('SINK', 'away', '')), options),
+    ).rejects.toEqual(fails('SINK'));
+    expect(await one('select * from waltide.sync_status')).toMatchObject({
+      last_sync_status: 'error',
+      failed_sync_count: '1',
+    });
+  });
+
   it('is cancelled from another process', async () => {
     const [a, b] = [await tracker(), await tracker()];
     const id = await a.start('long', (run) => sleep(60_000, undefined, { signal: run.signal }));
