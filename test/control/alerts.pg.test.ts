@@ -241,6 +241,7 @@ describe('a rule opens and is resolved:', () => {
       await look();
       await resolves('instance_gone');
       expect(await last('instance_gone')).toMatchObject({
+        severity: 'warning',
         summary: expect.stringContaining('h:2:bbbbbb has taken its place'),
       });
       await looked();

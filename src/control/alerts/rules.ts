@@ -109,22 +109,38 @@ const ABSENT_MS = 300_000;
 /** A process that took the place of a dead one shortly ago: whoever was not told yet is told. */
 const NEWS_SECONDS = 600;
 
+const ANY_GONE = 'max by (slot) (waltide_alerts{rule="instance_gone"}) > 0';
+const WENT = {
+  alert: 'WaltideInstanceGone',
+  expr: 'max by (slot) (waltide_alerts{rule="instance_gone",severity="critical"}) > 0',
+  summary: 'A process of Waltide gave no sign of life any more.',
+};
+const REPLACED = {
+  alert: 'WaltideInstanceReplaced',
+  expr: 'max by (slot) (waltide_alerts{rule="instance_gone",severity="warning"}) > 0',
+  summary: 'A process of Waltide gave no sign of life any more, and another has taken its place.',
+};
+
 const instanceGone: AlertRule<'instanceGone'> = {
   name: 'instance_gone',
   key: 'instanceGone',
   subjects: '`host (role)`',
   holds:
-    'its heartbeat has expired without its having stopped, and no process of its role has been started since; or the one that has been tells of it',
+    'its heartbeat has expired without its having stopped, and no process of its role has been started since; or the one that has been tells of it, as a warning',
   unseen: 'clear',
-  find: ({ gone }) =>
+  find: ({ gone }, { severity }) =>
     gone.map(({ subject, id, heartbeatAt, successor, succeededSeconds, told }) => ({
       subject,
       active: successor === null || (!told && (succeededSeconds ?? 0) < NEWS_SECONDS),
+      // All is well again: somebody should know, nobody has to get up.
+      ...(successor !== null && severity === 'critical' && { severity: 'warning' as const }),
       ...{ value: heartbeatAt.getTime() / 1000, threshold: null },
       summary: `instance ${id} gave no sign of life since ${heartbeatAt.toISOString()}${successor === null ? '' : `; ${successor} has taken its place`}`,
     })),
-  prometheus: () => [
-    byOurselves('instance_gone', 'WaltideInstanceGone', 'A process of Waltide gave no sign of life any more.'),
+  prometheus: ({ severity }) => [
+    ...(severity === 'critical'
+      ? [WENT, { ...REPLACED, severity: 'warning' as const }]
+      : [{ ...WENT, expr: ANY_GONE }]),
     {
       alert: 'WaltideAbsent',
       expr: 'absent(waltide_build_info)',
