@@ -173,7 +173,7 @@ export const SINK_FAMILIES: readonly Family[] = [
     'counter',
     [
       'waltide_sink_splits_total',
-      'Parts of source transactions made durable before their end: they were larger than transactionBytesMax.',
+      'Parts of source transactions made durable before their end: they were larger than transactionBytesMax, or than what DuckDB can hold within memoryLimit.',
       'Grows, where readers must never see half a transaction.',
     ],
     (sink) => sink.splits,

@@ -235,7 +235,7 @@ export class Applying {
     const { commitLsn } = delivery.events.at(-1)!.transaction;
     log.warn(
       { sink: sink.name, commitLsn: formatLsn(commitLsn) },
-      'a source transaction is larger than transactionBytesMax: readers see parts of it until all of it is applied',
+      'a source transaction is applied in parts, since it is larger than transactionBytesMax or than what fits in memoryLimit of the sink: readers see parts of it until all of it is applied',
     );
   }
 

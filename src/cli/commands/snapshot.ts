@@ -36,7 +36,9 @@ export function snapshotCommand(context: CliContext): Command {
       'after',
       `
 A snapshot is asked for in the source's schema "waltide"; the process that captures (\`waltide run\`) takes it up, and
-goes on with it after a crash. Readers see the old rows until all new ones are there.
+goes on with it after a crash. Readers see the old rows until all new ones are there. Without --where all rows of the
+table are replaced, so that rows which only the sink has are gone afterwards. With --where the rows of the source that
+match are brought again, and nothing is removed: \`waltide validate --repair\` also removes what only the sink has.
 
 Examples:
   waltide snapshot start public.orders --wait
@@ -56,7 +58,10 @@ function startCommand(context: CliContext): Command {
     .description('Ask for snapshots of tables.')
     .argument('<tables...>', 'schema.table or patterns, as in source.tables; schema public may be left out')
     .option('--sink <name...>', 'only for these sinks')
-    .option('--where <sql>', 'refresh the rows that meet this condition in place, instead of replacing the table')
+    .option(
+      '--where <sql>',
+      'bring the rows of the source that meet this condition again, in place; removes none from the sinks',
+    )
     .option('--rows-per-second-max <n>', 'read no faster than this', positiveInteger)
     .option('--wait', 'stay until they have ended, and show how far they are')
     .addHelpText(
@@ -74,7 +79,9 @@ function startCommand(context: CliContext): Command {
         if (json) context.print(toJson({ ok: true, snapshots: await recordsOf(client, config, ids) }, 2));
         else
           for (const record of await recordsOf(client, config, ids))
-            context.print(`snapshot ${record.id} of ${nameOf(record)} is asked for`);
+            context.print(
+              `snapshot ${record.id} of ${nameOf(record)} is asked for${record.where === null ? '' : `: rows${partly(record.where, record.state)}`}`,
+            );
         await noteIdle(context, client, config);
       });
     });
@@ -174,6 +181,12 @@ async function recordsOf(client: pg.Client, config: Config, ids: readonly string
   return (await listSnapshots(client, config.source.slot, false)).filter(({ id }) => ids.includes(id));
 }
 
+/** What a condition does not do, which people expect of it. */
+function partly(where: string | null, state: SnapshotRecord['state']): string {
+  if (where === null || state === 'cancelled' || state === 'failed') return '';
+  return ' of the source that match; rows that only the sink has stay (a snapshot without --where, or `waltide validate --repair`, removes them)';
+}
+
 /** Nobody would take it up: say so, rather than let someone wait. */
 async function noteIdle(context: CliContext, client: pg.Client, config: Config): Promise<void> {
   const { rows } = await client.query('SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1 AND active', [
@@ -210,9 +223,9 @@ async function wait(
           ),
         );
       else
-        for (const { schema, table, state, rows, error } of records)
+        for (const { schema, table, state, rows, where, error } of records)
           context.print(
-            `${nameOf({ schema, table })}: ${state}, ${formatCount(rows)} rows${error ? `: ${error}` : ''}`,
+            `${nameOf({ schema, table })}: ${state}, ${formatCount(rows)} rows${partly(where, state)}${error ? `: ${error}` : ''}`,
           );
       for (const { sink, table, reason } of stopped)
         context.note(`stopped: ${table} in sink ${sink}: ${printable(reason)}`);

@@ -18,7 +18,7 @@ export const TABLE_CHECKS: readonly Check<DatabaseSubject>[] = [
   { name: 'right to read', run: readable },
   { name: 'row-level security', run: rowSecurity },
   { name: 'generated columns', run: generatedColumns },
-  { name: 'control schema', run: controlSchema },
+  { name: 'right to schema waltide', run: controlSchema },
   { name: 'publication', run: publication },
   { name: 'schema changes', run: schemaChanges },
 ];
