@@ -125,7 +125,7 @@ export interface SinkStatus {
   readonly batches: number;
   readonly sizes: BatchSizes;
   readonly retries: number;
-  /** Source transactions made durable in the middle, since they were larger than transactionBytesMax, or than memory let the sink hold: once per part. */
+  /** Source transactions made durable in the middle, larger than transactionBytesMax or than memory allows: once per part. */
   readonly splits: number;
   readonly pendingEvents: number;
   readonly pendingBytes: number;

@@ -231,7 +231,7 @@ export class Tracker {
       return result;
     } catch (error) {
       const reason: unknown = run.signal.aborted ? run.signal.reason : error;
-      const refused = !run.signal.aborted && (options.refused?.(error) ?? false);
+      const refused = !run.signal.aborted && options.refused?.(error);
       if (!run.finished) await this.#finish(run, reason, refused).catch(() => {});
       throw reason;
     } finally {
@@ -272,9 +272,8 @@ export class Tracker {
     for (let backoffMs = 100; ; backoffMs *= 2) {
       try {
         return await this.#session.use(async (client) => {
-          const ended = refused
-            ? await withdrawRun(client, this.instance, run.id)
-            : await endRun(client, this.instance, run.id, ending);
+          const how = refused ? withdrawRun : endRun;
+          const ended = await how(client, this.instance, run.id, ending);
           run.finished = true;
           await unlock(client, run.syncType);
           return ended;
