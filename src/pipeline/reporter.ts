@@ -142,6 +142,9 @@ export class StatusReporter {
       batches,
       sizes: { rows: sizes.rows.status, bytes: sizes.bytes.status },
       reconnects: status?.reconnects ?? 0,
+      decoding: status?.decoding
+        ? { lsn: formatLsn(status.decoding.lsn), until: formatLsn(status.decoding.until) }
+        : null,
       protocol: status?.protocol ?? null,
       lastMessageAt: status?.lastMessageAt ? new Date(status.lastMessageAt).toISOString() : null,
     };

@@ -81,6 +81,8 @@ export interface CaptureStatus {
   /** Durable downstream: in Kafka, or in every sink. */
   readonly published: StageLag;
   readonly reconnects: number;
+  /** After a connect the server decodes retained WAL once more before it sends anything: how far it is. Null where it is through. */
+  readonly decoding: { readonly lsn: string; readonly until: string } | null;
   /** Null while not connected. */
   readonly protocol: ProtocolStatus | null;
   readonly lastMessageAt: string | null;

@@ -25,6 +25,8 @@ export interface ReplicationStreamOptions {
   readonly slot: string;
   /** Transactions that committed before it are not sent. */
   readonly from: Lsn;
+  /** Where the server begins to decode: what lies between it and `from` it reads once more, and does not send. */
+  readonly restart: Lsn;
   /** What the server has been told it may forget; at most `from`. */
   readonly acknowledged: Lsn;
   readonly publications: readonly string[];
@@ -48,6 +50,8 @@ export class ReplicationStream {
   readonly #open: OpenTransactions;
   readonly #described = new Map<number, DescribedTable>();
   readonly #timer: NodeJS.Timeout;
+  readonly #from: Lsn;
+  #decodedLsn: Lsn;
   /** Offset of the last XLogData of this read; -1 for none. */
   #lastDataAt = -1;
   /** What is durable downstream. Told to the server as written, flushed and applied, as far as prepared transactions allow. */
@@ -65,6 +69,8 @@ export class ReplicationStream {
     this.#hold = options.hold;
     this.#open = options.open;
     this.acknowledged = options.acknowledged;
+    this.#from = options.from;
+    this.#decodedLsn = options.restart;
     // On a timer, never behind a paused read: a slow sink must not look like a dead client.
     this.#timer = setInterval(() => this.#tick(), STATUS_INTERVAL_MS);
   }
@@ -74,6 +80,14 @@ export class ReplicationStream {
     const plugin = pluginOptions(options.protocol, options.publications);
     const command = `START_REPLICATION SLOT "${options.slot}" LOGICAL ${formatLsn(options.from)} (${plugin})`;
     return new ReplicationStream(await CopySession.start(replication, command), options);
+  }
+
+  /**
+   * How far the server is with what lies before `from`, which it decodes and does not send; null once it is there. With much
+   * WAL held back that takes minutes, in which nothing comes but its answers.
+   */
+  get decoding(): { readonly lsn: Lsn; readonly until: Lsn } | null {
+    return this.#decodedLsn < this.#from ? { lsn: this.#decodedLsn, until: this.#from } : null;
   }
 
   /** Until `signal` aborts (the connection stays, for acknowledging) or the server ends the stream. */
@@ -133,6 +147,7 @@ export class ReplicationStream {
       } else if (frames[at + 5] === KEEPALIVE) {
         const walEnd = frames.readBigUInt64BE(at + 6);
         if (walEnd > this.serverLsn) this.serverLsn = walEnd;
+        if (walEnd > this.#decodedLsn) this.#decodedLsn = walEnd;
         // Open transactions commit beyond it. One that is half sent says nothing new, and may be ending at it.
         if (!this.#open.gathering) this.#assembler.keepalive(walEnd);
         if (frames[at + 22] === 1) this.#sendStatus();
@@ -217,13 +232,15 @@ export class ReplicationStream {
   /** Once per read, not per message: the server repeats its WAL end in each. */
   #noteWalEnd(frames: Buffer): void {
     if (this.#lastDataAt < 0) return;
+    this.#decodedLsn = this.#from;
     const walEnd = frames.readBigUInt64BE(this.#lastDataAt + 14);
     if (walEnd > this.serverLsn) this.serverLsn = walEnd;
   }
 
   #tick(): void {
     const silentMs = this.#session.waiting ? performance.now() - this.#session.receivedAt : 0;
-    this.#sendStatus(silentMs > PROBE_AFTER_MS);
+    // Its answer is where it stands.
+    this.#sendStatus(silentMs > PROBE_AFTER_MS || this.decoding !== null);
   }
 
   #sendStatus(wantReply = false): void {

@@ -27,6 +27,8 @@ export interface SourceStatus {
   /** When the last byte came from the server, in Unix milliseconds; 0 for never. */
   readonly lastMessageAt: number;
   readonly reconnects: number;
+  /** How far the server is with WAL that it decodes anew before it sends anything; null where it is beyond. */
+  readonly decoding: { readonly lsn: Lsn; readonly until: Lsn } | null;
   /** Null while not connected. */
   readonly protocol: ProtocolStatus | null;
 }

@@ -66,6 +66,7 @@ export class TemporarySlot {
       const stream = await ReplicationStream.start(replication, {
         slot: name,
         from: startLsn,
+        restart: startLsn,
         acknowledged: startLsn,
         publications,
         // Whoever only looks wants no transactions in progress, and no files of them.

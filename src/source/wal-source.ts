@@ -28,6 +28,7 @@ const BACKOFF_FIRST_MS = 200;
 /** A server that restarts is back within seconds; a longer pause would only add lag. */
 const BACKOFF_MAX_MS = 5000;
 const CLOSE_TIMEOUT_MS = 3000;
+const TOLD_EVERY_MS = 5000;
 
 /** An error of the server that comes so often, at one place, is there to stay: it takes a quarter of a minute to find out. */
 const REPEATS_MAX = 8;
@@ -83,6 +84,7 @@ export class WalSource implements Source {
       acknowledgedLsn: this.#acknowledged,
       lastMessageAt: this.#lastMessageAt,
       reconnects: Math.max(0, this.#reconnects),
+      decoding: this.#stream?.decoding ?? null,
       protocol: this.#protocolStatus(),
     };
   }
@@ -100,6 +102,7 @@ export class WalSource implements Source {
     while (!signal.aborted) {
       let catalog: pg.Client | null = null;
       let recorder: pg.Client | null = null;
+      let told: NodeJS.Timeout | undefined;
       try {
         catalog = await this.#connect(false);
         recorder = this.#options.config.primaryUrl ? await connectSource(this.#options.config, '') : catalog;
@@ -112,6 +115,7 @@ export class WalSource implements Source {
         this.#stream = stream;
         this.#reconnects++;
         this.#options.log.info({ slot: this.#options.identity.slot, from: formatLsn(this.#durable) }, 'streaming');
+        told = tellDecoding(stream, this.#options.log);
         for await (const batch of stream.batches(signal)) {
           backoffMs = BACKOFF_FIRST_MS;
           yield batch;
@@ -126,6 +130,7 @@ export class WalSource implements Source {
         if (this.#reconnects < 0 || !(reason.retry || HEALS_LATER.has(reason.code))) throw reason;
         this.#options.log.warn({ retryInMs: backoffMs }, `${reason.message}; reconnecting`);
       } finally {
+        clearInterval(told);
         // After an abort the session stays, so that what is still draining can be acknowledged.
         if (!signal.aborted) await this.#hangUp();
         await catalog?.end().catch(() => {});
@@ -198,6 +203,7 @@ export class WalSource implements Source {
       slot: config.slot,
       // Prepared transactions come at their PREPARE alone, which may lie before what is durable by now.
       from: protocol.twoPhase ? (slot.confirmedFlushLsn ?? 0n) : this.#durable,
+      restart: slot.restartLsn ?? this.#durable,
       acknowledged: this.#acknowledged,
       publications,
       protocol,
@@ -245,6 +251,17 @@ export class WalSource implements Source {
     this.#serverLsn = this.#stream.serverLsn;
     this.#lastMessageAt = this.#stream.lastMessageAt;
   }
+}
+
+/** Says that, and how far, the server decodes retained WAL once more: until it is through, a stream looks as if it stood still. */
+function tellDecoding(stream: ReplicationStream, log: Log): NodeJS.Timeout {
+  const timer = setInterval(() => {
+    const { decoding } = stream;
+    if (decoding === null) return clearInterval(timer);
+    const [at, until] = [formatLsn(decoding.lsn), formatLsn(decoding.until)];
+    log.info({ at, until }, 'the server decodes retained WAL once more before it sends anything');
+  }, TOLD_EVERY_MS);
+  return timer.unref();
 }
 
 /**

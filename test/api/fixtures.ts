@@ -77,6 +77,7 @@ export function pipelineStatus(changes: Partial<PipelineStatus> = {}): PipelineS
       captured: { lsn: '0/20', lagBytes: 0, lagSeconds: 0 },
       published: { lsn: '0/10', lagBytes: 16, lagSeconds: 2 },
       reconnects: 2,
+      decoding: null,
       protocol: {
         ...{ version: 4, streaming: 'parallel', twoPhase: false, degraded: null },
         ...{ openTransactions: 1, memoryBytes: 4096, spilledBytes: 1_000_000 },

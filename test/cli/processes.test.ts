@@ -125,3 +125,19 @@ test('a validation is followed through a process that is slow to answer', { time
   expect(outcome.code, outcome.stderr).toBe(0);
   expect(outcome.stderr).toContain('it lives, waiting');
 });
+
+test('wait and status say what a stream waits for that looks as if it stood still', async () => {
+  const decoding = { lsn: '0/400', until: '0/800' };
+  answer = (path) => {
+    if (path !== '/cdc/status')
+      return {
+        status: 504,
+        body: { code: 'NOT_REACHED', detail: 'sink "analytics" stands at 0/100', help: 'Ask again.' },
+      };
+    const status = at('0/100');
+    return { body: { ...status, source: { ...status.source, decoding } } };
+  };
+  const words = 'the server decodes retained WAL once more before it sends anything: at 0/400 of 0/800';
+  expect((await cli(project.dir, 'wait', '--lsn', '0/900', '--timeout', '10ms')).stderr).toContain(words);
+  expect((await cli(project.dir, 'status')).stdout).toContain(words);
+});

@@ -59,6 +59,10 @@ const source = z.object({
   captured: stage.describe('read from the slot'),
   published: stage.describe('durable downstream'),
   reconnects: count,
+  decoding: z
+    .object({ lsn, until: lsn })
+    .nullable()
+    .describe('retained WAL that the server decodes once more before it sends anything'),
   protocol: protocol.nullable(),
   lastMessageAt: z.string().nullable(),
 });

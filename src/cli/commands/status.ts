@@ -5,7 +5,7 @@ import type { Config } from '../../config/schema.ts';
 import { messageOf } from '../../errors.ts';
 import { formatLsn } from '../../event/lsn.ts';
 import { WalBudget } from '../../pipeline/budget.ts';
-import type { BudgetStatus, PipelineStatus, SinkStatus } from '../../pipeline/status.ts';
+import type { BudgetStatus, CaptureStatus, PipelineStatus, SinkStatus } from '../../pipeline/status.ts';
 import { slotSide, withSession } from '../../postgres/session.ts';
 import { readSlot, readWalUse, type SlotInfo, slotLost } from '../../postgres/slot.ts';
 import type { ProtocolStatus } from '../../source/source.ts';
@@ -144,6 +144,7 @@ function describeProcess(status: PipelineStatus, paint: Paint): string {
     lines.push(
       `source     ${printable(source.database)} by slot ${source.slot}, ${connected}; ${formatCount(source.events)} events, ${formatCount(source.eventsPerSecond)}/s; lag ${formatBytes(source.lagBytes)} (${source.durableLsn} of ${source.serverLsn})${held}; ${source.reconnects} reconnects`,
     );
+    if (source.decoding) lines.push(`decoding   ${describeDecoding(source.decoding)}`);
     if (source.protocol) lines.push(`protocol   ${describeProtocol(source.protocol, paint)}`);
   }
   lines.push(`transport  ${transport.type}, ${formatBytes(transport.bytesInFlight)} in flight`);
@@ -166,6 +167,11 @@ function describeProcess(status: PipelineStatus, paint: Paint): string {
   if (tables.length > 0)
     lines.push('', formatTable([{ title: 'sink' }, { title: 'table' }, { title: 'events', align: 'right' }], tables));
   return lines.join('\n');
+}
+
+/** What a stream that looks as if it stood still waits for. */
+export function describeDecoding({ lsn, until }: NonNullable<CaptureStatus['decoding']>): string {
+  return `the server decodes retained WAL once more before it sends anything: at ${lsn} of ${until}`;
 }
 
 function letterLines({ name, breaker, deadLetters: { open, oldestAt } }: SinkStatus, paint: Paint): string[] {

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
-import { findProcesses, waitInProcess } from '../../api/control-client.ts';
+import { findProcesses, type RunningProcess, waitInProcess } from '../../api/control-client.ts';
 import { toJson } from '../../api/json.ts';
 import type { Config } from '../../config/schema.ts';
 import { WaltideError } from '../../errors.ts';
@@ -13,6 +13,7 @@ import type { CliContext } from '../context.ts';
 import { parseLsnOption } from '../moment.ts';
 import { Patience } from '../patience.ts';
 import { holding, nobodyApplies, notHeld } from '../sink-holder.ts';
+import { describeDecoding } from './status.ts';
 
 interface Options {
   readonly lsn?: string;
@@ -57,6 +58,13 @@ function committed({ source }: Config): Promise<Lsn> {
   return withSession(source, 'control', async (client) => (await walPosition(client)).flushed);
 }
 
+/** With what the sink waits for itself, where that is known. */
+function told(error: unknown, holder: RunningProcess | null): unknown {
+  const decoding = holder?.status.source?.decoding;
+  if (!decoding || !(error instanceof WaltideError)) return error;
+  return new WaltideError(error.code, `${error.message}; ${describeDecoding(decoding)}`, error.help, { cause: error });
+}
+
 async function waitFor(
   context: CliContext,
   config: Config,
@@ -75,7 +83,7 @@ async function waitFor(
       return await waitInProcess(holder.file, sink, lsn, Math.min(leftMs, REQUEST_MS));
     } catch (error) {
       const again = error instanceof WaltideError && (error.code === 'NOT_REACHED' || error.code === 'NOT_RUNNING');
-      if (!again || performance.now() >= deadline) throw error;
+      if (!again || performance.now() >= deadline) throw told(error, holder);
       if (found.slow[0]) patience.silent(found.slow[0]);
     }
     await sleep(LOOK_AGAIN_MS);
