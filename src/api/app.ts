@@ -115,7 +115,7 @@ function addRoute(app: FastifyInstance, route: Route, { deps, authenticate, audi
     address: request.ip,
     method: route.method,
     route: route.path,
-    target: { ...(request.params as object), ...(request.query as object) },
+    target: route.audited(asked(request), deps.config),
   });
   app.route({
     method: route.method,
@@ -136,21 +136,17 @@ function addRoute(app: FastifyInstance, route: Route, { deps, authenticate, audi
       reply.raw.once('close', () => reply.raw.writableFinished || hungUp.abort());
       if (reply.raw.destroyed) hungUp.abort();
       const principal = principals.get(request) ?? ANYONE;
-      const run = (): Promise<unknown> =>
-        route.run(
-          {
-            params: { ...(request.params as object) },
-            query: { ...(request.query as object) },
-            body: request.body ?? undefined,
-            principal,
-            signal: hungUp.signal,
-          },
-          deps,
-        );
+      const run = (): Promise<unknown> => route.run({ ...asked(request), principal, signal: hungUp.signal }, deps);
       return send(reply, route, await (route.changes ? audit.record(callOf(request, principal), run) : run()));
     },
   });
 }
+
+const asked = ({ params, query, body }: FastifyRequest) => ({
+  params: { ...(params as object) },
+  query: { ...(query as object) },
+  body: body ?? undefined,
+});
 
 function send(reply: FastifyReply, route: Route, answer: unknown): FastifyReply {
   reply.type(route.produces);

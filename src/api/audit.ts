@@ -27,10 +27,16 @@ export class AuditLog implements Audit {
   async record<T>(call: AuditCall, work: () => Promise<T>): Promise<T> {
     const id = await this.#sessions.use((client) => beginAudit(client, call));
     const began = performance.now();
-    const end = async (outcome: 'success' | 'accepted' | 'refused' | 'error', status: number, code: string | null) => {
+    const end = async (
+      outcome: 'success' | 'accepted' | 'refused' | 'error',
+      status: number,
+      code: string | null,
+      made: object = {},
+    ) => {
       const durationMs = performance.now() - began;
+      const ended = { outcome, status, errorCode: code, durationMs, made };
       try {
-        await this.#sessions.use((client) => endAudit(client, id, { outcome, status, errorCode: code, durationMs }));
+        await this.#sessions.use((client) => endAudit(client, id, ended));
       } catch (error) {
         // It has happened by now; that it began is recorded.
         this.#log.warn({ err: error, requestId: call.requestId }, 'the end of a call is not in the audit log');
@@ -39,7 +45,7 @@ export class AuditLog implements Audit {
     try {
       const answer = await work();
       const accepted = answer instanceof Accepted;
-      await end(accepted ? 'accepted' : 'success', accepted ? 202 : 200, null);
+      await end(accepted ? 'accepted' : 'success', accepted ? 202 : 200, null, idsOf(accepted ? answer.body : answer));
       return answer;
     } catch (error) {
       const { status, code } = problemOf(error, call.requestId);
@@ -58,4 +64,12 @@ export class AuditLog implements Audit {
       this.#log.warn({ err: error }, 'old records of the audit log could not be removed');
     }
   }
+}
+
+/** What was made, by the names that answers have for it. */
+const IDS = ['run_id', 'operation_id', 'snapshots', 'asked'] as const;
+
+function idsOf(answer: unknown): object {
+  const held: Record<string, unknown> = typeof answer === 'object' && answer !== null ? { ...answer } : {};
+  return Object.fromEntries(IDS.flatMap((name) => (held[name] === undefined ? [] : [[name, held[name]]])));
 }

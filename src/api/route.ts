@@ -106,9 +106,14 @@ export interface RouteSpec<P extends z.ZodRawShape, Q extends z.ZodRawShape, B e
   readonly produces?: string;
   /** False for a POST that changes nothing. What changes something is in the audit log. */
   readonly changes?: boolean;
+  /** What of the body the audit log names, beside path and query: what the call is about. Never a value of a row, nor a secret. */
+  readonly audited?: (request: Pick<Request<P, Q, B>, 'query' | 'body'>, config: Config) => AuditedParts;
   /** Throws WaltideErrors; `statusOf` in problem.ts says what they are in HTTP. */
   run(request: Request<P, Q, B>, deps: Deps): Promise<Answer<z.input<R>>> | Answer<z.input<R>>;
 }
+
+/** As JSON; what is undefined is left out. */
+export type AuditedParts = Readonly<Record<string, unknown>>;
 
 /** One event of a `text/event-stream`. */
 export interface ServerEvent {
@@ -132,6 +137,8 @@ export interface Route {
   readonly accepted: z.ZodType | null;
   readonly produces: string;
   readonly changes: boolean;
+  /** What the request is about, for the audit log. Of a body that is not what the route asks for, nothing. */
+  audited(request: Pick<RawRequest, 'params' | 'query' | 'body'>, config: Config): AuditedParts;
   /** Rejects with a ZodError where the request is not what the route asks for. */
   run(request: RawRequest, deps: Deps): Promise<unknown>;
 }
@@ -174,6 +181,13 @@ export function defineRoute<
     if (issues.length > 0) throw new z.ZodError(issues);
     return spec.run(parsed as Request<P, Q, B>, deps);
   };
+  const audited: Route['audited'] = (request, config) => {
+    const given = { ...(request.params as object), ...(request.query as object) };
+    const [asked, sent] = [query.safeParse(request.query), (body ?? z.undefined()).safeParse(request.body)];
+    if (!spec.audited || !asked.success || !sent.success) return given;
+    const known = { query: asked.data, body: sent.data } as Parameters<typeof spec.audited>[0];
+    return { ...given, ...spec.audited(known, config) };
+  };
   return {
     method,
     path: root ? url : API_BASE + url,
@@ -187,6 +201,7 @@ export function defineRoute<
     accepted: spec.accepted ?? null,
     produces: spec.produces ?? 'application/json',
     changes: spec.changes ?? method !== 'GET',
+    audited,
     run,
   };
 }

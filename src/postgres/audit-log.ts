@@ -12,7 +12,7 @@ export interface AuditCall {
   readonly address: string | null;
   readonly method: string;
   readonly route: string;
-  /** What stood in the route's place: parameters of path and query. */
+  /** What it is about: parameters of path and query, and what the route names of its body. */
   readonly target: unknown;
 }
 
@@ -21,6 +21,8 @@ export interface AuditEnd {
   readonly status: number;
   readonly errorCode: string | null;
   readonly durationMs: number;
+  /** Ids that the call has made, to stand beside what it was about. */
+  readonly made: object;
 }
 
 /** A row of `waltide.audit_log`. */
@@ -59,8 +61,8 @@ export async function beginAudit(client: pg.Client, call: AuditCall): Promise<st
 export async function endAudit(client: pg.Client, id: string, end: AuditEnd): Promise<void> {
   try {
     await client.query(
-      'UPDATE waltide.audit_log SET outcome = $2, status = $3, error_code = $4, duration_ms = $5 WHERE id = $1',
-      [id, end.outcome, end.status, end.errorCode, end.durationMs],
+      'UPDATE waltide.audit_log SET outcome = $2, status = $3, error_code = $4, duration_ms = $5, target = target || $6 WHERE id = $1',
+      [id, end.outcome, end.status, end.errorCode, end.durationMs, JSON.stringify(end.made)],
     );
   } catch (error) {
     throw auditError(error, 'writing');

@@ -57,3 +57,18 @@ export function checkNames(rules: readonly Rule[], table: TableName, known: read
       );
   }
 }
+
+/**
+ * True where a rule may mask the column of the table (of any table of that name, where it comes without a schema), by names alone
+ * and without a key. Of no column: whether it may mask some column of it.
+ */
+export function mayMask(rules: readonly MaskRule[], table: string, column: string | null): boolean {
+  return rules.some(({ mask, columns }) => mask !== 'none' && columns.some((text) => meansColumn(text, table, column)));
+}
+
+function meansColumn(text: string, table: string, column: string | null): boolean {
+  const at = text.lastIndexOf('.');
+  const [whole, bare] = [text.slice(0, at), text.slice(text.lastIndexOf('.', at - 1) + 1, at)];
+  if (!patternOf(table.includes('.') ? whole : bare).test(table)) return false;
+  return column === null || patternOf(text.slice(at + 1)).test(column);
+}

@@ -1,8 +1,9 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { API_BASE } from '../../src/api/route.ts';
 import { ROUTES } from '../../src/api/routes.ts';
 import { eventually } from '../support/pipeline.ts';
-import type { Json } from './support.ts';
+import type { Answer, Json } from './support.ts';
 import { nameOf, routeOf, startWorld, urlOf, type World } from './world.ts';
 
 let world: World;
@@ -404,4 +405,67 @@ describe('numbers in a body', () => {
       { id: '9007199254740993', amount: '12345678901234567890.123', ratio: '-0', doc: '{"a": 1.5}' },
     ]);
   });
+});
+
+test('the audit log names what calls with a body were about, and holds no value of a row', async () => {
+  const post = (route: string, body: unknown, params = {}): Promise<Answer> =>
+    world.call(`POST ${route}`, { body, params });
+  const id = randomUUID();
+  const data = { id: 7001, note: 'nobody-reads-this' };
+  const calls: [string, Answer, object][] = [
+    [
+      'sync/operation',
+      await post('/sync/operation', {
+        table_name: 'orders',
+        operation_type: 'create',
+        data,
+        id,
+        consistency_level: 'eventual',
+      }),
+      { table_name: 'orders', operation_type: 'create', operation_id: id },
+    ],
+    [
+      'sync/operation',
+      await post('/sync/operation', {
+        table_name: 'orders',
+        operation_type: 'delete',
+        primary_key: 7001,
+        consistency_level: 'eventual',
+      }),
+      { table_name: 'orders', operation_type: 'delete', primary_key: 7001, operation_id: expect.any(String) },
+    ],
+    [
+      'consistency/check',
+      await post('/consistency/check', { tables: ['orders'], check_types: ['row_count'], repair: true }),
+      { tables: ['orders'], check_types: ['row_count'], repair: true, run_id: expect.any(String) },
+    ],
+    [
+      'snapshots',
+      await post('/snapshots', { tables: ['items'], where: "body = 'nobody-reads-this'" }),
+      { tables: ['items'], run_id: expect.any(String), snapshots: [expect.any(String)] },
+    ],
+    ['api-keys', await post('/api-keys', { name: 'audited', role: 'viewer' }), { name: 'audited', role: 'viewer' }],
+    [
+      'dead-letter-queue/retry',
+      await post('/dead-letter-queue/retry', { table: 'orders', code: 'X' }),
+      { table: 'orders', code: 'X', asked: [] },
+    ],
+    ['admin/sync', await world.call('POST /admin/sync'), { sync_type: 'full' }],
+    [
+      'replay',
+      await post('/sinks/:name/replay', { from: { lsn: '0/10' } }, { name: 'analytics' }),
+      { from: { lsn: '0/10' } },
+    ],
+  ];
+  for (const [route, answer, target] of calls) {
+    const request = answer.headers.get('x-request-id');
+    const [record] = await world.database.query('select target from waltide.audit_log where request_id = $1', [
+      request,
+    ]);
+    expect(record!.target, `${route} ${answer.status} ${answer.text}`).toMatchObject(target);
+    const { key } = answer.json;
+    if (key) expect(JSON.stringify(record)).not.toContain(key);
+  }
+  const all = JSON.stringify(await world.database.query('select * from waltide.audit_log'));
+  expect(all).not.toContain('nobody-reads-this');
 });

@@ -20,6 +20,7 @@ const start = defineRoute({
   query: { sync_type: z.string().min(1).max(200).default('full') },
   reply: started,
   accepted: started,
+  audited: ({ query: { sync_type } }) => ({ sync_type }),
   run: async ({ query: { sync_type: syncType } }, deps) => {
     if (deps.config.schedules.some(({ name }) => name === syncType))
       return new Accepted(await startSchedule(deps, syncType));

@@ -105,6 +105,7 @@ const acknowledge = defineRoute({
   params: { id },
   body: z.strictObject({ note: z.string().min(1).max(1000).optional() }).optional(),
   reply: alertSchema,
+  audited: ({ body }) => ({ ...body }),
   run: async ({ params, body, principal }, { config, sessions }) => {
     const note = body?.note ?? null;
     const alert = await sessions.use((client) =>

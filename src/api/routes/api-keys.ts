@@ -42,6 +42,7 @@ const create = defineRoute({
       .describe('null: until it is revoked'),
   }),
   reply: apiKey.extend({ key: z.string().describe('as `Authorization: Bearer`; it cannot be shown again') }),
+  audited: ({ body: { name, role, expires_at } }) => ({ name, role, expires_at }),
   run: ({ body: { name, role, expires_at }, principal }, { sessions }) =>
     sessions.use(async (client) => {
       const expiresAt = expires_at === null ? null : new Date(expires_at);

@@ -93,6 +93,9 @@ const check = defineRoute({
   }),
   reply: started,
   accepted: started,
+  audited: ({ body: { tables, check_types, sinks, since, sample, repair, resume } }) => ({
+    ...{ tables, check_types, sinks, since, sample, repair, resume },
+  }),
   run: async ({ body }, { tracker, pipeline }) => {
     const { primary_key: key, check_types: checks, since_column: sinceColumn, ...rest } = body;
     const { rows_per_second_max: rowsPerSecondMax, ...request } = rest;

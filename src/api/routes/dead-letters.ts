@@ -102,6 +102,7 @@ const retryAll = defineRoute({
   summary: 'Apply every open one of these again, in the order of their changes',
   body: z.strictObject(which),
   reply: asked,
+  audited: ({ body }) => body,
   run: ({ body }, { config, sessions }) =>
     sessions.use((client) => askRetry(client, config.source.slot, given(body), false)),
 });
@@ -115,6 +116,7 @@ const discard = defineRoute({
   description: 'The reason comes in the body or in the query; without one it is: discarded by … over the API.',
   query: { reason },
   body: z.strictObject({ reason }).optional(),
+  audited: ({ body }) => ({ ...body }),
   reply: z.object({ discarded: z.array(z.number().int()) }),
   run: ({ params, query, body, principal }, { config, sessions }) => {
     // The older systems' scripts give none.

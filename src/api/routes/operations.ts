@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { STRATEGIES, type Strategy } from '../../config/strategy.ts';
 import { WaltideError } from '../../errors.ts';
 import { formatLsn } from '../../event/lsn.ts';
+import { mayMask } from '../../protect/rules.ts';
 import type { JsonRow, Operation } from '../../write/operation.ts';
 import type { Writer } from '../../write/writer.ts';
 import { Accepted, type Deps, defineRoute } from '../route.ts';
@@ -61,6 +62,10 @@ const write = defineRoute({
   }),
   reply: operation,
   accepted: operation,
+  audited: ({ body: { table_name, operation_type, primary_key, id } }, { source }) => ({
+    ...{ table_name, operation_type, operation_id: id },
+    primary_key: shownKey(primary_key, table_name, source.protect?.rules ?? []),
+  }),
   run: async ({ body }, deps) => {
     const { table_name: table, operation_type, primary_key: primaryKey, consistency_level, timeout_ms, ...rest } = body;
     const written = await writerOf(deps).write({
@@ -89,6 +94,14 @@ const get = defineRoute({
   reply: operation,
   run: async ({ params }, deps) => toAnswer(await writerOf(deps).get(params.id)),
 });
+
+/** What of a key no rule masks; of a value without a name, whose column only the source knows, nothing where some column may be masked. */
+function shownKey(key: unknown, table: string, rules: Parameters<typeof mayMask>[0]): unknown {
+  if (key === undefined || key === null) return undefined;
+  if (typeof key !== 'object' || Array.isArray(key)) return mayMask(rules, table, null) ? undefined : key;
+  const shown = Object.entries(key).filter(([column]) => !mayMask(rules, table, column));
+  return shown.length > 0 ? Object.fromEntries(shown) : undefined;
+}
 
 function writerOf({ writer }: Deps): Writer {
   if (writer) return writer;

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { WaltideError } from '../../errors.ts';
 import { formatLsn } from '../../event/lsn.ts';
+import { relationName } from '../../event/relation.ts';
 import { readMarks } from '../../postgres/positions.ts';
 import { QUERY_ROWS_MAX, QUERY_TIMEOUT_MS_MAX } from '../limits.ts';
 import { startReplay } from '../long-work.ts';
@@ -52,6 +53,10 @@ const replay = defineRoute({
   }),
   reply: startedReplay,
   accepted: startedReplay,
+  audited: ({ body: { tables, from } }) => ({
+    tables: tables?.map(relationName),
+    from: 'lsn' in from ? { lsn: formatLsn(from.lsn) } : from,
+  }),
   run: async ({ params, body }, deps) => new Accepted(await startReplay(deps, { sink: params.name, ...body })),
 });
 

@@ -73,6 +73,7 @@ const start = defineRoute({
   }),
   reply: startedSnapshots,
   accepted: startedSnapshots,
+  audited: ({ body: { tables, sinks } }) => ({ tables, sinks: sinks ?? undefined }),
   run: async ({ body, principal }, deps) => {
     // It is SQL that the source runs as our role: its errors could tell what nobody has published.
     if (body.where !== null) requireRole(principal, 'admin', 'a condition in SQL');

@@ -46,6 +46,7 @@ const exported = defineRoute({
   }),
   reply: startedRun,
   accepted: startedRun,
+  audited: ({ body: { to, tables } }) => ({ to, tables }),
   run: async ({ params: { name }, body, principal }, deps) => {
     check(deps, name);
     // Its errors, which every viewer is shown, could tell any value.
@@ -76,6 +77,7 @@ const backup = defineRoute({
   body: z.strictObject({ to: to('api.backupDir', 'the sink and the time').optional() }),
   reply: startedRun,
   accepted: startedRun,
+  audited: ({ body: { to } }) => ({ to }),
   run: async ({ params: { name }, body }, deps) => {
     check(deps, name);
     const path = await writablePath(deps, 'backupDir', body.to ?? backupName(name, new Date()));

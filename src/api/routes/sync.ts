@@ -26,6 +26,7 @@ const full = defineRoute({
   body: z.strictObject({ sinks: z.array(sinkName).min(1).max(100).optional() }).optional(),
   reply: startedSnapshots,
   accepted: startedSnapshots,
+  audited: ({ body }) => ({ sinks: body?.sinks }),
   run: async ({ params, query, body }, deps) =>
     new Accepted(
       await snapshotTables(deps, {
@@ -50,6 +51,7 @@ const incremental = defineRoute({
   }),
   reply: startedReplay,
   accepted: startedReplay,
+  audited: ({ body: { since, sink } }) => ({ since, sink }),
   run: async ({ params, body }, deps) =>
     new Accepted(await replayTable(deps, params.t, new Date(body.since), body.sink ?? null)),
 });
