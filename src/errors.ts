@@ -1,3 +1,5 @@
+import { maskedText } from './masked-url.ts';
+
 /** Which side must act, so that a message lands with the right person. */
 export type Side = 'config' | 'source' | 'transport' | 'sink' | 'internal';
 
@@ -176,8 +178,8 @@ export class RejectedBatchError extends WaltideError {
   }
 }
 
-/** The message of anything thrown. */
+/** The message of anything thrown, as it may be told: drivers and modules name URLs with the passwords in them. */
 export function messageOf(error: unknown): string {
   if (error instanceof AggregateError && !error.message) return error.errors.map(messageOf).join('; ');
-  return error instanceof Error ? error.message : String(error);
+  return maskedText(error instanceof Error ? error.message : String(error));
 }

@@ -4,8 +4,9 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { configCommand } from '../../src/cli/commands/config.ts';
 import { nearest } from '../../src/config/faults.ts';
 import { defineConfig, resolveConfig } from '../../src/config/load.ts';
-import { maskedConfig, maskedUrl } from '../../src/config/mask.ts';
+import { maskedConfig } from '../../src/config/mask.ts';
 import { configJsonSchema } from '../../src/config/shape.ts';
+import { maskedUrl } from '../../src/masked-url.ts';
 
 const INPUT = defineConfig({
   source: { url: 'postgres://user:s3cret@host/db?sslpassword=s3cret&application_name=x', tables: ['public.*'] },

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { hostsFault, sessionAttributes, urlPerHost } from '../../src/config/hosts.ts';
-import { maskedUrl } from '../../src/config/mask.ts';
+import { maskedUrl } from '../../src/masked-url.ts';
 import { describeUrl } from '../../src/postgres/connection.ts';
 
 const URL = 'postgres://u:p%2Cq@a:5432,b,[::1]:7/db?target_session_attrs=read-write&sslmode=disable';
