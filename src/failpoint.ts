@@ -10,6 +10,8 @@ export const FAILPOINTS = [
   'during-copy',
   'after-table-copied',
   'before-chunk',
+  'chunk-loaded',
+  'chunk-committed',
   'after-chunk-before-save',
   'after-chunk-saved',
   'before-snapshot-end',

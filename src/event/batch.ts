@@ -29,9 +29,9 @@ export interface TraceRef {
 
 /** What moves from transport to sink: events in order per partition, and where each partition stands after them. */
 export interface Delivery {
-  /** Emptied once the sink has taken the delivery, when it counts only until it is durable. */
+  /** Emptied once the sink has taken the delivery, when it counts only until it is durable; its bytes are 0 once they are, too. */
   events: readonly ChangeEvent[];
-  readonly bytes: number;
+  bytes: number;
   /** To be saved together with the events, one per partition touched. */
   readonly offsets: readonly Offset[];
   /**

@@ -1,6 +1,9 @@
 import type { BatchConfig } from '../config/schema.ts';
+import { WaltideError } from '../errors.ts';
 import type { Delivery } from '../event/batch.ts';
 import { CopyEvent, countRows } from '../event/copied-rows.ts';
+import type { Offset } from '../event/offset.ts';
+import { comparePosition, type Position } from '../event/position.ts';
 import type { Relation } from '../event/relation.ts';
 import { Histogram, SECONDS } from '../histogram.ts';
 import type { Tracer } from '../tracing/tracer.ts';
@@ -8,6 +11,7 @@ import type { Subscription } from '../transport/transport.ts';
 import type { ApplyMeasures, ApplyStatus } from './apply-status.ts';
 import { Applying, type ApplyingOptions } from './applying.ts';
 import { type Backlog, firstChange, noteOldest } from './backlog.ts';
+import { Besides, type BesideWork } from './besides.ts';
 import { merge } from './deliveries.ts';
 import { type Pace, smaller } from './pace.ts';
 import type { Refused } from './refused.ts';
@@ -18,8 +22,8 @@ const IDLE_SAVE_MS = 200;
 const BACKLOG_TTL_MS = 1_000;
 
 /**
- * From so many rows on, a chunk of a snapshot is a batch of its own: changes wait behind it once, not on both of its sides, and
- * DuckDB stores whole row groups past its log only where the same transaction changes none of their rows.
+ * From so many rows on, a chunk of a snapshot is a batch of its own, beside the stream where the sink can do that: DuckDB stores
+ * whole row groups past its log only where the same transaction changes none of their rows.
  */
 const ALONE_ROWS_MIN = 10_000;
 
@@ -58,6 +62,11 @@ export class ApplyLoop {
   #doneAt = performance.now();
   /** What waits in the sink's open transaction, without its events. */
   readonly #waiting: Delivery[] = [];
+  readonly #besides = new Besides();
+  /** How far the sink has come since the loop began, by partition. */
+  readonly #saved = new Map<string, Position>();
+  /** Chunks that are durable and whose offsets are not. */
+  readonly #unsaved: Delivery[] = [];
   /** What is being applied. */
   #applied: readonly Delivery[] = [];
   /** Of `#waiting`. */
@@ -168,27 +177,85 @@ export class ApplyLoop {
   async #applyAll(signal: AbortSignal): Promise<void> {
     await this.#applying.load();
     while (!signal.aborted) {
-      while (this.#waiting.length === 0 && this.#between.length > 0) await this.#between.shift()!();
-      const count = this.#ready();
-      if (count === 0) {
-        await this.#pause();
+      if (!(await this.#settleBesides(signal))) return;
+      if (this.#waiting.length === 0 && this.#between.length > 0) {
+        if (this.#besides.size === 0) await this.#between.shift()!();
+        else await this.#besides.settled();
         continue;
       }
+      if (this.#waiting.length === 0) {
+        // Their offsets are saved with what comes next, and before that nobody is told: the slot must not pass them.
+        const pending = { batching: null, alone: false, dueAt: 0 };
+        this.#pending.unshift(...this.#unsaved.splice(0).map((delivery) => ({ ...pending, delivery })));
+      }
+      const count = this.#ready();
+      if (count === 0) {
+        if (!this.#besides.anyDone) await this.#pause();
+        continue;
+      }
+      const alone = this.#pending[count - 1]!.alone;
       const taken = this.#pending.splice(0, count).map(({ delivery }) => delivery);
       const merged = merge(taken);
       this.#pendingBytes -= merged.bytes;
       this.#pendingEvents -= countRows(merged.events);
       this.#room?.();
-      this.#applied = taken;
-      this.#oldestMs ??= firstChange(merged.events)?.committedAtMs ?? null;
-      const began = performance.now();
-      const durable = await this.#apply(merged, signal);
-      const done = performance.now();
-      this.#options.pace.spent((done - began) / Math.max(done - this.#doneAt, 1));
-      this.#doneAt = done;
-      if (durable === null) return;
-      this.#settle(taken, durable);
+      if (alone && (await this.#beside(taken, merged))) continue;
+      if (this.#besides.size > 0) {
+        await this.#besides.before(merged.events);
+        if (!(await this.#settleBesides(signal))) return;
+      }
+      if (!(await this.#applyBatch(taken, merged, signal))) return;
     }
+  }
+
+  /** False where the loop is to end. */
+  async #applyBatch(taken: readonly Delivery[], merged: Delivery, signal: AbortSignal): Promise<boolean> {
+    this.#applied = taken;
+    this.#oldestMs ??= firstChange(merged.events)?.committedAtMs ?? null;
+    const began = performance.now();
+    const durable = await this.#apply(merged, signal);
+    const done = performance.now();
+    this.#options.pace.spent((done - began) / Math.max(done - this.#doneAt, 1));
+    this.#doneAt = done;
+    if (durable === null) return false;
+    this.#settle(taken, durable);
+    return true;
+  }
+
+  async #beside(taken: readonly Delivery[], chunk: Delivery): Promise<boolean> {
+    const beside = await this.#applying.beside(chunk);
+    if (beside) this.#besides.add(taken, chunk, beside, () => this.#wake?.());
+    return beside !== null;
+  }
+
+  /** What became of chunks beside the stream. False where the loop is to end. */
+  async #settleBesides(signal: AbortSignal): Promise<boolean> {
+    for (let work = this.#besides.takeDone(); work; work = this.#besides.takeDone())
+      if (!(await this.#settleBeside(work, signal))) return false;
+    return true;
+  }
+
+  async #settleBeside(
+    { deliveries, chunk, beside, began, outcome }: BesideWork,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    if (outcome === 'durable') {
+      this.#applying.appliedBeside(chunk, (performance.now() - began) / 1000);
+      for (const delivery of deliveries) {
+        delivery.events = [];
+        delivery.bytes = 0;
+      }
+      for (const delivery of deliveries) {
+        if (delivery.offsets.every((offset) => this.#isSaved(offset))) this.#options.subscription.applied(delivery);
+        else this.#unsaved.push(delivery);
+      }
+      return true;
+    }
+    if (outcome === 'rest' && this.#waiting.length === 0)
+      return this.#applyBatch(deliveries, await beside.rest(), signal);
+    const lost = outcome instanceof Error ? outcome : chunkLost(this.#options.sink.name);
+    await this.#applying.lose(lost, signal);
+    return false;
   }
 
   async #apply(delivery: Delivery, signal: AbortSignal): Promise<boolean | null> {
@@ -220,9 +287,16 @@ export class ApplyLoop {
     this.#oldestMs = null;
     this.#savedAt = performance.now();
     for (const delivery of this.#waiting.splice(0)) {
+      for (const offset of delivery.offsets)
+        if (!this.#isSaved(offset)) this.#saved.set(offset.partition, offset.position);
       this.#applying.saved(delivery.offsets);
       subscription.applied(delivery);
     }
+  }
+
+  #isSaved({ partition, position }: Offset): boolean {
+    const saved = this.#saved.get(partition);
+    return saved !== undefined && comparePosition(position, saved) <= 0;
   }
 
   /**
@@ -251,10 +325,10 @@ export class ApplyLoop {
   /** When what is pending has lingered long enough. */
   #dueAt(): number {
     if (this.#haste === 'now') return 0;
-    if (this.#pendingEvents === 0) return this.#haste === 'idle' ? 0 : this.#savedAt + IDLE_SAVE_MS;
     // Order is kept: with one, all before it is due.
     let due = Number.POSITIVE_INFINITY;
     for (const { dueAt } of this.#pending) if (dueAt < due) due = dueAt;
+    if (this.#pendingEvents === 0) return this.#haste === 'idle' ? 0 : Math.min(due, this.#savedAt + IDLE_SAVE_MS);
     return due;
   }
 
@@ -271,6 +345,11 @@ export class ApplyLoop {
     });
     this.#wake = null;
   }
+}
+
+function chunkLost(sink: string): WaltideError {
+  const what = `sink ${sink} could not apply a chunk of a snapshot before the end of a long transaction`;
+  return new WaltideError('SINK', what, 'Nothing to do: both are read again.');
 }
 
 /** Of one woven into the stream. Those of the first copy have nothing between them, and are worth more together. */

@@ -13,6 +13,7 @@ import { BYTES, Histogram, ROWS, SECONDS } from '../histogram.ts';
 import type { Log } from '../log.ts';
 import { AppliedTables } from './applied-tables.ts';
 import type { AppliedTable, ApplyStatus, BatchSizes } from './apply-status.ts';
+import type { Beside } from './beside.ts';
 import { Breaker } from './breaker.ts';
 import { offsetsUpTo } from './deliveries.ts';
 import { Following } from './following.ts';
@@ -134,6 +135,25 @@ export class Applying {
     }
   }
 
+  /** Begins to apply a chunk of a snapshot beside what comes next; null where it must have its turn. */
+  async beside(chunk: Delivery): Promise<Beside | null> {
+    const { sink, log } = this.#options;
+    if (!sink.beside || this.#refused || this.#breaker.state !== 'closed') return null;
+    // What is left out, or changes what is followed, is a matter of its turn.
+    if (this.#following.select(chunk.events) !== chunk.events) return null;
+    try {
+      return await sink.beside(chunk);
+    } catch (error) {
+      log.debug({ sink: sink.name, reason: messageOf(error) }, 'a chunk is applied in its turn');
+      return null;
+    }
+  }
+
+  /** A chunk that was applied beside others is durable, `seconds` after it was begun. */
+  appliedBeside(chunk: Delivery, seconds: number): void {
+    this.#noteApplied(chunk, seconds);
+  }
+
   async #apply(delivery: Delivery, signal: AbortSignal): Promise<boolean | null> {
     const { sink } = this.#options;
     for (;;) {
@@ -153,7 +173,7 @@ export class Applying {
         this.#lastError = messageOf(error);
         if (!(error instanceof RejectedError)) throw error;
         await this.#stop(error, delivery.events);
-        if (this.#parts) return this.#lose(error, signal);
+        if (this.#parts) return this.lose(error, signal);
       }
     }
   }
@@ -171,7 +191,7 @@ export class Applying {
       } catch (error) {
         this.#lastError = messageOf(error);
         if (!(error instanceof WaltideError) || !error.retry) throw error;
-        if (this.#parts) return this.#lose(error, signal);
+        if (this.#parts) return this.lose(error, signal);
         this.#retries++;
         const retryInMs = this.#breaker.waitMs ?? backoffMs;
         log.warn({ sink: sink.name, retryInMs }, `${error.message}; trying again. ${error.help}`);
@@ -214,14 +234,16 @@ export class Applying {
     return done ? durable : null;
   }
 
-  /** Parts of the transaction are gone with it, and nobody here has them any more. */
-  async #lose(error: WaltideError, signal: AbortSignal): Promise<null> {
+  /**
+   * Parts of the transaction are gone with it, or of a chunk, and nobody here has them any more. Resolves once the loop is to end.
+   */
+  async lose(error: WaltideError, signal: AbortSignal): Promise<null> {
     const { sink, log, beginAgain } = this.#options;
     this.#retries++;
-    log.warn({ sink: sink.name }, `${error.message}; the whole transaction is applied again. ${error.help}`);
+    log.warn({ sink: sink.name }, `${error.message}; what was under way is applied again. ${error.help}`);
     if (!(error instanceof RejectedError)) await sleep(BACKOFF_LOST_MS, undefined, { signal }).catch(() => {});
     if (signal.aborted) return null;
-    beginAgain(`sink "${sink.name}" lost an open transaction: ${error.message}`);
+    beginAgain(`sink "${sink.name}" lost what it was applying: ${error.message}`);
     await new Promise<void>((resolve) => {
       if (signal.aborted) resolve();
       else signal.addEventListener('abort', () => resolve(), { once: true });

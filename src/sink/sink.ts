@@ -3,6 +3,7 @@ import type { Delivery } from '../event/batch.ts';
 import type { Offset, SourceIdentity } from '../event/offset.ts';
 import type { Relation } from '../event/relation.ts';
 import type { Digestible } from '../validation/validation.ts';
+import type { Beside } from './beside.ts';
 import type { Losses } from './losses.ts';
 import type { Upkeep } from './upkeep.ts';
 
@@ -47,6 +48,7 @@ export interface Sink extends Upkeep {
    * tables and of tables that the sink does not follow have been removed. Rejects, with nothing of the delivery applied, with a
    * RejectedBatchError where it cannot hold some events, a RejectedError where it cannot hold a table, a retryable WaltideError. */
   apply(delivery: Delivery): Promise<boolean>;
+  beside?(chunk: Delivery): Promise<Beside | null>; // Begins to apply it beside what comes next; null: it must have its turn.
   /** Resolves = durably not followed any more. With `refill` it is not stopped, but not live until a new snapshot. */
   stopTable(relation: Relation, reason: string, how: { snapshotGoesOn: boolean; refill: boolean }): Promise<void>;
   /** Durably back to `to`: these tables (null: all) are applied once more, idempotently, up to where the sink stood. */

@@ -25,6 +25,8 @@ import { TableWatch } from './table-watch.ts';
 /** The first chunk: how wide rows are is not known yet. */
 const FIRST_ROWS = 500;
 const GROWTH_MAX = 4;
+/** Sinks apply a chunk of so many rows beside the stream, which the end of a snapshot does not let them. */
+const LARGE_ROWS = 10_000;
 
 /** What a chunk that was woven leads to. */
 interface Outcome {
@@ -262,7 +264,7 @@ export class TableRun {
     const build = (transaction: Transaction): ChangeEvent[] => {
       const events = this.#events(chunk, transaction, absent);
       if (!events) return [];
-      const ended = !reread && chunk.whole && this.#rereads.size === 0;
+      const ended = !reread && chunk.whole && this.#rereads.size === 0 && chunk.count < LARGE_ROWS;
       outcome = { void: false, ended };
       if (rereads) this.#rereads.sent(rereads);
       // A topic may have several partitions, and none knows the row that moved away from another.

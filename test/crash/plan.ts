@@ -27,6 +27,9 @@ export const WAYS: Readonly<Record<Failpoint, Way | null>> = {
   'during-copy': { role: 'capture', recopy: true, timesMax: 3 },
   'after-table-copied': { role: 'capture', recopy: true, timesMax: 4 },
   'before-chunk': { role: 'capture', provoke: 'snapshot', timesMax: 3 },
+  // Of large chunks: test/crash/snapshot.pg.test.ts dies there.
+  'chunk-loaded': null,
+  'chunk-committed': null,
   'after-chunk-before-save': { role: 'capture', provoke: 'snapshot', timesMax: 3 },
   'after-chunk-saved': { role: 'capture', provoke: 'snapshot', timesMax: 3 },
   'before-snapshot-end': { role: 'capture', provoke: 'snapshot', timesMax: 1 },

@@ -19,6 +19,14 @@ const IN_SNAPSHOTS: readonly [Failpoint, number][] = [
   ['before-snapshot-end', 2],
 ];
 
+/** Of a table whose chunks are large enough to be applied beside the stream. */
+const BESIDE: readonly [Failpoint, number][] = [
+  ['chunk-loaded', 1],
+  ['chunk-loaded', 2],
+  ['chunk-committed', 1],
+  ['chunk-committed', 2],
+];
+
 const SEED = Number(process.env.WALTIDE_CRASH_SEED ?? Date.now() % 1_000_000);
 
 describe(`kill -9 in a snapshot, seed ${SEED}`, () => {
@@ -34,11 +42,14 @@ describe(`kill -9 in a snapshot, seed ${SEED}`, () => {
     await database.query(
       "insert into wide select 'k' || i % 7, i, repeat(i::text, 700) from generate_series(1, 1500) i",
     );
+    await database.query(
+      "create table long (id int primary key, n int, note text); insert into long select i, 0, 'n' || i from generate_series(1, 60000) i",
+    );
     await runWorkload(database.url, 1, AbortSignal.timeout(700));
     const { url, name } = database;
     const project = writeConfig({
       source: { url, slot: name, publication: name, tables: ['public.*', 'sales.*'], heartbeatIntervalMs: 500 },
-      snapshot: { chunkRows: 100, chunkBytesMax: 200_000, tablesIntervalMs: 300 },
+      snapshot: { chunkRows: 100, chunkBytesMax: 400_000, tablesIntervalMs: 300 },
       sinks: [{ name: 'analytics', type: 'duckdb', path: 'target.duckdb', batch: { rowsMax: 500, lingerMs: 5 } }],
     });
     file = project.file;
@@ -46,7 +57,7 @@ describe(`kill -9 in a snapshot, seed ${SEED}`, () => {
   });
   afterAll(() => database.drop());
 
-  const tables = [...TABLES, 'public.wide'];
+  const tables = [...TABLES, 'public.wide', 'public.long'];
 
   async function dies(point: Failpoint, times: number, args: readonly string[]): Promise<void> {
     const writing = new AbortController();
@@ -63,6 +74,12 @@ describe(`kill -9 in a snapshot, seed ${SEED}`, () => {
   async function move(signal: AbortSignal): Promise<void> {
     for (let i = 0; !signal.aborted; i++) {
       await database.query('update wide set a = $1 where b = $2', [`k${i % 9}`, 1 + ((i * 37) % 1500)]);
+      // Rows that are changed again and again, and some everywhere: in chunks that are being applied, too.
+      await database.query('update long set n = n + 1 where id % 1500 = $1 or id % 5000 = 7', [i % 1500]);
+      await database.query('delete from long where id = $1', [1 + ((i * 7919) % 60_000)]);
+      await database.query("insert into long values ($1, 0, 'back') on conflict do nothing", [
+        1 + ((i * 3001) % 60_000),
+      ]);
       await database.query('update wide set a = a || $1 where b = $2 and length(a) < 9', ['.', 1 + ((i * 91) % 1500)]);
     }
   }
@@ -89,7 +106,7 @@ describe(`kill -9 in a snapshot, seed ${SEED}`, () => {
     '%s, time %i: goes on where it was',
     async (point, times) => {
       await database.query('delete from waltide.snapshots');
-      for (const table of tables) await ask(table);
+      for (const table of tables) if (table !== 'public.long') await ask(table);
       await dies(point, times, []);
       const before = await database.query(
         'select id, table_name, state, cursor_key, rows_done::int as rows from waltide.snapshots',
@@ -110,12 +127,23 @@ describe(`kill -9 in a snapshot, seed ${SEED}`, () => {
     300_000,
   );
 
-  async function ask(table: string): Promise<void> {
+  it.each(BESIDE)(
+    '%s, time %i: a chunk beside the stream is read again, and no row is there twice',
+    async (point, times) => {
+      await database.query('delete from waltide.snapshots');
+      await ask('public.long', 20_000);
+      await dies(point, times, []);
+      await equal();
+    },
+    300_000,
+  );
+
+  async function ask(table: string, chunkRows: number | null = null): Promise<void> {
     await database.query(
-      `insert into waltide.snapshots (id, slot_name, table_oid, schema_name, table_name, reason)
-       select substr(md5(random()::text), 1, 12), $1, c.oid, n.nspname, c.relname, 'test'
+      `insert into waltide.snapshots (id, slot_name, table_oid, schema_name, table_name, reason, chunk_rows)
+       select substr(md5(random()::text), 1, 12), $1, c.oid, n.nspname, c.relname, 'test', $3
        from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $2::regclass`,
-      [database.name, table],
+      [database.name, table, chunkRows],
     );
   }
 });

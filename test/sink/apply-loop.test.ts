@@ -146,7 +146,7 @@ describe('ApplyLoop', () => {
       },
     });
     await loop.run(end.signal);
-    expect(reasons).toEqual([`sink "memory" lost an open transaction: ${error.message}`]);
+    expect(reasons).toEqual([`sink "memory" lost what it was applying: ${error.message}`]);
     expect(told).toEqual(['taken 0 with 1']);
     expect((await sink.open()).stopped).toHaveLength(stopped);
   });

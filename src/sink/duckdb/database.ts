@@ -30,6 +30,7 @@ export class DuckdbFile {
   #readFd: number | null = null;
   #holds = 0;
   #allowedBytes: number;
+  #tidies: keyof typeof VACUUM_TASKS = 'little';
 
   private constructor(
     path: string,
@@ -109,6 +110,16 @@ export class DuckdbFile {
   }
 
   /**
+   * How much checkpoints may tidy up: everything stands still while one merges row groups. `much` for who has asked for that;
+   * `nothing` while chunks are loaded, each of which lies between a few changed rows, so that all of them would be written again.
+   */
+  async tidy(how: 'much' | 'little' | 'nothing'): Promise<void> {
+    if (how === this.#tidies) return;
+    this.#tidies = how;
+    await duckdb.query(this.connection, `SET GLOBAL max_vacuum_tasks = ${VACUUM_TASKS[how]}`);
+  }
+
+  /**
    * To read the file itself. Open until the file is closed: the first descriptor that a process closes takes the locks of
    * all others along, DuckDB's own too.
    */
@@ -137,6 +148,9 @@ export class DuckdbFile {
 const COUNTED = 0.5;
 const COUNTED_BYTES_MIN = 64 * 2 ** 20;
 const OPENING_BYTES_MIN = 2 ** 30;
+
+/** Of a table in one checkpoint; each writes up to four row groups again. 100 is DuckDB's default. */
+const VACUUM_TASKS = { much: 100, little: 1, nothing: 0 } as const;
 
 const UNITS: Readonly<Record<string, number>> = {
   '': 1,
@@ -176,6 +190,7 @@ function configOf(options: DatabaseOptions, path: string): duckdb.Config {
     // Rows of a table have no order; keeping one costs memory.
     preserve_insertion_order: 'false',
     checkpoint_threshold: `${checkpointBytes(counted)}B`,
+    max_vacuum_tasks: String(VACUUM_TASKS.little),
     // Freed memory goes back to the system soon, in the background, not when the next 128 MB are needed.
     allocator_background_threads: 'true',
     allocator_flush_threshold: '4MB',

@@ -6,9 +6,11 @@ import { type ChangeEvent, SCHEMA_MESSAGE } from '../../event/change-event.ts';
 import { type CopiedRows, CopyEvent, eachRow } from '../../event/copied-rows.ts';
 import { type Relation, relationName, tableKey } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
-import { BagCompactor, KeyedCompactor, KeylessError } from '../compact.ts';
+import { BagCompactor, KeyedCompactor } from '../compact.ts';
 import type { Losses } from '../losses.ts';
 import type { Adaptions } from './adaptions.ts';
+import type { Chunk } from './chunk-load.ts';
+import { compact, EVENTS_PER_TURN } from './compacting.ts';
 import { blamesData, type DuckdbFile } from './database.ts';
 import { DeadLetters } from './dead-letters.ts';
 import { Layout, sqlName, type TableName } from './layout.ts';
@@ -21,9 +23,6 @@ import { type SchemaPolicy, SchemaWriter } from './schema-writer.ts';
 import { SetAside, type SetAsidePolicy } from './set-aside.ts';
 import { readRows, type SinkTable, type State, type TableShape } from './state.ts';
 import { type MisfitError, runTarget, TableWriter } from './table.ts';
-
-/** Events looked at before other work of the process gets its turn: about 2 ms. */
-const EVENTS_PER_TURN = 4096;
 
 /** What values have asked for. Outlives the writer: a transaction that is begun again must get on with them. */
 export interface Learnt {
@@ -57,7 +56,8 @@ export class DeliveryWriter {
   readonly #file: DuckdbFile;
   readonly #state: State;
   readonly #layout: Layout;
-  readonly #tables: TableWriter;
+  /** What stores rows. */
+  readonly tables: TableWriter;
   readonly #log: Log;
   readonly #letters: DeadLetters;
   readonly #aside: SetAside;
@@ -69,7 +69,7 @@ export class DeliveryWriter {
     this.#file = file;
     this.#state = state;
     this.#layout = new Layout(file.connection);
-    this.#tables = new TableWriter(file.connection, loader, this.#layout);
+    this.tables = new TableWriter(file.connection, loader, this.#layout);
     const { log, onUnrepresentable, rowBytesMax, learnt, letters, ...policy } = options;
     this.#log = log;
     this.#adaptions = learnt.adaptions;
@@ -82,7 +82,7 @@ export class DeliveryWriter {
       catalog,
       state,
       layout: this.#layout,
-      tables: this.#tables,
+      tables: this.tables,
       adaptions: this.#adaptions,
       policy,
       log,
@@ -145,6 +145,25 @@ export class DeliveryWriter {
       from = i;
     }
     yield { change, events: from === 0 ? events : events.slice(from) };
+  }
+
+  /** The rows of a chunk and the shadow table that they are for; null where more is to be done than to store them. */
+  chunkOf(events: readonly ChangeEvent[]): Chunk | null {
+    const chunk = copiedOf(events);
+    const relation = chunk && events[0]!.relation;
+    const held = relation && this.#state.table(relation);
+    if (!relation || !held?.shadow || relation.key.length === 0 || this.#schemas.needs(relation)) return null;
+    if (events[0]!.transaction.snapshot?.kind === 'partial') return null;
+    if (events.some((event) => event.relation !== relation) || !sameShape(held.shadow.relation, relation)) return null;
+    if (keyOf(held) !== keyOf(relation) || this.#aside.looksAt(relation)) return null;
+    const plan = new TablePlan(relation, held);
+    for (const event of events) plan.add(event);
+    const [run, ...others] = plan.shadow?.runs ?? [];
+    if (!run || others.length > 0 || plan.leftOut > 0 || plan.shadow!.from === null) return null;
+    const { steps, shape } = this.#evolve(plan.shadow!);
+    if (!sameTable(held.shadow, shape)) return null;
+    const shadow = { ...this.#nameOf(held), table: shadowTable(held.table) };
+    return { chunk, shadow, target: runTarget(sqlName(shadow), run, steps[0]!, shape.columns) };
   }
 
   async #changeSchema(event: ChangeEvent): Promise<void> {
@@ -269,13 +288,13 @@ export class DeliveryWriter {
       const copies = copiedOf(sifted);
       if (copies) {
         // Rows of the first copy come once; any other may be there already.
-        await this.#tables.insertCopied(target, copies, all.copy!.snapshot!.kind !== 'initial');
+        await this.tables.insertCopied(target, copies, all.copy!.snapshot!.kind !== 'initial');
         continue;
       }
       const run = { ...all, events: eachRow(sifted) };
       if (run.relation.key.length > 0)
-        await this.#tables.applyKeyed(target, await compact(new KeyedCompactor(run.relation, run.stored), run));
-      else await this.#tables.applyBag(target, await compact(new BagCompactor(run.relation), run));
+        await this.tables.applyKeyed(target, await compact(new KeyedCompactor(run.relation, run.stored), run));
+      else await this.tables.applyBag(target, await compact(new BagCompactor(run.relation), run));
     }
   }
 
@@ -345,10 +364,10 @@ export class DeliveryWriter {
   }
 }
 
-const keys = new WeakMap<Relation, string>();
+const keys = new WeakMap<object, string>();
 
 /** Events of several tables alternate: each key is made once. */
-function keyOf(relation: Relation): string {
+function keyOf(relation: { readonly schema: string; readonly table: string }): string {
   let key = keys.get(relation);
   if (key === undefined) {
     key = tableKey(relation);
@@ -366,21 +385,4 @@ function sameTable(a: TableShape | null, b: TableShape | null): boolean {
 function copiedOf(events: readonly ChangeEvent[]): CopiedRows[] | null {
   const copies = events.flatMap((event) => (event instanceof CopyEvent ? [event.copied] : []));
   return copies.length > 0 && copies.length === events.length ? copies : null;
-}
-
-async function compact<C, K extends { add(event: ChangeEvent): void; finish(): C }>(
-  compactor: K,
-  run: { readonly relation: Relation; readonly events: readonly ChangeEvent[] },
-): Promise<C> {
-  const { schema, table } = run.relation;
-  for (let i = 0; i < run.events.length; i++) {
-    if (i > 0 && i % EVENTS_PER_TURN === 0) await setImmediate();
-    try {
-      compactor.add(run.events[i]!);
-    } catch (error) {
-      if (!(error instanceof KeylessError)) throw error;
-      throw new RejectedError(schema, table, `${schema}.${table}: ${error.message}`, { cause: error });
-    }
-  }
-  return compactor.finish();
 }

@@ -8,6 +8,7 @@ import type { Delivery } from '../../event/batch.ts';
 import type { Offset, SourceIdentity } from '../../event/offset.ts';
 import type { Relation } from '../../event/relation.ts';
 import type { Log } from '../../log.ts';
+import type { Beside } from '../beside.ts';
 import type { Losses } from '../losses.ts';
 import type { QueryResult, Sink, SinkState } from '../sink.ts';
 import type { Optimized } from '../upkeep.ts';
@@ -109,15 +110,23 @@ class DuckdbSink implements Sink {
     }
   }
 
+  beside(delivery: Delivery): Promise<Beside | null> {
+    return this.#withSession((session) => session.beside(delivery, (work) => this.#exclusive(work)));
+  }
+
   stopTable(relation: Relation, reason: string, options: StopOptions): Promise<void> {
-    return this.#withSession((session) => session.transaction((writer) => writer.stop(relation, reason, options)));
+    return this.#withSession(async (session) => {
+      await session.giveUpLoads();
+      await session.transaction((writer) => writer.stop(relation, reason, options));
+    });
   }
 
   rewind(to: readonly Offset[], tables: readonly { schema: string; table: string }[] | null): Promise<void> {
     return this.#withSession(async (session) => {
+      await session.giveUpLoads();
       await session.rewind(to, tables);
       this.#session = null;
-      await this.#closeFile(session.file);
+      await this.#closeFile(session);
     });
   }
 
@@ -203,7 +212,9 @@ class DuckdbSink implements Sink {
     if (!this.#identity) throw closedWhile(this.name, 'to be optimized');
     for (;;) {
       signal.throwIfAborted();
-      const optimized = await this.#withSession(async ({ file, begun }) => (begun ? null : optimizeFile(file)));
+      const optimized = await this.#withSession(async ({ file, begun, loading }) =>
+        begun || loading ? null : optimizeFile(file),
+      );
       if (optimized) return optimized;
       await sleep(BETWEEN_POLL_MS, undefined, { signal }).catch(() => undefined);
     }
@@ -217,9 +228,10 @@ class DuckdbSink implements Sink {
   }
 
   /** A file is closed only when nothing reads it any more: else opening it again would open it twice. */
-  async #closeFile(file: DuckdbFile): Promise<void> {
+  async #closeFile(session: Session): Promise<void> {
+    await session.giveUpLoads();
     await this.#endQueries();
-    file.close();
+    session.file.close();
   }
 
   async #endQueries(): Promise<void> {
@@ -242,6 +254,7 @@ class DuckdbSink implements Sink {
       this.#identity = null;
       if (!session) return;
       await session.rollBack();
+      await session.giveUpLoads();
       // A file that is being copied is not checkpointed.
       await this.#endQueries();
       await session.file.allowMemory(0).catch(() => undefined);
@@ -249,7 +262,7 @@ class DuckdbSink implements Sink {
         // The log of the file holds everything that was applied; the next start reads it.
         this.#log.warn({ sink: this.name, reason: messageOf(error) }, 'the last checkpoint failed');
       });
-      await this.#closeFile(session.file);
+      await this.#closeFile(session);
     });
   }
 
@@ -277,7 +290,7 @@ class DuckdbSink implements Sink {
       } finally {
         if (session.broken) {
           this.#session = null;
-          await this.#closeFile(session.file);
+          await this.#closeFile(session);
         }
       }
     });

@@ -36,3 +36,8 @@ export function shadowTable(table: string): string {
 export function copyTable(table: string): string {
   return `${OWN_TABLE}copy_${table}`;
 }
+
+/** In schema `_waltide`: which rows a chunk that was loaded into this shadow table replaces. */
+export function settleTable(shadow: { readonly schema: string; readonly table: string }): string {
+  return `chunk of ${shadow.schema}.${shadow.table}`;
+}

@@ -10,11 +10,14 @@ import type { Log } from '../../log.ts';
 import { VERSION } from '../../version.ts';
 import type { Losses } from '../losses.ts';
 import { Adaptions } from './adaptions.ts';
+import { ChunkLoad } from './chunk-load.ts';
+import { settleAll } from './chunk-settle.ts';
 import { DuckdbFile, firstLine, isCommitted, isConflict, isFatal, isOutOfMemory, storeError } from './database.ts';
 import { DeliveryWriter, type Learnt } from './delivery.ts';
 import { Loader } from './loader.ts';
 import { Memory } from './memory.ts';
 import { excerptError } from './messages.ts';
+import { shadowTable, targetSchema } from './names.ts';
 import { Rewinding } from './rewind.ts';
 import { State } from './state.ts';
 import { MisfitError } from './table.ts';
@@ -67,6 +70,7 @@ export class Session {
   readonly #log: Log;
   readonly #rewinding: Rewinding;
   #parts: Parts | null = null;
+  readonly #loads = new Set<ChunkLoad>();
   /** DuckDB refuses everything until the file is opened again. */
   broken = false;
 
@@ -94,6 +98,11 @@ export class Session {
     try {
       const state = new State(file.connection);
       await state.load(identity, file.path, VERSION);
+      const shadows = state.tables().flatMap(({ schema, table, shadow }) => {
+        const name = { catalog: file.catalog, schema: targetSchema(schema), table: shadowTable(table) };
+        return shadow ? [{ shadow: name, relation: shadow.relation }] : [];
+      });
+      await settleAll(file.connection, shadows);
       return new Session(file, state, await Rewinding.load(file.connection, state), options);
     } catch (error) {
       file.close();
@@ -115,12 +124,42 @@ export class Session {
     return this.#writer.losses;
   }
 
+  /** As `Sink.beside`. */
+  async beside(delivery: Delivery, turn: <T>(work: () => Promise<T>) => Promise<T>): Promise<ChunkLoad | null> {
+    if (this.broken || this.rewinds) return null;
+    await this.#endBefore(delivery);
+    if (this.#parts) return null;
+    const chunk = this.#writer.chunkOf(delivery.events);
+    if (!chunk) return null;
+    const { file } = this;
+    const { tables } = this.#writer;
+    const after = Promise.allSettled([...this.#loads].map(({ done }) => done));
+    const beside = new ChunkLoad(delivery, chunk, { file, tables, log: this.#log, after, turn });
+    this.#loads.add(beside);
+    const over = (): void => void this.#loads.delete(beside);
+    beside.done.then(over, over);
+    return beside;
+  }
+
+  /** A chunk is being loaded beside the stream. */
+  get loading(): boolean {
+    return this.#loads.size > 0;
+  }
+
+  /** Nothing of the chunks that are being loaded stays. */
+  async giveUpLoads(): Promise<void> {
+    await Promise.all([...this.#loads].map((load) => load.giveUp()));
+  }
+
+  async #endBefore({ events: [next] }: Delivery): Promise<void> {
+    // The transaction has ended, though it could not be known when its last part came.
+    if (!this.#parts || !next || next.transaction.commitLsn === this.#parts.commitLsn) return;
+    await this.#end(this.#parts).catch(async (error: unknown) => Promise.reject(await this.#fail(error)));
+  }
+
   /** As `Sink.apply`. What fails takes with it all parts of its source transaction that came before. */
   async apply(delivery: Delivery): Promise<boolean> {
-    const next = delivery.events[0];
-    // The transaction has ended, though it could not be known when its last part came.
-    const ended = this.#parts && next && next.transaction.commitLsn !== this.#parts.commitLsn ? this.#parts : null;
-    if (ended) await this.#end(ended).catch(async (error: unknown) => Promise.reject(await this.#fail(error)));
+    await this.#endBefore(delivery);
     if (this.#parts) return this.#continue(this.#parts, delivery);
     return this.#beginWithin(delivery);
   }
@@ -240,6 +279,7 @@ export class Session {
     failpoint('after-sink-commit');
     this.state.committed();
     if (replayed) this.#rewinding.ended();
+    if (!this.broken) await this.file.tidy(this.state.filling ? 'nothing' : 'little');
   }
 
   /** Rolls back. Nothing of what failed is in the file or in the state afterwards. */

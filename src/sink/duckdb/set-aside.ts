@@ -64,6 +64,11 @@ export class SetAside {
     return true;
   }
 
+  /** Rows of the table are looked at one by one, even where no letter is retried. */
+  looksAt(relation: Relation): boolean {
+    return this.#watched.has(relationName(relation)) || this.#letters.isOpen(relation);
+  }
+
   /**
    * The events without what does not fit. `isSecond` where another table has taken those that were streamed before, so
    * that they are recorded already.
@@ -71,8 +76,7 @@ export class SetAside {
   async sift(target: RunTarget, events: readonly ChangeEvent[], isSecond: boolean): Promise<readonly ChangeEvent[]> {
     const { relation } = target;
     const first = events[0];
-    const watched = this.#watched.has(relationName(relation)) || (first !== undefined && retryOf(first) !== null);
-    if (!watched && !this.#letters.isOpen(relation)) return events;
+    if (!this.looksAt(relation) && (first === undefined || retryOf(first) === null)) return events;
     const targets = target.columns.map((column) => column && targetOfColumn(column));
     const check = new RowCheck(targets, this.#rowBytesMax);
     const before = { open: this.#letters.open, nulled: this.#nulled };

@@ -162,6 +162,12 @@ export class State {
     return this.#newTables.size === 0 ? [...this.#tables.values()] : [...this.#merged().values()];
   }
 
+  /** A snapshot is being gathered. */
+  get filling(): boolean {
+    for (const { shadow } of this.#tables.values()) if (shadow) return true;
+    return false;
+  }
+
   #merged(): Map<string, SinkTable> {
     const merged = new Map(this.#tables);
     for (const [key, table] of this.#newTables) {

@@ -5,7 +5,8 @@ import { type Relation, relationName } from '../../event/relation.ts';
 import { encodeTuple, Row } from '../../event/row.ts';
 import type { Compacted, CompactedBag, Merge, Stored } from '../compact.ts';
 import { type Load, type LoadColumn, LoadError } from './chunk.ts';
-import type { Layout } from './layout.ts';
+import { keyNames } from './chunk-settle.ts';
+import { Layout } from './layout.ts';
 import type { Loader } from './loader.ts';
 import { foldName, quoteName } from './names.ts';
 import { type SinkColumn, targetOfColumn } from './schema.ts';
@@ -71,6 +72,11 @@ export class TableWriter {
     this.#layout = layout;
   }
 
+  /** The same on another connection, for a transaction that alters no table. */
+  on(connection: duckdb.Connection): TableWriter {
+    return new TableWriter(connection, this.#loader.on(connection), new Layout(connection));
+  }
+
   async applyKeyed(target: RunTarget, changes: Compacted): Promise<void> {
     if (changes.truncate) await this.#truncate(target);
     await this.#checkMoved(target, changes);
@@ -114,6 +120,23 @@ export class TableWriter {
   async insertCopied(target: RunTarget, rows: readonly CopiedRows[], replaces: boolean): Promise<void> {
     if (replaces && target.relation.key.length > 0) await this.#deleteKeys(target, rows);
     await this.#insert(target, rows);
+  }
+
+  /** Makes table `noted` of the keys of copied rows that are there: see `chunk-settle.ts`. Resolves with how many there are. */
+  async noteFound(target: RunTarget, noted: string, rows: readonly CopiedRows[]): Promise<number> {
+    const match = this.#keyMatch(target, 0);
+    const keys = keyNames(target.relation).map((name, index) => `k.c${index} AS ${name}`);
+    const find = (from: string) =>
+      `CREATE TABLE ${noted} AS SELECT ${keys.join(', ')}, false AS gone FROM ${from} AS k JOIN ${target.name} AS t ON ${match.sql}`;
+    return changedRows(await this.#run(target, { parts: [rows], columns: match.columns }, find));
+  }
+
+  /** Adds the keys of copied rows that were changed since. */
+  async noteGone(target: RunTarget, noted: string, gone: readonly CopiedRows[]): Promise<void> {
+    const { columns } = this.#keyMatch(target, 0);
+    const keys = columns.map((_, index) => `c${index}`).join(', ');
+    const insert = (from: string) => `INSERT INTO ${noted} SELECT ${keys}, true FROM ${from}`;
+    await this.#run(target, { parts: [gone], columns }, insert);
   }
 
   async #insert(target: RunTarget, rows: readonly Row[] | readonly CopiedRows[]): Promise<void> {
