@@ -47,7 +47,6 @@ export class ChunkLoad implements Beside {
   readonly #options: ChunkLoadOptions;
   readonly #overtaken: Overtaken;
   readonly #loading: Promise<boolean>;
-  readonly #indexed: Promise<void>;
   #connection: Connection | null = null;
   #found = 0;
   #given = false;
@@ -59,9 +58,6 @@ export class ChunkLoad implements Beside {
     this.#shadow = shadow;
     this.#options = options;
     this.#overtaken = new Overtaken(target.relation, KEYS_MAX);
-    this.#indexed = this.#overtaken.index(chunk);
-    // Looked at when it is wanted.
-    this.#indexed.catch(() => {});
     this.#loading = this.#load();
     this.done = this.#loading.then((loaded) => loaded && options.turn(() => this.#commit()));
     // Looked at only when its turn comes.
@@ -73,8 +69,7 @@ export class ChunkLoad implements Beside {
   }
 
   async rest(): Promise<Delivery> {
-    await this.#indexed;
-    const kept = this.#overtaken.kept(this.#chunk);
+    const kept = await this.#overtaken.kept(this.#chunk);
     const events = (this.#delivery.events as readonly CopyEvent[]).flatMap((event, block) => {
       const rows = kept[block];
       const { transaction, seq, tableSeq, lsn } = event;
@@ -104,7 +99,6 @@ export class ChunkLoad implements Beside {
       await duckdb.query(this.#connection, 'BEGIN');
       this.#found = await writer.noteFound(this.#target, notedName(this.#shadow), this.#chunk);
       await writer.insertCopied(this.#target, this.#chunk, false);
-      await this.#indexed;
       failpoint('chunk-loaded');
       return true;
     } catch (error) {
@@ -119,11 +113,13 @@ export class ChunkLoad implements Beside {
     const connection = this.#connection;
     if (this.#given || !connection) return false;
     const writer = tables.on(connection);
-    const gone = this.#overtaken.gone(this.#chunk);
-    const settles = gone.length > 0 || this.#found > 0;
+    const { changed } = this.#overtaken;
+    const noted = notedName(this.#shadow);
+    let settles = this.#found > 0;
     try {
-      if (gone.length > 0) await writer.noteGone(this.#target, notedName(this.#shadow), gone);
-      if (!settles) await duckdb.query(connection, `DROP TABLE ${notedName(this.#shadow)}`);
+      const rows = this.#chunk.reduce((sum, { count }) => sum + count, 0);
+      if (changed.length > 0) settles = (await writer.noteGone(this.#target, noted, changed, rows)) > 0 || settles;
+      if (!settles) await duckdb.query(connection, `DROP TABLE ${noted}`);
       await duckdb.query(connection, 'COMMIT');
     } catch (error) {
       await this.#release();

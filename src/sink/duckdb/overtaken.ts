@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { type ChangeEvent, lacksValues } from '../../event/change-event.ts';
 import type { CopiedRows } from '../../event/copied-rows.ts';
 import type { Relation } from '../../event/relation.ts';
+import { encodeTuple, Row } from '../../event/row.ts';
 import { sameShape } from './schema.ts';
 
 /** Rows looked at before other work of the process gets its turn: about 1 ms. */
@@ -14,8 +15,7 @@ const ROWS_PER_TURN = 4096;
 export class Overtaken {
   readonly #relation: Relation;
   readonly #keysMax: number;
-  readonly #keys = new Set<string>();
-  readonly #places = new Map<string, { readonly block: number; readonly i: number }>();
+  readonly #changed = new Map<string, Row>();
 
   constructor(relation: Relation, keysMax: number) {
     this.#relation = relation;
@@ -27,57 +27,43 @@ export class Overtaken {
    * must be there first: for values that an update leaves out, for what changes the table, or for too many keys.
    */
   passes(events: readonly ChangeEvent[]): boolean {
-    const keys: string[] = [];
+    const rows = new Map<string, Row>();
     for (const event of events) {
       if (event.relation === null || !this.#concerns(event.relation)) continue;
       if (!this.#changesWholeRows(event)) return false;
-      for (const row of [event.before, event.after]) if (row) keys.push(this.#keyOf((column) => row.text(column)));
+      for (const row of [event.before, event.after])
+        if (row)
+          rows.set(
+            this.#keyOf((column) => row.text(column)),
+            row,
+          );
     }
-    // Bytes that are no text may look alike as text, and the row of another key would go.
-    if (keys.some((key) => key.includes('\ufffd'))) return false;
-    if (this.#keys.size + keys.length > this.#keysMax) return false;
-    for (const key of keys) this.#keys.add(key);
+    // Bytes that are no text may look alike as text, and the row of another key would stay.
+    for (const key of rows.keys()) if (key.includes('\ufffd')) return false;
+    if (this.#changed.size + rows.size > this.#keysMax) return false;
+    for (const [key, row] of rows) if (!this.#changed.has(key)) this.#changed.set(key, this.#keyOnly(row));
     return true;
   }
 
-  /** Notes where the chunk's rows are. Before `gone` and `kept`. */
-  async index(chunk: readonly CopiedRows[]): Promise<void> {
-    for (const [block, rows] of chunk.entries()) {
+  /** Rows, with nothing but a key that counts, of what was changed; each key once. */
+  get changed(): readonly Row[] {
+    return [...this.#changed.values()];
+  }
+
+  /** Those of the chunk's rows whose keys were not changed, block by block; null for a block that has none. */
+  async kept(chunk: readonly CopiedRows[]): Promise<(CopiedRows | null)[]> {
+    if (this.#changed.size === 0) return [...chunk];
+    const kept: (CopiedRows | null)[] = [];
+    for (const rows of chunk) {
+      const stay: number[] = [];
       for (let i = 0; i < rows.count; i++) {
         if (i % ROWS_PER_TURN === ROWS_PER_TURN - 1) await setImmediate();
-        this.#places.set(
-          this.#keyOf((column) => rows.text(i, column)),
-          { block, i },
-        );
+        if (!this.#changed.has(this.#keyOf((column) => rows.text(i, column)))) stay.push(i);
       }
+      if (stay.length === rows.count) kept.push(rows);
+      else kept.push(stay.length === 0 ? null : rows.select(stay, rows.relation));
     }
-  }
-
-  /** The chunk's rows whose keys were changed. */
-  gone(chunk: readonly CopiedRows[]): CopiedRows[] {
-    return this.#goneByBlock(chunk).flatMap((indexes, block) => {
-      const rows = chunk[block]!;
-      return indexes.size === 0 ? [] : [rows.select([...indexes], rows.relation)];
-    });
-  }
-
-  /** The others, block by block; null for a block that has none. */
-  kept(chunk: readonly CopiedRows[]): (CopiedRows | null)[] {
-    return this.#goneByBlock(chunk).map((gone, block) => {
-      const rows = chunk[block]!;
-      if (gone.size === 0) return rows;
-      const indexes = Array.from(rows.starts, (_, i) => i).filter((i) => !gone.has(i));
-      return indexes.length === 0 ? null : rows.select(indexes, rows.relation);
-    });
-  }
-
-  #goneByBlock(chunk: readonly CopiedRows[]): Set<number>[] {
-    const gone = chunk.map(() => new Set<number>());
-    for (const key of this.#keys) {
-      const place = this.#places.get(key);
-      if (place) gone[place.block]!.add(place.i);
-    }
-    return gone;
+    return kept;
   }
 
   /** Also of a table that took its name, or that it had once. */
@@ -99,5 +85,12 @@ export class Overtaken {
     const { key } = this.#relation;
     if (key.length === 1) return text(key[0]!) ?? '';
     return key.map((column) => text(column) ?? '').reduce((all, part) => `${all}${part.length}:${part}`, '');
+  }
+
+  /** Of its own bytes: the row's are those of a whole batch. */
+  #keyOnly(row: Row): Row {
+    const { key } = this.#relation;
+    const values = this.#relation.columns.map((_, column) => (key.includes(column) ? row.text(column) : null));
+    return new Row(this.#relation, encodeTuple(values), 0);
   }
 }

@@ -36,6 +36,9 @@ export class MisfitError extends Error {
 /** Completed rows wait here while the rows they came from are deleted. Temporary, so a failed transaction leaves nothing. */
 const STAGED = 'temp.main."_waltide_merge"';
 
+/** DuckDB's MAX_ROW_ID: the row ids of what a transaction has inserted begin here until it is committed. */
+const UNCOMMITTED = 36_028_797_018_960_000n;
+
 /** What one run of events is applied to: the table's SQL name, and the sink's column for each of the relation's. */
 export interface RunTarget {
   readonly name: string;
@@ -131,12 +134,21 @@ export class TableWriter {
     return changedRows(await this.#run(target, { parts: [rows], columns: match.columns }, find));
   }
 
-  /** Adds the keys of copied rows that were changed since. */
-  async noteGone(target: RunTarget, noted: string, gone: readonly CopiedRows[]): Promise<void> {
-    const { columns } = this.#keyMatch(target, 0);
-    const keys = columns.map((_, index) => `c${index}`).join(', ');
-    const insert = (from: string) => `INSERT INTO ${noted} SELECT ${keys}, true FROM ${from}`;
-    await this.#run(target, { parts: [gone], columns }, insert);
+  /**
+   * Adds those of the rows' keys that are among what this transaction has inserted, and rejects where that is not `inserted` rows.
+   * Resolves with how many it has added.
+   */
+  async noteGone(target: RunTarget, noted: string, rows: readonly Row[], inserted: number): Promise<number> {
+    const own = await duckdb.query(
+      this.#connection,
+      `SELECT count(*) FROM ${target.name} WHERE rowid >= ${UNCOMMITTED}`,
+    );
+    if ((await changedRows(own)) !== inserted) throw new Error('rows of a transaction are not known by their row ids');
+    const match = this.#keyMatch(target, 0);
+    const keys = match.columns.map((_, index) => `k.c${index}`).join(', ');
+    const insert = (from: string) =>
+      `INSERT INTO ${noted} SELECT ${keys}, true FROM ${from} AS k JOIN ${target.name} AS t ON ${match.sql} WHERE t.rowid >= ${UNCOMMITTED}`;
+    return changedRows(await this.#run(target, { parts: [rows], columns: match.columns }, insert));
   }
 
   async #insert(target: RunTarget, rows: readonly Row[] | readonly CopiedRows[]): Promise<void> {
