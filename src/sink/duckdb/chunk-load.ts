@@ -97,8 +97,9 @@ export class ChunkLoad implements Beside {
       this.#connection = await file.connect();
       const writer = tables.on(this.#connection);
       await duckdb.query(this.#connection, 'BEGIN');
-      this.#found = await writer.noteFound(this.#target, notedName(this.#shadow), this.#chunk);
       await writer.insertCopied(this.#target, this.#chunk, false);
+      const rows = this.#chunk.reduce((sum, { count }) => sum + count, 0);
+      this.#found = await writer.noteFound(this.#target, notedName(this.#shadow), rows);
       failpoint('chunk-loaded');
       return true;
     } catch (error) {
@@ -117,8 +118,7 @@ export class ChunkLoad implements Beside {
     const noted = notedName(this.#shadow);
     let settles = this.#found > 0;
     try {
-      const rows = this.#chunk.reduce((sum, { count }) => sum + count, 0);
-      if (changed.length > 0) settles = (await writer.noteGone(this.#target, noted, changed, rows)) > 0 || settles;
+      if (changed.length > 0) settles = (await writer.noteGone(this.#target, noted, changed)) > 0 || settles;
       if (!settles) await duckdb.query(connection, `DROP TABLE ${noted}`);
       await duckdb.query(connection, 'COMMIT');
     } catch (error) {

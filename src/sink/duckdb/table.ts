@@ -125,25 +125,26 @@ export class TableWriter {
     await this.#insert(target, rows);
   }
 
-  /** Makes table `noted` of the keys of copied rows that are there: see `chunk-settle.ts`. Resolves with how many there are. */
-  async noteFound(target: RunTarget, noted: string, rows: readonly CopiedRows[]): Promise<number> {
-    const match = this.#keyMatch(target, 0);
-    const keys = keyNames(target.relation).map((name, index) => `k.c${index} AS ${name}`);
-    const find = (from: string) =>
-      `CREATE TABLE ${noted} AS SELECT ${keys.join(', ')}, false AS gone FROM ${from} AS k JOIN ${target.name} AS t ON ${match.sql}`;
-    return changedRows(await this.#run(target, { parts: [rows], columns: match.columns }, find));
+  /**
+   * Makes table `noted` of the keys of what this transaction has inserted that were there before: see `chunk-settle.ts`. Resolves with
+   * how many there are; rejects where it has not inserted `inserted` rows, as its row ids tell.
+   */
+  async noteFound({ name, relation, columns }: RunTarget, noted: string, inserted: number): Promise<number> {
+    const own = await duckdb.query(this.#connection, `SELECT count(*) FROM ${name} WHERE rowid >= ${UNCOMMITTED}`);
+    if ((await changedRows(own)) !== inserted) throw new Error('rows of a transaction are not known by their row ids');
+    const names = keyNames(relation);
+    const keys = relation.key.map((column, i) => `${quoteName(columns[column]!.name)} AS ${names[i]}`).join(', ');
+    const result = await duckdb.query(
+      this.#connection,
+      `CREATE TABLE ${noted} AS SELECT ${names.join(', ')}, false AS gone
+       FROM (SELECT ${keys} FROM ${name} WHERE rowid < ${UNCOMMITTED})
+         SEMI JOIN (SELECT ${keys} FROM ${name} WHERE rowid >= ${UNCOMMITTED}) USING (${names.join(', ')})`,
+    );
+    return changedRows(result);
   }
 
-  /**
-   * Adds those of the rows' keys that are among what this transaction has inserted, and rejects where that is not `inserted` rows.
-   * Resolves with how many it has added.
-   */
-  async noteGone(target: RunTarget, noted: string, rows: readonly Row[], inserted: number): Promise<number> {
-    const own = await duckdb.query(
-      this.#connection,
-      `SELECT count(*) FROM ${target.name} WHERE rowid >= ${UNCOMMITTED}`,
-    );
-    if ((await changedRows(own)) !== inserted) throw new Error('rows of a transaction are not known by their row ids');
+  /** Adds those of the rows' keys that are among what this transaction has inserted. Resolves with how many it has added. */
+  async noteGone(target: RunTarget, noted: string, rows: readonly Row[]): Promise<number> {
     const match = this.#keyMatch(target, 0);
     const keys = match.columns.map((_, index) => `k.c${index}`).join(', ');
     const insert = (from: string) =>
