@@ -49,10 +49,8 @@ export interface Sink extends Upkeep {
    * RejectedBatchError where it cannot hold some events, a RejectedError where it cannot hold a table, a retryable WaltideError. */
   apply(delivery: Delivery): Promise<boolean>;
   beside?(chunk: Delivery): Promise<Beside | null>; // Begins to apply it beside what comes next; null: it must have its turn.
-  /** Resolves = durably not followed any more. With `refill` it is not stopped, but not live until a new snapshot. */
-  stopTable(relation: Relation, reason: string, how: { snapshotGoesOn: boolean; refill: boolean }): Promise<void>;
-  /** Durably back to `to`: these tables (null: all) are applied once more, idempotently, up to where the sink stood. */
-  rewind?(to: readonly Offset[], tables: readonly { schema: string; table: string }[] | null): Promise<void>;
+  stopTable(relation: Relation, reason: string, how: { snapshotGoesOn: boolean; refill: boolean }): Promise<void>; // `refill`: until a new snapshot.
+  rewind?(to: readonly Offset[], tables: readonly { schema: string; table: string }[] | null): Promise<void>; // Durably: what came since comes again.
   query?(sql: string, limits: { rowsMax: number; timeoutMs: number }): Promise<QueryResult>; // Read-only; rejects after `timeoutMs`.
   readonly digests?: Digestible; // What `waltide validate` compares with the source.
   relationOf?(oid: number): Relation | null; // The table as the sink holds it by now.

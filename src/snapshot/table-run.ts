@@ -23,8 +23,7 @@ import { checkWhere, describeTable, layoutOf, needsNewStart, type Selection, typ
 import { TableWatch } from './table-watch.ts';
 
 /** The first chunk: how wide rows are is not known yet. */
-const FIRST_ROWS = 500;
-const GROWTH_MAX = 4;
+const [FIRST_ROWS, GROWTH_MAX] = [500, 4];
 /** Sinks apply a chunk of so many rows beside the stream, which the end of a snapshot does not let them. */
 const LARGE_ROWS = 10_000;
 
