@@ -1,4 +1,4 @@
-import type { SnapshotRecord } from '../postgres/snapshots.ts';
+import { isWaiting, type SnapshotRecord } from '../postgres/snapshots.ts';
 import { secondsLeft } from '../snapshot/snapshot.ts';
 import type { Output } from './context.ts';
 import { formatBytes, formatCount, formatDuration, printable } from './output.ts';
@@ -28,11 +28,12 @@ export class SnapshotReporter {
     const toGo = secondsLeft(record, rate);
     const left = toGo === null ? '' : `, ${formatDuration(toGo)} left`;
     const speed = rate > 0 ? `, ${formatCount(rate)}/s` : '';
+    const waits = isWaiting(record) ? `; ${printable(record.error ?? '')}` : '';
     if (finishedAt) this.#lines.delete(id);
     else
       this.#lines.set(
         id,
-        `${printable(`${record.schema}.${record.table}`)} ${state} ${formatCount(rows)} rows, ${formatBytes(bytes)}${speed}${left}`,
+        `${printable(`${record.schema}.${record.table}`)} ${state} ${formatCount(rows)} rows, ${formatBytes(bytes)}${speed}${left}${waits}`,
       );
     this.#draw(now);
   }

@@ -199,6 +199,23 @@ export async function takeSnapshot(client: pg.Client, id: string): Promise<boole
   return rowCount > 0;
 }
 
+/** What a running one waits for: it stands where an error would, as the reason of a pause does. */
+const WAITS = 'waits for transactions that have written to the table and began before: ';
+
+/** Notes what a running snapshot waits for; null: it goes on. */
+export async function noteWaiting(client: pg.Client, id: string, who: string | null): Promise<void> {
+  await run(
+    client,
+    `UPDATE waltide.snapshots SET error = $2, updated_at = now() WHERE id = $1 AND state IN ('running', 'paused') AND (error IS NULL OR starts_with(error, $3))`,
+    [id, who === null ? null : WAITS + who, WAITS],
+  );
+}
+
+/** True for one that is running and waits. */
+export function isWaiting({ state, error }: Pick<SnapshotRecord, 'state' | 'error'>): boolean {
+  return state === 'running' && (error?.startsWith(WAITS) ?? false);
+}
+
 /** Ends it for good. */
 export async function endSnapshot(
   client: pg.Client,

@@ -5,6 +5,8 @@ import { queryError } from './connection.ts';
 
 const POLL_MS = 25;
 const POLL_MAX_MS = 1000;
+/** Shorter ones are the rule, and nobody asks. */
+const TOLD_AFTER_MS = 2000;
 const TOLD_EVERY_MS = 10_000;
 
 const WRITERS = `
@@ -22,26 +24,30 @@ WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_catalo
  * Resolves once every transaction that has written to the table by now is over, and so visible to whoever looks next.
  * What such a transaction wrote before the table was published is not in the stream, and what it committed may have been
  * streamed before it is visible; either way a snapshot taken earlier would miss it. CREATE INDEX CONCURRENTLY waits alike.
+ * `onWaiting` hears of it where that takes long.
  */
 export async function writersGone(
   client: pg.Client,
   table: { readonly oid: number; readonly schema: string; readonly table: string },
   log: Log,
   signal: AbortSignal,
+  onWaiting?: (who: string) => Promise<unknown>,
 ): Promise<void> {
   let waiting: Set<string> | null = null;
   let pauseMs = POLL_MS;
-  let toldAt = performance.now();
+  let tellAt = performance.now() + TOLD_AFTER_MS;
   for (;;) {
     const writers = await listWriters(client, table.oid);
     const ids: Set<string> = new Set(writers.map(({ id }) => id));
     waiting = waiting === null ? ids : new Set([...waiting].filter((id: string) => ids.has(id)));
     if (waiting.size === 0) return;
-    if (performance.now() - toldAt >= TOLD_EVERY_MS) {
-      toldAt = performance.now();
-      const who = writers.filter(({ id }) => waiting!.has(id)).map((writer) => writer.who);
+    if (performance.now() >= tellAt) {
+      tellAt = performance.now() + TOLD_EVERY_MS;
+      const older = writers.filter(({ id }) => waiting!.has(id)).map((writer) => writer.who);
+      const who = older.join(', ');
+      await onWaiting?.(who);
       log.warn(
-        { table: `${table.schema}.${table.table}`, transactions: who.join(', ') },
+        { table: `${table.schema}.${table.table}`, transactions: who },
         'the snapshot waits for older transactions that have written to the table to end',
       );
     }

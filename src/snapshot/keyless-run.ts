@@ -9,6 +9,7 @@ import { type SnapshotRecord, saveSnapshot } from '../postgres/snapshots.ts';
 import { writersGone } from '../postgres/writers.ts';
 import { endEvent, type SnapshotContext, WatermarkWriter } from './context.ts';
 import { copyRows, isReadable } from './copy-rows.ts';
+import { waitAside } from './quiet.ts';
 import { retrying } from './retry.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
 import { describeTable, type TableShape } from './table-shape.ts';
@@ -76,7 +77,9 @@ export class KeylessRun {
       const { tableOid: oid, schema, table } = record;
       const shape = await describeTable(client, this.#context.publications, { oid, schema, table });
       this.#estimatedRows = shape.table.estimatedRows;
-      await this.#context.aside(() => writersGone(client, { oid, schema, table }, log, signal), signal);
+      await waitAside(this.#context, record, signal, (onWaiting) =>
+        writersGone(client, { oid, schema, table }, log, signal, onWaiting),
+      );
       const end = await this.#interlude(shape, client, await open(true), watermarks, signal);
       if (end === 'done')
         await this.#context.control((control) =>

@@ -16,6 +16,7 @@ import { writersGone } from '../postgres/writers.ts';
 import { absentKeys, chunkEvents } from './chunk-events.ts';
 import { type Chunk, ChunkReader } from './chunk-reader.ts';
 import { chunkBytesOf, endEvent, inSession, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
+import { waitAside } from './quiet.ts';
 import { type Reread, Rereads } from './rereads.ts';
 import { retrying } from './retry.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
@@ -214,11 +215,10 @@ export class TableRun {
 
   /** What was streamed before noting began must be visible to the chunks. */
   async #quiet(signal: AbortSignal): Promise<void> {
-    const wait = (): Promise<void> =>
-      inSession(this.#context, this.record, signal, (client, table) =>
-        writersGone(client, table, this.#context.log, signal),
-      );
-    await this.#context.aside(wait, signal);
+    const { log } = this.#context;
+    await waitAside(this.#context, this.record, signal, (told) =>
+      inSession(this.#context, this.record, signal, (client, table) => writersGone(client, table, log, signal, told)),
+    );
   }
 
   /** The table is another than it was. */

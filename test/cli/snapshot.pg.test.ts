@@ -1,6 +1,8 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import pg from 'pg';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { eventually } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { cli, makeProject, type Outcome, type Running, start } from './support.ts';
 
@@ -184,4 +186,24 @@ test('says that a sink cannot hold what was read: exit code 3', async () => {
   const { code, stderr } = await waltide('start', 'Case', '--wait');
   expect(stderr).toMatch(/stopped: public\.Case in sink analytics: /);
   expect(code).toBe(3);
+});
+
+test('one that waits for a transaction says so, and for which', async () => {
+  const process = run('run');
+  await process.until(/"streaming"/);
+  const writer = new pg.Client({ connectionString: database.url });
+  await writer.connect();
+  try {
+    const { pid } = (await writer.query('select pg_backend_pid() pid')).rows[0] as { pid: number };
+    await writer.query("begin; update a set t = 'z' where id = 1");
+    expect((await waltide('start', 'a')).code).toBe(0);
+    const says = new RegExp(`public\\.a +waiting .*waits for transactions that have written .*: pid ${pid}`);
+    await eventually('it says so', async () => says.test((await waltide('list')).stdout));
+    await process.until(/waits for older transactions/);
+    await writer.query('commit');
+    await eventually('it goes on', async () => /public\.a +completed/.test((await waltide('list')).stdout));
+    expect((await waltide('list')).stdout).not.toContain('waits for');
+  } finally {
+    await writer.end();
+  }
 });

@@ -8,7 +8,13 @@ import { namesTable, requestSnapshots } from '../../control/snapshot-requests.ts
 import { WaltideError } from '../../errors.ts';
 import { controlVersion, migrate } from '../../postgres/control.ts';
 import { withSession } from '../../postgres/session.ts';
-import { listSnapshots, type SnapshotRecord, type SnapshotWish, wishSnapshot } from '../../postgres/snapshots.ts';
+import {
+  isWaiting,
+  listSnapshots,
+  type SnapshotRecord,
+  type SnapshotWish,
+  wishSnapshot,
+} from '../../postgres/snapshots.ts';
 import { secondsLeft } from '../../snapshot/snapshot.ts';
 import { positiveInteger } from '../arguments.ts';
 import { type CliContext, EXIT } from '../context.ts';
@@ -155,15 +161,17 @@ function listCommand(context: CliContext): Command {
 }
 
 function cells(record: SnapshotRecord): string[] {
-  const { state, rows, estimatedRows, bytes, startedAt, updatedAt, finishedAt, sinks, where, reason, error } = record;
-  const seconds = startedAt ? ((finishedAt ?? updatedAt).getTime() - startedAt.getTime()) / 1000 : null;
+  const { state, rows, estimatedRows, bytes, startedAt, finishedAt, sinks, where, reason, error } = record;
+  const seconds = startedAt
+    ? Math.max(0, ((finishedAt ?? lastAt(record)).getTime() - startedAt.getTime()) / 1000)
+    : null;
   const toGo = state === 'running' && seconds ? secondsLeft(record, rows / seconds) : null;
   const left = toGo === null ? '' : `, ${formatDuration(toGo)} left`;
   const share =
     finishedAt === null && estimatedRows > rows ? ` (${Math.floor((rows / estimatedRows) * 100)} %${left})` : '';
   return [
     nameOf(record),
-    state,
+    isWaiting(record) ? 'waiting' : state,
     `${formatCount(rows)}${share}`,
     formatBytes(bytes),
     startedAt?.toISOString().slice(0, 19) ?? '',
@@ -173,6 +181,9 @@ function cells(record: SnapshotRecord): string[] {
     error ?? '',
   ];
 }
+
+/** One that waits is at it as well, though it has nothing to save. */
+const lastAt = (record: SnapshotRecord): Date => (isWaiting(record) ? new Date() : record.updatedAt);
 
 const nameOf = (table: { readonly schema: string; readonly table: string }): string =>
   printable(`${table.schema}.${table.table}`);
