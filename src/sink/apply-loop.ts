@@ -190,7 +190,7 @@ export class ApplyLoop {
       }
       const count = this.#ready();
       if (count === 0) {
-        if (!this.#besides.anyDone) await this.#pause();
+        if (!this.#besides.anyDone(this.#waiting.length === 0)) await this.#pause();
         continue;
       }
       const alone = this.#pending[count - 1]!.alone;
@@ -201,7 +201,9 @@ export class ApplyLoop {
       this.#room?.();
       if (alone && (await this.#beside(taken, merged))) continue;
       if (this.#besides.size > 0) {
-        await this.#besides.before(merged.events);
+        const before = await this.#besides.before(merged.events);
+        if (before.length > 0 && this.#waiting.length > 0)
+          return void (await this.#applying.lose(chunkLost(this.#options.sink.name), signal));
         if (!(await this.#settleBesides(signal))) return;
       }
       if (!(await this.#applyBatch(taken, merged, signal))) return;
@@ -230,9 +232,12 @@ export class ApplyLoop {
 
   /** What became of chunks beside the stream. False where the loop is to end. */
   async #settleBesides(signal: AbortSignal): Promise<boolean> {
-    for (let work = this.#besides.takeDone(); work; work = this.#besides.takeDone())
+    for (;;) {
+      // What is open must end first: a turn in between would end it too early.
+      const work = this.#besides.takeDone(this.#waiting.length === 0);
+      if (!work) return true;
       if (!(await this.#settleBeside(work, signal))) return false;
-    return true;
+    }
   }
 
   async #settleBeside(
@@ -251,10 +256,8 @@ export class ApplyLoop {
       }
       return true;
     }
-    if (outcome === 'rest' && this.#waiting.length === 0)
-      return this.#applyBatch(deliveries, await beside.rest(), signal);
-    const lost = outcome instanceof Error ? outcome : chunkLost(this.#options.sink.name);
-    await this.#applying.lose(lost, signal);
+    if (outcome === 'rest') return this.#applyBatch(deliveries, await beside.rest(), signal);
+    await this.#applying.lose(outcome!, signal);
     return false;
   }
 

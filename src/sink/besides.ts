@@ -39,24 +39,35 @@ export class Besides {
       .then(onDone);
   }
 
-  /** The first one whose outcome is known, which is no longer among them then. */
-  takeDone(): BesideWork | null {
-    const index = this.#works.findIndex(({ outcome }) => outcome !== null);
+  /**
+   * The first one that something is to be done about, which is no longer among them then. `turns`: what could not be stored beside
+   * the stream can have its turn.
+   */
+  takeDone(turns: boolean): BesideWork | null {
+    const index = this.#works.findIndex((work) => isDone(work, turns));
     return index < 0 ? null : this.#works.splice(index, 1)[0]!;
   }
 
-  get anyDone(): boolean {
-    return this.#works.some(({ outcome }) => outcome !== null);
+  anyDone(turns: boolean): boolean {
+    return this.#works.some((work) => isDone(work, turns));
   }
 
-  /** Tells all of them that these events are about to be applied. Resolves once those that must be there before have an outcome. */
-  async before(events: readonly ChangeEvent[]): Promise<void> {
+  /**
+   * Tells all of them that these events are about to be applied. Resolves, once those that must be there before have an outcome,
+   * with those of them that need a turn first.
+   */
+  async before(events: readonly ChangeEvent[]): Promise<readonly BesideWork[]> {
     const blocking = this.#works.filter(({ beside }) => !beside.passes(events));
     await Promise.allSettled(blocking.map(({ beside }) => beside.done));
+    return blocking.filter(({ outcome }) => outcome === 'rest');
   }
 
   /** Resolves once all of them have an outcome. */
   async settled(): Promise<void> {
     await Promise.allSettled(this.#works.map(({ beside }) => beside.done));
   }
+}
+
+function isDone({ outcome }: BesideWork, turns: boolean): boolean {
+  return outcome !== null && (turns || outcome !== 'rest');
 }

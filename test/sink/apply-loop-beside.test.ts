@@ -186,9 +186,23 @@ describe('a chunk beside the stream', () => {
     await end();
   });
 
+  it('that could not be stored has its turn once the transaction that is open has ended', async () => {
+    const { sink, push, end } = run();
+    push(chunk(10n));
+    await become(sink, 'chunk begun');
+    push(change(20n, false));
+    await become(sink, 'chunk begun', 'applied c 20', 'taken 1');
+    sink.settle.resolve(false);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    push(change(20n));
+    const ended = ['applied c 20', 'told 1', 'told 2'];
+    await become(sink, 'chunk begun', 'applied c 20', 'taken 1', ...ended, 'applied r rest', 'told 0');
+    await end();
+  });
+
   it.each([
     ['is stored in part', new WaltideError('SINK', 'in part', 'Nothing.')],
-    ['could not be stored while a transaction is open', null],
+    ['could not be stored, and is needed by the transaction that is open', null],
   ])('that %s lets the pipeline begin again', async (_what, error) => {
     const { sink, push, reasons, end } = run();
     push(chunk(10n));
@@ -196,7 +210,11 @@ describe('a chunk beside the stream', () => {
     push(change(20n, false));
     await become(sink, 'chunk begun', 'applied c 20', 'taken 1');
     if (error) sink.settle.reject(error);
-    else sink.settle.resolve(false);
+    else {
+      sink.passes = false;
+      sink.settle.resolve(false);
+      push(change(20n));
+    }
     await expect.poll(() => reasons, { timeout: 5000 }).toEqual([expect.stringContaining('lost what it was applying')]);
     expect(sink.log).not.toContain('told 0');
     await end();

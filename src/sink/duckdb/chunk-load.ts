@@ -50,6 +50,7 @@ export class ChunkLoad implements Beside {
   #connection: Connection | null = null;
   #found = 0;
   #given = false;
+  readonly #giving = deferred();
 
   constructor(delivery: Delivery, { chunk, target, shadow }: Chunk, options: ChunkLoadOptions) {
     this.#delivery = delivery;
@@ -82,6 +83,7 @@ export class ChunkLoad implements Beside {
   /** The file is about to be closed, or the table to go. Resolves once nothing of it is left. */
   async giveUp(): Promise<void> {
     this.#given = true;
+    this.#giving.resolve();
     // Repeated, since a statement that has only just begun may miss one.
     const timer = setInterval(() => this.#connection && duckdb.interrupt(this.#connection), 20);
     await this.#loading;
@@ -92,7 +94,8 @@ export class ChunkLoad implements Beside {
   async #load(): Promise<boolean> {
     const { file, tables, after, log } = this.#options;
     try {
-      await after;
+      // Not only for it: its turn may never come where this is given up, too.
+      await Promise.race([after, this.#giving.promise]);
       if (this.#given) return false;
       this.#connection = await file.connect();
       const writer = tables.on(this.#connection);
@@ -150,4 +153,12 @@ export class ChunkLoad implements Beside {
     await duckdb.query(connection, 'ROLLBACK').catch(() => undefined);
     duckdb.disconnect_sync(connection);
   }
+}
+
+function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
+  let resolve!: () => void;
+  const promise = new Promise<void>((done) => {
+    resolve = done;
+  });
+  return { promise, resolve };
 }

@@ -221,6 +221,15 @@ describe('a chunk beside the stream', () => {
     await sink.close();
     expect(await closed.done).toBe(false);
     const again = await openSink(sink.path);
+    // The second waits for the first, which waits for its turn.
+    const both = [0, 1].map(() => again.beside!(delivery(chunk(item, rows))));
+    const [first, second] = await Promise.all(both);
+    await first!.done;
+    await again.apply(changes(['c', item, ['70000', 'x']]));
+    const third = (await again.beside!(delivery(chunk(item, rows))))!;
+    const fourth = (await again.beside!(delivery(chunk(item, rows))))!;
+    const stopping = again.stopTable(item, 'a test', { snapshotGoesOn: true, refill: false });
+    await Promise.all([second!.done, third.done, fourth.done, stopping]);
     const stopped = (await again.beside!(delivery(chunk(item, rows))))!;
     await again.stopTable(item, 'a test', { snapshotGoesOn: false, refill: false });
     expect(await stopped.done).toBe(false);
