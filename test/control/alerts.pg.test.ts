@@ -279,8 +279,13 @@ describe('an alert', () => {
     await eventually('it is forgotten', async () => (await last('sink_lag')) === undefined);
     status = healthy({ lagSeconds: 1000 });
     await eventually('it waits again', async () => (await last('sink_lag'))?.state === 'pending');
-    await database.query(`update waltide.alerts set since = since - interval '1 hour' where rule = 'sink_lag'`);
-    await opens('sink_lag');
+    // Again and again: a look that is under way may write what it has read before.
+    await eventually('it opens', async () => {
+      await database.query(
+        `update waltide.alerts set since = now() - interval '1 hour' where rule = 'sink_lag' and state = 'pending'`,
+      );
+      return (await last('sink_lag'))?.state === 'firing';
+    });
     status = healthy();
     await eventually('it is clear', async () => (await last('sink_lag'))?.clear_since !== null);
     status = healthy({ lagSeconds: 2000 });
@@ -288,10 +293,12 @@ describe('an alert', () => {
     expect(await last('sink_lag')).toMatchObject({ state: 'firing', value: 2000 });
     status = healthy();
     await eventually('it is clear again', async () => (await last('sink_lag'))?.clear_since !== null);
-    await database.query(
-      `update waltide.alerts set clear_since = clear_since - interval '1 hour' where rule = 'sink_lag'`,
-    );
-    await resolves('sink_lag');
+    await eventually('it is resolved', async () => {
+      await database.query(
+        `update waltide.alerts set clear_since = now() - interval '1 hour' where rule = 'sink_lag' and clear_since is not null`,
+      );
+      return (await last('sink_lag'))?.state === 'resolved';
+    });
   });
 
   it('that is acknowledged stays, fires again where it becomes graver, and ends when clear', async () => {
