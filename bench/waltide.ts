@@ -12,7 +12,7 @@ import { verifyDuckdb, verifyTopic } from './verify.ts';
 
 const ROOT = resolve(import.meta.dirname, '..');
 /** What users run: compiled, by plain Node. tsx would add its own CPU. */
-const MAIN = join(ROOT, 'dist/main.js');
+const MAIN = join(ROOT, 'dist/waltide.cjs');
 const SETUP_TIMEOUT_MS = 120_000;
 
 /** Compiles `dist`, so that a benchmark never measures old code. */
@@ -142,7 +142,7 @@ export function common(
 /** Writes the config file and lets Waltide make its slot and finish the copy of the empty table. */
 export async function setup(arena: Arena, name: string, config: ConfigInput): Promise<void> {
   const file = await writeConfig(arena.dir, name, config);
-  if (!existsSync(MAIN)) throw new Error('dist/main.js is not there: run `npm run build`.');
+  if (!existsSync(MAIN)) throw new Error('dist/waltide.cjs is not there: run `npm run build`.');
   await promisify(execFile)(process.execPath, [MAIN, 'setup', '--config', file], {
     cwd: arena.dir,
     timeout: SETUP_TIMEOUT_MS,

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ConfigInput } from '../../src/config/schema.ts';
 
-const MAIN = fileURLToPath(new URL('../../dist/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../dist/waltide.cjs', import.meta.url));
 
 /** A folder of the test's own with a waltide.json in it. */
 export function writeConfig(config: ConfigInput): { folder: string; file: string } {
