@@ -48,13 +48,13 @@ export class CopiedRows {
   /** Those of the rows at `indexes`, or all where null, as rows of `relation`, which describes the same columns. */
   select(indexes: readonly number[] | null, relation: Relation): CopiedRows {
     if (!indexes) return new CopiedRows(relation, this.bytes, this.starts, this.ends);
-    const starts = Int32Array.from(indexes, (i) => this.starts[i]!);
-    return new CopiedRows(
-      relation,
-      this.bytes,
-      starts,
-      Int32Array.from(indexes, (i) => this.ends[i]!),
-    );
+    const starts = new Int32Array(indexes.length);
+    const ends = new Int32Array(indexes.length);
+    for (let i = 0; i < indexes.length; i++) {
+      starts[i] = this.starts[indexes[i]!]!;
+      ends[i] = this.ends[indexes[i]!]!;
+    }
+    return new CopiedRows(relation, this.bytes, starts, ends);
   }
 
   /** Those from index `from` to before `to`; no bytes are copied. */

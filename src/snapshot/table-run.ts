@@ -268,8 +268,9 @@ export class TableRun {
       if (rereads) this.#rereads.sent(rereads);
       // A topic may have several partitions, and none knows the row that moved away from another.
       else if (chunk.whole && this.#context.config.transport.type === 'in-process') this.#rereads.allSent();
+      const seq = (events.at(-1)?.seq ?? 0) + 1;
       if (ended && this.record.kind === 'incremental')
-        events.push(endEvent(transaction, seqAfter(events), seqAfter(events), this.#relation(), 'completed'));
+        events.push(endEvent(transaction, seq, seq, this.#relation(), 'completed'));
       return events;
     };
     await this.#insert(build, signal, chunk.length);
@@ -393,8 +394,4 @@ export class TableRun {
       signal.removeEventListener('abort', abort);
     }
   }
-}
-
-function seqAfter(events: readonly ChangeEvent[]): number {
-  return (events.at(-1)?.seq ?? 0) + 1;
 }
