@@ -60,5 +60,9 @@ it('tells how far the server is with retained WAL that it decodes before it send
   stop.abort();
   await Promise.all([looking, streaming]);
   await source.close();
-  expect(told[0]).toEqual({ lsn: restartLsn, until: from });
+  const [first] = told;
+  expect(first!.until).toBe(from);
+  // The server may have noted where it can begin again since, which is not far from where that was.
+  expect(first!.lsn).toBeGreaterThanOrEqual(restartLsn!);
+  expect(first!.lsn).toBeLessThan(from);
 });
