@@ -9,6 +9,9 @@ import { Row } from './row.ts';
 /** What a streamed row takes in memory beside its own bytes, about; copied rows take nothing. */
 const ROW_OVERHEAD_BYTES = 400;
 
+/** A chunk of a snapshot of so many rows is worth a transaction of its own, beside the stream where the sink can do that. */
+export const LARGE_CHUNK_ROWS = 10_000;
+
 /** Many rows as COPY sent them: no object per row, and nothing decoded until someone asks. */
 export class CopiedRows {
   readonly relation: Relation;

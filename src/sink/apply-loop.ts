@@ -1,7 +1,7 @@
 import type { BatchConfig } from '../config/schema.ts';
 import { WaltideError } from '../errors.ts';
 import type { Delivery } from '../event/batch.ts';
-import { CopyEvent, countRows } from '../event/copied-rows.ts';
+import { CopyEvent, countRows, LARGE_CHUNK_ROWS } from '../event/copied-rows.ts';
 import type { Offset } from '../event/offset.ts';
 import { comparePosition, type Position } from '../event/position.ts';
 import type { Relation } from '../event/relation.ts';
@@ -20,12 +20,6 @@ import type { Refused } from './refused.ts';
 const IDLE_SAVE_MS = 200;
 /** Every change that waits is looked at for a backlog; whoever asks often gets the last one. */
 const BACKLOG_TTL_MS = 1_000;
-
-/**
- * From so many rows on, a chunk of a snapshot is a batch of its own, beside the stream where the sink can do that: DuckDB stores
- * whole row groups past its log only where the same transaction changes none of their rows.
- */
-const ALONE_ROWS_MIN = 10_000;
 
 export interface ApplyLoopOptions extends ApplyingOptions {
   readonly subscription: Subscription;
@@ -355,13 +349,16 @@ function chunkLost(sink: string): WaltideError {
   return new WaltideError('SINK', what, 'Nothing to do: both are read again.');
 }
 
-/** Of one woven into the stream. Those of the first copy have nothing between them, and are worth more together. */
+/**
+ * True for a batch of its own: DuckDB stores whole row groups past its log only where the same transaction changes none of their
+ * rows. Those of the first copy have nothing between them, and are worth more together.
+ */
 function isLargeChunk({ events, complete }: Delivery): boolean {
   const first = events[0];
   return (
     complete &&
     first instanceof CopyEvent &&
     first.transaction.snapshot?.kind !== 'initial' &&
-    countRows(events) >= ALONE_ROWS_MIN
+    countRows(events) >= LARGE_CHUNK_ROWS
   );
 }

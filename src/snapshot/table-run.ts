@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { messageOf, WaltideError } from '../errors.ts';
 import { ChangeEvent, type Transaction } from '../event/change-event.ts';
+import { LARGE_CHUNK_ROWS } from '../event/copied-rows.ts';
 import type { Relation } from '../event/relation.ts';
 import type { Row } from '../event/row.ts';
 import { failpoint } from '../failpoint.ts';
@@ -24,9 +25,8 @@ import { checkWhere, describeTable, layoutOf, needsNewStart, type Selection, typ
 import { TableWatch } from './table-watch.ts';
 
 /** The first chunk: how wide rows are is not known yet. */
-const [FIRST_ROWS, GROWTH_MAX] = [500, 4];
-/** Sinks apply a chunk of so many rows beside the stream, which the end of a snapshot does not let them. */
-const LARGE_ROWS = 10_000;
+const FIRST_ROWS = 500;
+const GROWTH_MAX = 4;
 
 /** What a chunk that was woven leads to. */
 interface Outcome {
@@ -263,7 +263,8 @@ export class TableRun {
     const build = (transaction: Transaction): ChangeEvent[] => {
       const events = this.#events(chunk, transaction, absent);
       if (!events) return [];
-      const ended = !reread && chunk.whole && this.#rereads.size === 0 && chunk.count < LARGE_ROWS;
+      // Sinks apply a large one beside the stream, which the end of a snapshot does not let them.
+      const ended = !reread && chunk.whole && this.#rereads.size === 0 && chunk.count < LARGE_CHUNK_ROWS;
       outcome = { void: false, ended };
       if (rereads) this.#rereads.sent(rereads);
       // A topic may have several partitions, and none knows the row that moved away from another.

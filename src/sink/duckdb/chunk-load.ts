@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import duckdb, { type Connection } from '@duckdb/node-bindings';
 import { messageOf, WaltideError } from '../../errors.ts';
 import type { Delivery } from '../../event/batch.ts';
@@ -49,8 +50,7 @@ export class ChunkLoad implements Beside {
   readonly #loading: Promise<boolean>;
   #connection: Connection | null = null;
   #found = 0;
-  #given = false;
-  readonly #giving = deferred();
+  readonly #given = new AbortController();
 
   constructor(delivery: Delivery, { chunk, target, shadow }: Chunk, options: ChunkLoadOptions) {
     this.#delivery = delivery;
@@ -82,8 +82,7 @@ export class ChunkLoad implements Beside {
 
   /** The file is about to be closed, or the table to go. Resolves once nothing of it is left. */
   async giveUp(): Promise<void> {
-    this.#given = true;
-    this.#giving.resolve();
+    this.#given.abort();
     // Repeated, since a statement that has only just begun may miss one.
     const timer = setInterval(() => this.#connection && duckdb.interrupt(this.#connection), 20);
     await this.#loading;
@@ -95,8 +94,8 @@ export class ChunkLoad implements Beside {
     const { file, tables, after, log } = this.#options;
     try {
       // Not only for it: its turn may never come where this is given up, too.
-      await Promise.race([after, this.#giving.promise]);
-      if (this.#given) return false;
+      await Promise.race([after, once(this.#given.signal, 'abort')]);
+      if (this.#given.signal.aborted) return false;
       this.#connection = await file.connect();
       const writer = tables.on(this.#connection);
       await duckdb.query(this.#connection, 'BEGIN');
@@ -115,7 +114,7 @@ export class ChunkLoad implements Beside {
   async #commit(): Promise<boolean> {
     const { tables, log } = this.#options;
     const connection = this.#connection;
-    if (this.#given || !connection) return false;
+    if (this.#given.signal.aborted || !connection) return false;
     const writer = tables.on(connection);
     const { changed } = this.#overtaken;
     const noted = notedName(this.#shadow);
@@ -153,12 +152,4 @@ export class ChunkLoad implements Beside {
     await duckdb.query(connection, 'ROLLBACK').catch(() => undefined);
     duckdb.disconnect_sync(connection);
   }
-}
-
-function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
-  let resolve!: () => void;
-  const promise = new Promise<void>((done) => {
-    resolve = done;
-  });
-  return { promise, resolve };
 }
