@@ -135,7 +135,8 @@ describe('DuckDB', () => {
     expect(running.pipeline.status().sinks[0]).toMatchObject({ deadLetters: { open: 1 } });
     // Once it fits, it is as the letter has it.
     await database.query(`alter table t alter n type numeric; insert into t values (4, 4, 'more')`);
-    await eventually('the change has come', () => running.pipeline.status().sinks[0]!.pendingEvents === 0);
+    const [{ lsn } = {}] = await database.query('select pg_current_wal_insert_lsn()::text as lsn');
+    await running.pipeline.waitFor(parseLsn(lsn as string), { timeoutMs: 120_000 });
     await running.stop();
     const rows = await withDuckdb(test.path, (query) => query('select id, v from t order by id'));
     expect(rows).toEqual([

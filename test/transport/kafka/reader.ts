@@ -1,4 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Admin } from '@platformatic/kafka';
 import { Kafka, type KafkaMessage, logLevel } from 'kafkajs';
+
+/** Longer than the marker of a transaction's end takes on a machine that is kept busy. */
+const OPEN_TRANSACTION_MS = 10_000;
 
 export interface Read {
   readonly partition: number;
@@ -13,16 +18,13 @@ export function kafkaClient(brokers: readonly string[]): Kafka {
   return new Kafka({ clientId: 'test-reader', brokers: [...brokers], logLevel: logLevel.NOTHING });
 }
 
-/** Everything in a topic, in order per partition. */
+/**
+ * Everything in a topic that readers of committed records see, in order per partition. A producer is told of its
+ * transaction's end before the partitions are: one that is ending is waited for, one that stays open is not read.
+ */
 export async function readTopic(brokers: readonly string[], topic: string): Promise<Read[]> {
   const kafka = kafkaClient(brokers);
-  const admin = kafka.admin();
-  await admin.connect();
-  const ends = await admin.fetchTopicOffsets(topic);
-  await admin.disconnect();
-  const left = new Map(
-    ends.filter(({ high, low }) => high !== low).map(({ partition, high }) => [partition, BigInt(high)]),
-  );
+  const left = await stableEnds(brokers, topic);
   const found: Read[] = [];
   if (left.size === 0) return found;
   const consumer = kafka.consumer({ groupId: `reader-${topic}-${Math.random()}`, maxWaitTimeInMs: 300 });
@@ -52,6 +54,29 @@ export async function readTopic(brokers: readonly string[], topic: string): Prom
   });
   await consumer.disconnect();
   return found;
+}
+
+/** Where each partition that is not empty ends for readers of committed records. */
+async function stableEnds(brokers: readonly string[], topic: string): Promise<Map<number, bigint>> {
+  const plain = kafkaClient(brokers).admin();
+  await plain.connect();
+  const watermarks = await plain.fetchTopicOffsets(topic);
+  await plain.disconnect();
+  const written = watermarks.filter(({ high, low }) => high !== low);
+  if (written.length === 0) return new Map();
+  const admin = new Admin({ clientId: 'test-reader', bootstrapBrokers: [...brokers] });
+  try {
+    const partitions = written.map(({ partition }) => ({ partitionIndex: partition, timestamp: -1n }));
+    for (const deadline = Date.now() + OPEN_TRANSACTION_MS; ; await sleep(50)) {
+      const [listed] = await admin.listOffsets({ topics: [{ name: topic, partitions }], isolationLevel: 1 });
+      const stable = new Map(listed!.partitions.map(({ partitionIndex, offset }) => [partitionIndex, offset]));
+      const open = written.some(({ partition, high }) => stable.get(partition)! < BigInt(high));
+      if (open && Date.now() < deadline) continue;
+      return new Map([...stable].filter(([at, end]) => end > BigInt(written.find((of) => of.partition === at)!.low)));
+    }
+  } finally {
+    await admin.close();
+  }
 }
 
 function toRead(partition: number, message: KafkaMessage): Read {
