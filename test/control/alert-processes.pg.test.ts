@@ -16,7 +16,8 @@ beforeEach(async () => {
   ({ file } = writeConfig({
     source: { url: database.url, slot: database.name, publication: database.name, tables: ['public.*'] },
     sinks: [{ name: 'analytics', type: 'duckdb', path: 'a.duckdb' }],
-    tracking: { heartbeatIntervalMs: 200, heartbeatTimeoutMs: 2000 },
+    // One that is slow is not gone.
+    tracking: { heartbeatIntervalMs: 200, heartbeatTimeoutMs: 60_000 },
     alerts: {
       ...{ intervalMs: 200, resolveAfterMs: 0, retry: { firstMs: 100 } },
       webhooks: [{ name: 'ops', url: receiver.url }],
@@ -53,6 +54,10 @@ it('a process that is killed is told of by the next start; one that stops in ord
   expect(told('instance_gone')).toEqual([]);
   second.child.kill('SIGKILL');
   await second.finished;
+  // As if the time were up after which the silent count as gone.
+  await database.query(
+    `update waltide.instances set expires_at = now() - interval '1 second' where stopped_at is null`,
+  );
   await run();
   await eventually('it is told of', () => told('instance_gone').includes('alert.resolved'));
   expect(told('instance_gone')).toEqual(['alert.opened', 'alert.resolved']);

@@ -156,6 +156,7 @@ describe('a rule opens and is resolved:', () => {
     const narrow = [{ checks: ['row_count'] }, { sample: 5 }, { key: ['1'] }, { since: '2026-01-01' }];
     for (const [i, request] of narrow.entries()) await validated(`good ${i}`, 100, request);
     await look();
+    await looked();
     expect(await last('consistency_score')).toMatchObject({ state: 'firing', value: 89.5 });
     await validated('3', 100, { checks: ['row_count', 'data_hash'] });
     await resolves('consistency_score');

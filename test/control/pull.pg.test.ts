@@ -135,8 +135,11 @@ test('killed between two pages, the next run goes on from the last that was writ
   );
   child.child.kill('SIGKILL');
   await child.end();
-  const { cursor: at } = (await cursor())!;
-  expect((await forms()).length).toBe(at);
+  // At one moment: the server may still be at the last that the killed one has sent.
+  const [at] = await database.query(
+    `select cursor::text::int as cursor, (select count(*)::int from forms) as pages from waltide.pulls where name = 'forms'`,
+  );
+  expect(at!.pages).toBe(at!.cursor);
   // Until its heartbeat expires, the killed one counts as running.
   await database.query(`update waltide.instances set expires_at = now() - interval '1 second'`);
   await eventually('it goes on', async () => (await run()).code === 0);

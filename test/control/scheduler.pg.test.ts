@@ -104,7 +104,7 @@ describe('schedules', () => {
     );
     expect((await runsOf('failing'))[0]).toMatchObject({ status: 'error', error_message: 'broken' });
     expect((await runsOf('fine'))[0]).toMatchObject({ status: 'success' });
-    await eventually('it is tried', async () => (await runsOf('absent')).length > 0);
+    await eventually('it is tried', async () => (await runsOf('absent'))[0]?.status === 'error');
     expect((await runsOf('absent'))[0]).toMatchObject({
       status: 'error',
       error_message: expect.stringMatching(/absent\.mjs cannot be loaded/),
@@ -139,6 +139,11 @@ describe('schedules', () => {
     for (const { name } of schedules) await ago(name, '5 hours 10 minutes');
     await start(schedules);
     await eventually('all are made up for', async () => (await runsOf('all')).length >= 5);
+    await eventually('once', async () => (await runsOf('once'))[0]?.status === 'success');
+    await eventually('none', async () => {
+      const [row] = await database.query(`select note from waltide.schedules where name = 'none'`);
+      return row?.note !== null;
+    });
     expect(await runsOf('once')).toMatchObject([
       { status: 'success', schedule: { late: true, missedBefore: expect.any(Number) } },
     ]);

@@ -12,7 +12,7 @@ describe('CopySession', () => {
   });
   afterAll(() => database.drop());
 
-  it('rejects with the refusal of the server, and leaves nothing that would hang', { timeout: 10_000 }, async () => {
+  it('rejects with the refusal of the server, and leaves nothing that would hang', { timeout: 60_000 }, async () => {
     const client = await connect(database.url, { ...options, replication: true });
     const refused = CopySession.start(client, 'START_REPLICATION SLOT "nowhere" LOGICAL 0/0 (proto_version \'1\')');
     await expect(refused).rejects.toThrow(ServerError);

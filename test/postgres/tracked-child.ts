@@ -20,7 +20,7 @@ const tracker = new Tracker({
 });
 await tracker.open();
 process.stdout.write(`${tracker.instance}\n`);
-const client = new pg.Client({ connectionString: config.source.url });
+const client = new pg.Client({ connectionString: config.source.url, application_name: tracker.instance });
 await client.connect();
 
 async function work(syncType: string, number: number): Promise<void> {

@@ -29,7 +29,7 @@ afterEach(async () => {
 
 function configOf(url = database.url, tracking: object = {}): Config {
   return resolveConfig({
-    source: { url, tables: ['*.*'], slot: database.name, connectTimeoutMs: 2000 },
+    source: { url, tables: ['*.*'], slot: database.name, connectTimeoutMs: 30_000 },
     tracking: {
       heartbeatIntervalMs: 200,
       heartbeatTimeoutMs: 20_000,
@@ -46,17 +46,20 @@ async function tracker(config = configOf()): Promise<Tracker> {
   return made;
 }
 
-/** What is to die is taken for dead soon. */
-const mortal = () => configOf(database.url, { heartbeatTimeoutMs: 3000 });
-
-async function child(types: string, config = mortal()): Promise<{ process: ChildProcess; instance: string }> {
-  const process_ = spawn(process.execPath, ['--import', 'tsx', CHILD, JSON.stringify(config), types], {
+async function child(types: string): Promise<{ process: ChildProcess; instance: string }> {
+  const process_ = spawn(process.execPath, ['--import', 'tsx', CHILD, JSON.stringify(configOf()), types], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   children.push(process_);
   const [line] = (await once(process_.stdout, 'data')) as [Buffer];
   return { process: process_, instance: line.toString().trim() };
 }
+
+/** As if the time were up after which the silent count as dead. */
+const expire = (instances: readonly string[]) =>
+  database.query(`update waltide.instances set expires_at = now() - interval '1 second' where id = any($1)`, [
+    instances,
+  ]);
 
 const one = async (sql: string, ...values: unknown[]) => (await database.query(sql, values))[0]!;
 const fails = (code: string) => expect.objectContaining({ code });
@@ -271,16 +274,18 @@ describe('a tracked run', () => {
   });
 
   it('is let go where the source is out of reach for too long, and another takes over', async () => {
-    let proxy = await TcpProxy.before(database.url);
+    const proxy = await TcpProxy.before(database.url);
     try {
-      const a = await tracker(configOf(proxy.through(database.url), { heartbeatTimeoutMs: 3000 }));
+      const a = await tracker(configOf(proxy.through(database.url), { heartbeatTimeoutMs: 6000 }));
       const b = await tracker();
       let aborted = 0;
       const id = await a.start('away', async (run) => {
         run.signal.addEventListener('abort', () => (aborted = performance.now()));
         await sleep(60_000, undefined, { signal: run.signal });
       });
-      await proxy.close();
+      // Nobody listens there.
+      proxy.aim(1);
+      proxy.cut();
       let began = 0;
       await eventually('another does it', () =>
         b
@@ -293,7 +298,7 @@ describe('a tracked run', () => {
       expect(aborted).toBeGreaterThan(0);
       expect(aborted).toBeLessThan(began);
       expect(await b.get(id)).toMatchObject({ status: 'error', error: expect.stringMatching(/^abandoned: /) });
-      proxy = await TcpProxy.before(database.url, proxy.port);
+      proxy.aim(Number(new URL(database.url).port));
       await eventually('it is back', () =>
         a.list().then(
           () => true,
@@ -330,11 +335,29 @@ describe('several processes', () => {
     for (let round = 0; round < 4; round++) {
       const before = await pieces();
       await eventually('work goes on', async () => (await pieces()) > before + 5);
-      // Whoever is at work now: so that there is something to abandon.
-      const rows = await database.query('select instance_id from waltide.active_runs');
-      const victim = living.find(({ instance }) => instance === rows[0]?.instance_id) ?? living[0]!;
+      // Whoever is at work now, and is held there: so that there is something to abandon.
+      const atWork = async (instances: readonly string[]) =>
+        (
+          await database.query('select instance_id from waltide.active_runs where instance_id = any($1)', [instances])
+        )[0];
+      let victim = living[0]!;
+      await eventually('one is at work', async () => {
+        const row = await atWork(living.map(({ instance }) => instance));
+        victim = living.find(({ instance }) => instance === row?.instance_id) ?? victim;
+        victim.process.kill('SIGSTOP');
+        if (await atWork([victim.instance])) return true;
+        victim.process.kill('SIGCONT');
+        return false;
+      });
       victim.process.kill('SIGKILL');
       await once(victim.process, 'close');
+      await eventually('the server knows that it is gone', async () => {
+        const sessions = await database.query('select from pg_stat_activity where application_name = $1', [
+          victim.instance,
+        ]);
+        return sessions.length === 0;
+      });
+      await expire([victim.instance]);
       dead.push(victim.instance);
       living[living.indexOf(victim)] = await child(types);
     }
@@ -370,8 +393,13 @@ describe('several processes', () => {
     );
     const first = await Promise.all([child('x'), child('x'), child('y')]);
     await eventually('work is done', async () => Number((await one('select count(*) from pieces')).count) > 10);
+    await eventually('of both types', async () => {
+      const done = await database.query('select from waltide.sync_status where successful_sync_count > 0');
+      return done.length === 2;
+    });
     for (const { process: each } of first) each.kill('SIGKILL');
     await Promise.all(first.map(({ process: each }) => once(each, 'close')));
+    await expire(first.map(({ instance }) => instance));
     const made = await tracker();
     await eventually('the dead are found', async () => (await made.list({ status: 'in_progress' })).length === 0);
     const status = await made.status();
