@@ -47,7 +47,10 @@ function subscriptionOf(deliveries: readonly Delivery[], told: string[]): Subscr
     receive: (signal) =>
       queue.length > 0
         ? Promise.resolve(queue.shift()!)
-        : new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
+        : new Promise((_resolve, reject) => {
+            if (signal.aborted) reject(signal.reason as Error);
+            signal.addEventListener('abort', () => reject(signal.reason));
+          }),
     taken: (delivery) => told.push(`taken ${number(delivery)} with ${delivery.events.length}`),
     applied: (delivery) => told.push(`applied ${number(delivery)} with ${delivery.events.length}`),
     appliedLsn: () => 0n,
@@ -77,7 +80,7 @@ class PartsSink extends MemorySink {
 }
 
 describe('ApplyLoop', () => {
-  it('ends with the final error of its subscription, also while it is idle', { timeout: 5000 }, async () => {
+  it('ends with the final error of its subscription, also while it is idle', { timeout: 60_000 }, async () => {
     const gone = new WaltideError('TOPIC_MISSING', 'the topic is gone', 'Copy anew.');
     const subscription: Subscription = {
       ...subscriptionOf([], []),
@@ -167,10 +170,12 @@ describe('ApplyLoop', () => {
     };
     const loop = new ApplyLoop({
       ...options(sink, subscription),
-      pace: new Pace({ base: { rowsMax: 1_000_000, bytesMax: 1e9, lingerMs: 300, adaptive: false }, tables: [] }),
+      pace: new Pace({ base: { rowsMax: 1_000_000, bytesMax: 1e9, lingerMs: 2000, adaptive: false }, tables: [] }),
     });
     const running = loop.run(end.signal);
-    await expect.poll(() => told.filter((what) => what.startsWith('applied')).length).toBe(deliveries.length);
+    await expect
+      .poll(() => told.filter((what) => what.startsWith('applied')).length, { timeout: 60_000 })
+      .toBe(deliveries.length);
     end.abort();
     await running;
     expect(batches).toEqual([2, 10_000, 10_000, 11]);
@@ -195,8 +200,12 @@ describe('ApplyLoop', () => {
           receive: async (signal) => {
             // The next only after the last was saved, if it is to be.
             if (received > 0) await new Promise((resolve) => setTimeout(resolve, 20));
-            if (received++ === deliveries.length) setTimeout(() => end.abort(), 300);
+            if (received++ === deliveries.length && haste !== 'now') setTimeout(() => end.abort(), 300);
             return subscription.receive(signal);
+          },
+          applied: (delivery) => {
+            subscription.applied(delivery);
+            if (told.length === deliveries.length) end.abort();
           },
         }),
         pace: pace(),

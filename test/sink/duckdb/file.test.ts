@@ -187,7 +187,14 @@ test('a process killed in the middle of applying leaves rows and offset that agr
   let applied = 0n;
   for (let round = 0; round < 8; round++) {
     const child = spawn(process.execPath, ['--import', 'tsx', script, path], { stdio: ['ignore', 'pipe', 'inherit'] });
-    await new Promise((resolve) => child.stdout.once('data', resolve));
+    let said = '';
+    await new Promise<void>((resolve) =>
+      child.stdout.on('data', (chunk: Buffer) => {
+        said += chunk.toString();
+        // Every other time once it has applied something, so that there is something to lose.
+        if (said.includes(round % 2 === 0 ? 'open' : 'applied')) resolve();
+      }),
+    );
     await new Promise((resolve) => setTimeout(resolve, 30 + Math.random() * 700));
     child.kill('SIGKILL');
     await new Promise((resolve) => child.once('exit', resolve));

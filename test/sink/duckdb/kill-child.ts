@@ -39,4 +39,5 @@ for (let n = (state.offsets[0]?.position.commitLsn ?? 0n) + 1n; ; n++) {
     offsets: [{ partition: '', position: { commitLsn: n, seq: events.length }, next: null }],
     complete: true,
   });
+  process.stdout.write('applied\n');
 }
