@@ -70,13 +70,19 @@ export function startWith(env: NodeJS.ProcessEnv, cwd: string, ...argv: string[]
       output[key] += text;
     });
   const closed = once(child, 'close') as Promise<[number | null, NodeJS.Signals | null]>;
+  let ended = false;
+  closed.then(
+    () => (ended = true),
+    () => (ended = true),
+  );
   return {
     child,
     output,
     async until(pattern, timeoutMs = 90_000) {
       const deadline = Date.now() + timeoutMs;
       while (!pattern.test(output.stdout) && !pattern.test(output.stderr)) {
-        if (Date.now() > deadline || child.exitCode !== null)
+        // Not its exit: what it said last may still be on the way.
+        if (Date.now() > deadline || ended)
           throw new Error(`${pattern} did not come:\n${output.stdout}\n${output.stderr}`);
         await new Promise((wake) => setTimeout(wake, 20));
       }

@@ -36,7 +36,8 @@ function left(): { files: string[]; processes: string[] } {
 
 async function expectNothingLeft(): Promise<void> {
   // After a SIGKILL the guards need a moment.
-  for (let i = 0; i < 100 && left().files.length + left().processes.length > 0; i++) await sleep(100);
+  for (const end = Date.now() + 60_000; Date.now() < end && left().files.length + left().processes.length > 0; )
+    await sleep(100);
   expect(left()).toEqual({ files: [], processes: [] });
 }
 
@@ -54,12 +55,16 @@ function start(args: readonly string[]): Running {
   let stderr = '';
   child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
   child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+  let ended = false;
   const finished = new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve) =>
-    child.on('close', (code) => resolve({ code, stdout, stderr })),
+    child.on('close', (code) => {
+      ended = true;
+      resolve({ code, stdout, stderr });
+    }),
   );
   const saw = async (text: string): Promise<void> => {
     while (!stdout.includes(text)) {
-      if (child.exitCode !== null) throw new Error(`ended before "${text}": ${stdout}${stderr}`);
+      if (ended) throw new Error(`ended before "${text}": ${stdout}${stderr}`);
       await sleep(20);
     }
   };

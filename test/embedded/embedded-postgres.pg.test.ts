@@ -72,7 +72,7 @@ describe('when the process that started it ends', () => {
   }
 
   async function expectGone(pid: number, home: string): Promise<void> {
-    const deadline = Date.now() + 10_000;
+    const deadline = Date.now() + 60_000;
     while (Date.now() < deadline && (existsSync(`/proc/${pid}`) || existsSync(home))) await sleep(50);
     expect({ server: existsSync(`/proc/${pid}`), home: existsSync(home) }).toEqual({ server: false, home: false });
   }

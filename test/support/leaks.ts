@@ -65,7 +65,7 @@ export function leaksNothing(
     });
     const run = async (): Promise<void> => {
       const pipeline = new Pipeline({ config, role: 'all', log: pino({ level: 'trace' }, logged) });
-      await pipeline.run('caught-up', AbortSignal.timeout(40_000));
+      await pipeline.run('caught-up', AbortSignal.timeout(90_000));
       seen += JSON.stringify(pipeline.status(), (_, one: unknown) => (typeof one === 'bigint' ? String(one) : one));
     };
     await database.query(

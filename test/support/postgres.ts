@@ -35,6 +35,9 @@ export interface TestDatabase {
 
 export type Row = Record<string, unknown>;
 
+/** A walsender that decodes much looks at signals now and then only. */
+const DROP_TIMEOUT_MS = 60_000;
+
 let created = 0;
 
 /** An empty database of the test's own. */
@@ -53,15 +56,15 @@ export async function createDatabase(serverUrl = sharedPostgresUrl()): Promise<T
 
 async function dropDatabase(serverUrl: string, name: string): Promise<void> {
   const slots = `select slot_name, active_pid from pg_replication_slots where database = '${name}'`;
-  await query(serverUrl, `select pg_terminate_backend(active_pid) from (${slots}) s where active_pid is not null`);
-  for (let attempt = 0; ; attempt++) {
+  for (const deadline = Date.now() + DROP_TIMEOUT_MS; ; ) {
     try {
+      await query(serverUrl, `select pg_terminate_backend(active_pid) from (${slots}) s where active_pid is not null`);
       await query(serverUrl, `select pg_drop_replication_slot(slot_name) from (${slots}) s`);
       await query(serverUrl, `drop database if exists ${name} with (force)`);
       return;
     } catch (error) {
       // A terminated walsender lets go of its slot a moment later.
-      if (attempt === 50) throw error;
+      if (Date.now() > deadline) throw error;
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }

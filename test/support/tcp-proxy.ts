@@ -32,25 +32,26 @@ export class TcpProxy {
   }
 
   /** In front of the server of a postgres:// URL. */
-  static async before(url: string, listenAt = 0): Promise<TcpProxy> {
+  static async before(url: string): Promise<TcpProxy> {
     const { hostname, port } = new URL(url);
     const proxy = new TcpProxy({ host: hostname, port: Number(port) });
-    await proxy.#listen(listenAt);
+    await proxy.#listen();
     return proxy;
   }
 
   /** In front of a server that must know the proxy's port before it has one itself: `aim` says where it is. */
   static async unaimed(): Promise<TcpProxy> {
     const proxy = new TcpProxy({ host: '127.0.0.1', port: 0 });
-    await proxy.#listen(0);
+    await proxy.#listen();
     return proxy;
   }
 
-  async #listen(port: number): Promise<void> {
-    await new Promise<void>((resolve) => this.#server.listen(port, '127.0.0.1', resolve));
+  async #listen(): Promise<void> {
+    await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve));
     this.port = (this.#server.address() as { port: number }).port;
   }
 
+  /** Of connections made from now on. One where nobody listens ends them: the proxy's own port stays ours. */
   aim(port: number): void {
     this.#target.port = port;
   }

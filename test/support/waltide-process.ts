@@ -49,6 +49,7 @@ export function startWaltide(args: readonly string[], env: NodeJS.ProcessEnv = {
   running.add(child);
   let stdout = '';
   let stderr = '';
+  let ended = false;
   const watchers = new Set<() => void>();
   child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
   child.stderr.on('data', (chunk: Buffer) => {
@@ -58,6 +59,7 @@ export function startWaltide(args: readonly string[], env: NodeJS.ProcessEnv = {
   const finished = new Promise<Finished>((resolve) => {
     child.on('close', (code, signal) => {
       running.delete(child);
+      ended = true;
       resolve({ code, signal, stdout, stderr });
       for (const watch of watchers) watch();
     });
@@ -66,8 +68,8 @@ export function startWaltide(args: readonly string[], env: NodeJS.ProcessEnv = {
     new Promise((resolve, reject) => {
       const watch = (): void => {
         if (pattern.test(stderr)) resolve();
-        else if (child.exitCode !== null || child.signalCode !== null)
-          reject(new Error(`ended before ${pattern}: ${stderr}`));
+        // Not its exit: what it said last may still be on the way.
+        else if (ended) reject(new Error(`ended before ${pattern}: ${stderr}`));
         else return;
         watchers.delete(watch);
       };

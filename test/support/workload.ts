@@ -87,7 +87,10 @@ function change(random: Random): Statement {
   }
 }
 
-/** Runs random transactions until `signal` aborts; some are rolled back, in whole or in part. Resolves with their number. */
+/**
+ * Runs random transactions until `signal` aborts, one at least; some are rolled back, in whole or in part. Resolves with their
+ * number.
+ */
 export function runWorkload(url: string, seed: number, signal: AbortSignal, pauseMs = 0): Promise<number> {
   return handled(work(url, seed, signal, pauseMs));
 }
@@ -105,7 +108,7 @@ async function work(url: string, seed: number, signal: AbortSignal, pauseMs: num
   await client.connect();
   let transactions = 0;
   try {
-    while (!signal.aborted) {
+    do {
       try {
         await transaction(client, random);
       } catch (error) {
@@ -115,7 +118,7 @@ async function work(url: string, seed: number, signal: AbortSignal, pauseMs: num
       }
       transactions++;
       if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
-    }
+    } while (!signal.aborted);
   } finally {
     await client.end().catch(() => {});
   }
