@@ -1,5 +1,4 @@
 import { readdir, readFile, realpath, truncate } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -28,9 +27,7 @@ describe('the web archive, from set-up to proof', { timeout: 600_000 }, () => {
   beforeAll(async () => {
     database = await createDatabase();
     await fillArchive(database.url, SIZES);
-    const port = await freePort();
-    api = `http://127.0.0.1:${port}/api/v1/data-sync`;
-    archive = new Deployment(database.url, database.name, { WEB_ARCHIVE_API_PORT: String(port) });
+    archive = new Deployment(database.url, database.name);
   });
   afterAll(async () => {
     running?.child.kill('SIGKILL');
@@ -41,8 +38,11 @@ describe('the web archive, from set-up to proof', { timeout: 600_000 }, () => {
 
   async function begin(until: RegExp): Promise<void> {
     running = archive.start();
+    let stderr = '';
+    running.child.stderr!.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
     await running.saw(until);
-    await running.saw(/serving the API/);
+    await running.saw(/"apiAddress":"[^"]+"/);
+    api = `${/"apiAddress":"([^"]+)"/.exec(stderr)![1]}/api/v1/data-sync`;
   }
   async function end(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
     running?.child.kill(signal);
@@ -269,13 +269,4 @@ async function inParquet(sql: string): Promise<readonly (readonly unknown[])[]> 
     connection.closeSync();
     instance.closeSync();
   }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
-    });
-  });
 }

@@ -182,7 +182,8 @@ describe('what they tell', () => {
     let replayed = '';
     for await (const part of later.body!.pipeThrough(new TextDecoderStream())) {
       replayed += part;
-      if (replayed.includes(`id: ${number}\n`)) break;
+      // An event ends with an empty line.
+      if (replayed.split(`id: ${number}\n`)[1]?.includes('\n\n')) break;
     }
     again.abort();
     expect(replayed).toContain('streamed');

@@ -82,6 +82,13 @@ test.each(['SIGKILL alone', 'SIGKILL, then SIGTERM to the command'])(
       async () =>
         (await database.query(`select 1 from waltide.active_runs where sync_type = 'export:analytics'`)).length > 0,
     );
+    // The run is there before the answer with its number.
+    await eventually('the command knows the run', async () => {
+      const found = await database.query(
+        `select 1 from pg_stat_activity where datname = current_database() and application_name like '%follow run%'`,
+      );
+      return found.length > 0;
+    });
     running.child.kill('SIGKILL');
     if (how !== 'SIGKILL alone') asked.child.kill('SIGTERM');
     const { code, stderr } = await asked.end();

@@ -17,7 +17,7 @@ async function printed(
 ): Promise<string> {
   const project = await makeProject({
     writes: { enabled: writes },
-    source: { url, slot: name, publication: name, tables, connectTimeoutMs: 2000 },
+    source: { url, slot: name, publication: name, tables, connectTimeoutMs: 30_000 },
   });
   const { code, stdout, stderr } = await cli(project.dir, 'setup', '--grants', ...argv);
   expect(code, stderr).toBe(0);

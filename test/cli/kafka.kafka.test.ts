@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { ConfigInput } from '../../src/config/schema.ts';
 import { type KafkaServer, startKafka } from '../support/kafka-server.ts';
+import { eventually } from '../support/pipeline.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startWaltide, type WaltideProcess, waltide, writeConfig } from '../support/waltide-process.ts';
 
@@ -66,15 +67,17 @@ describe('a second store under the name of a sink', () => {
       const capture = run('capture', file);
       await capture.saw(/streaming/);
       const first = run('apply', file);
-      await eventuallyApplied(file);
+      // The file alone has two rows already; a third tells that the process is up.
+      await database.query('insert into t values (3)');
+      await eventuallyApplied(file, 3);
       const second = await once('apply', other.file);
       expect(second.code).toBe(1);
       expect(second.stderr).toContain('sink "copy"');
       expect(second.stderr).toMatch(/name of its own/);
       expect(second.stderr).not.toMatch(/^ +at /m);
       expect(first.child.exitCode).toBeNull();
-      await database.query('insert into t values (3)');
-      await eventuallyApplied(file, 3);
+      await database.query('insert into t values (4)');
+      await eventuallyApplied(file, 4);
       // The same store goes on at once after a crash, though its place in the group is not free yet.
       first.child.kill('SIGKILL');
       await first.finished;
@@ -86,13 +89,11 @@ describe('a second store under the name of a sink', () => {
 });
 
 /** Waits until the running process of that file answers with so many rows. */
-async function eventuallyApplied(file: string, rows = 2): Promise<void> {
-  for (let attempt = 0; attempt < 60; attempt++) {
+function eventuallyApplied(file: string, rows: number): Promise<void> {
+  return eventually(`${rows} rows`, async () => {
     const { code, stdout } = await waltide(['query', 'select count(*)::int as n from t', '--json', '--config', file]);
-    if (code === 0 && new RegExp(`\\b${rows}\\b`).test(stdout)) return;
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
-  throw new Error(`never ${rows} rows`);
+    return code === 0 && new RegExp(`\\b${rows}\\b`).test(stdout);
+  });
 }
 
 describe('SIGTERM while no broker answers', () => {

@@ -112,7 +112,7 @@ test.each([
   }
 });
 
-test('a validation is followed through a process that is slow to answer', { timeout: 60_000 }, async () => {
+test('a validation is followed through a process that is slow to answer', async () => {
   let asked = 0;
   answer = (path, method) => {
     if (method === 'POST') return { status: 202, body: { run_id: '7' } };

@@ -29,7 +29,7 @@ async function rows(sql: string): Promise<unknown> {
 }
 
 async function eventually<T>(ask: () => Promise<T>, wanted: T): Promise<void> {
-  const deadline = Date.now() + 20_000;
+  const deadline = Date.now() + 90_000;
   for (;;) {
     const got = await ask();
     if (JSON.stringify(got) === JSON.stringify(wanted)) return;
@@ -165,23 +165,25 @@ describe('a run until stopped', () => {
     // Nobody holds the file any more, so it is asked itself.
     expect((await cli(project.dir, 'query', 'select 1')).stderr).toContain('(1 row)');
     const next = run('run');
-    await next.until(/"streaming"/, 60_000);
+    await next.until(/"streaming"/);
     expect(await readdir(join(project.dir, '.waltide'))).toEqual([`${database.name}.all.${next.child.pid}.json`]);
   });
 
   test('a second signal quits at once, even where draining hangs', async () => {
     const one = run('run');
     await one.until(/"streaming"/);
-    const [slot] = await database.query(
-      `select active_pid from pg_replication_slots where slot_name = '${database.name}'`,
+    const sessions = await database.query(
+      `select pid from pg_stat_activity where datname = current_database() and application_name like '%waltide%'`,
     );
-    const walsender = Number(slot!.active_pid);
-    // It no longer answers, so closing the connection takes its full time.
-    process.kill(walsender, 'SIGSTOP');
+    expect(sessions.length).toBeGreaterThan(1);
+    // None of them answers any more, so closing each takes its full time.
+    for (const { pid } of sessions) process.kill(Number(pid), 'SIGSTOP');
     try {
+      // One keystroke, which npm passes on once more.
+      one.child.kill('SIGTERM');
       one.child.kill('SIGTERM');
       await one.until(/a second signal quits at once/);
-      one.child.kill('SIGTERM');
+      // Longer than two signals may be apart and count as one.
       await new Promise((wake) => setTimeout(wake, 500));
       expect(one.child.exitCode).toBeNull();
       one.child.kill('SIGINT');
@@ -189,7 +191,7 @@ describe('a run until stopped', () => {
       expect((await one.end()).code).toBe(130);
       expect(await readdir(join(project.dir, '.waltide'))).toEqual([]);
     } finally {
-      process.kill(walsender, 'SIGCONT');
+      for (const { pid } of sessions) process.kill(Number(pid), 'SIGCONT');
     }
   });
 

@@ -32,7 +32,7 @@ it('asks the process that holds the sink, shows what differs, and repairs it', {
     running.child.kill('SIGTERM');
     await running.end();
   });
-  await running.until(/streaming/i, 60_000);
+  await running.until(/streaming/i);
   const found = await cli(project.dir, 'validate');
   expect(found.code, found.stderr).toBe(1);
   expect(found.stdout).toContain('analytics public.item 7: missing');

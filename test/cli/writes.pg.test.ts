@@ -37,7 +37,7 @@ beforeAll(async () => {
     source: { url: database.url, slot: database.name, publication: database.name, tables: ['public.*'] },
     sinks: [{ name: 'analytics', type: 'duckdb', path: `./analytics.duckdb` }],
     stateDir: './state',
-    writes: { enabled: true },
+    writes: { enabled: true, timeoutMs: PATIENCE_MS },
     log: { level: 'info', format: 'json' },
   });
   await run();

@@ -181,7 +181,7 @@ describe('validate, narrowed', () => {
   it('goes on where it was ended', { timeout: 300_000 }, async () => {
     const stop = new AbortController();
     let id = '';
-    const request = { tables: ['person'], checks: ['data_hash'], rowsPerSecondMax: 6000 } as const;
+    const request = { tables: ['person'], checks: ['data_hash'], rowsPerSecondMax: 2000 } as const;
     const ended = running.pipeline.validate(request, { signal: stop.signal, onBegin: (begun) => (id = begun) });
     ended.catch(() => {});
     await eventually('a saved cursor', async () => {

@@ -30,15 +30,17 @@ afterAll(async () => {
   await database.drop();
 });
 
-async function startWorker(failpoint: string | null): Promise<ChildProcess> {
+/** With its end: it may have died by the time that its first word is read. */
+async function startWorker(failpoint: string | null): Promise<{ child: ChildProcess; exited: Promise<unknown[]> }> {
   const child = spawn(process.execPath, ['--import', 'tsx', CHILD, JSON.stringify(config)], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, ...(failpoint === null ? {} : { WALTIDE_FAILPOINT: failpoint }) },
   });
   children.add(child);
   child.on('exit', () => children.delete(child));
-  await once(child.stdout!, 'data');
-  return child;
+  const exited = once(child, 'exit');
+  await Promise.race([once(child.stdout!, 'data'), exited]);
+  return { child, exited };
 }
 
 it('every queued write is made exactly once, in order, however often its worker is killed', {
@@ -59,8 +61,7 @@ it('every queued write is made exactly once, in order, however often its worker 
   })();
   for (let round = 0; round < 6; round++) {
     const point = round % 2 === 0 ? `${POINTS[(round >> 1) % POINTS.length]!}@${1 + random.int(3)}` : null;
-    const child = await startWorker(point);
-    const exited = once(child, 'exit');
+    const { child, exited } = await startWorker(point);
     if (point === null) {
       await sleep(random.int(300));
       child.kill('SIGKILL');
@@ -69,7 +70,7 @@ it('every queued write is made exactly once, in order, however often its worker 
   }
   stopped = true;
   await queueing;
-  const last = await startWorker(null);
+  const { child: last } = await startWorker(null);
   const states = async (): Promise<unknown> =>
     (await database.query('select state, count(*)::int as n from waltide.operations group by 1')).map((row) => ({
       ...row,
