@@ -38,7 +38,7 @@ it('a promotion under load loses and doubles nothing through Kafka, and LSNs of 
   const { config, path } = testPipeline(
     database,
     { transport: { type: 'kafka', brokers, topicPrefix: database.name } },
-    { url: both, failover: true, connectTimeoutMs: 3000 },
+    { url: both, failover: true, connectTimeoutMs: 30_000 },
   );
   const sink = new MemorySink('memory');
   const running = start(config, { sinks: [sink] });

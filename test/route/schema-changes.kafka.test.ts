@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { parseLsn } from '../../src/event/lsn.ts';
 import { connect } from '../../src/postgres/connection.ts';
 import { installDdlCapture } from '../../src/postgres/ddl-capture.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
@@ -44,9 +45,14 @@ it.each([1, 3])(
         await database.query(`begin; ${statement}; commit`);
         await new Promise((resolve) => setTimeout(resolve, 300));
       }
+      const [{ lsn } = {}] = await database.query('select pg_current_wal_insert_lsn()::text as lsn');
+      await eventually('it applies', () => apply.pipeline.status().ready);
+      // What is whole before all of it has come may have to be copied again.
+      const all = await apply.pipeline.waitFor(parseLsn(lsn as string), { timeoutMs: 120_000 });
+      expect(all.reached).toBe(true);
       const whole = "select count(*) from _waltide.tables where state = 'streaming' and table_name in ('a', 'b', 'c')";
       await eventually('every table is whole', async () => {
-        const { rows } = await apply.pipeline.query(whole, { rowsMax: 1, timeoutMs: 5000 });
+        const { rows } = await apply.pipeline.query(whole, { rowsMax: 1, timeoutMs: 60_000 });
         return String(rows[0]?.[0]) === '3';
       });
     } finally {

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { Config } from '../../src/config/schema.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
 import { type KafkaServer, startKafka } from '../support/kafka-server.ts';
 import { catchUp, eventually, start, testPipeline } from '../support/pipeline.ts';
@@ -68,22 +69,24 @@ const CASES = Object.keys(FAULTS)
 it.each(CASES)('comes through %s (exactlyOnce: %s)', { timeout: 300_000 }, async (fault, exactlyOnce) => {
   const { wire = null, every } = FAULTS[fault]!;
   const database = await createDatabase();
-  const { config, path } = testPipeline(database, {
-    transport: {
-      type: 'kafka',
-      brokers: [`127.0.0.1:${proxy.port}`],
-      topicPrefix: database.name,
-      exactlyOnce,
-      // A connection that goes silent is given up after this; a slow machine must not look like one.
-      connectTimeoutMs: fault.includes('silent') ? 2000 : 10_000,
-      requestTimeoutMs: fault.includes('silent') ? 2000 : 10_000,
-    },
-  });
+  const transport = {
+    type: 'kafka' as const,
+    brokers: [`127.0.0.1:${proxy.port}`],
+    topicPrefix: database.name,
+    exactlyOnce,
+  };
+  const { config, path } = testPipeline(database, { transport });
+  // A connection that goes silent is given up after this; a slow machine must not look like one.
+  const patienceMs = fault.includes('silent') ? 2000 : 10_000;
+  const faulty = {
+    ...config,
+    transport: { ...config.transport, connectTimeoutMs: patienceMs, requestTimeoutMs: patienceMs },
+  } as Config;
   await database.query(SCHEMA);
   proxy.wire = null;
   expect(await catchUp(config)).toEqual([]);
   proxy.wire = wire;
-  const running = (['capture', 'apply'] as const).map((role) => start(config, { role }));
+  const running = (['capture', 'apply'] as const).map((role) => start(faulty, { role }));
   await eventually('it streams', () => running[0]!.pipeline.status().source?.connected === true);
   const timer = every ? setInterval(every.what, every.ms) : null;
   await runWorkload(database.url, 1, AbortSignal.timeout(6000), 3);

@@ -10,7 +10,7 @@ import { kafkaClient, readTopic } from './reader.ts';
  * once. Method: a real broker (4.3: transactions of version 2) that is killed, or that gives up on transactions after
  * 2 s while our commit is held back; only the time that we ask for and when we commit is tampered with.
  */
-const tamper = vi.hoisted(() => ({ timeoutMs: 0, holdMs: 0, held: 0 }));
+const tamper = vi.hoisted(() => ({ timeoutMs: 0, hold: null as Promise<unknown> | null, held: 0 }));
 
 vi.mock('@platformatic/kafka', async (importOriginal) => {
   const original = await importOriginal<typeof import('@platformatic/kafka')>();
@@ -24,11 +24,11 @@ vi.mock('@platformatic/kafka', async (importOriginal) => {
       init(connection, id, tamper.timeoutMs || timeoutMs, ...rest),
     ),
     endTxnV3: async(async (...args) => {
-      if (tamper.holdMs > 0) {
+      if (tamper.hold) {
         tamper.held++;
-        const { holdMs } = tamper;
-        tamper.holdMs = 0;
-        await new Promise((resolve) => setTimeout(resolve, holdMs));
+        const { hold } = tamper;
+        tamper.hold = null;
+        await hold;
       }
       return end(...args);
     }),
@@ -44,7 +44,7 @@ beforeAll(async () => {
 }, 300_000);
 afterAll(() => kafka?.stop());
 afterEach(() => {
-  Object.assign(tamper, { timeoutMs: 0, holdMs: 0, held: 0 });
+  Object.assign(tamper, { timeoutMs: 0, hold: null, held: 0 });
 });
 
 async function capture(prefix: string, confirmed: bigint | null = null): Promise<Transport> {
@@ -101,9 +101,12 @@ describe('a Kafka transaction that is open', () => {
     const publishing = publishUntil(transport, stop.signal);
     for (let round = 1; round <= 2; round++) {
       await sleep(500);
-      tamper.holdMs = 5000;
+      let release = (): void => {};
+      tamper.hold = new Promise<void>((resolve) => (release = resolve));
       while (tamper.held < round) await sleep(50);
-      await sleep(5500);
+      await sleep(5000);
+      release();
+      await sleep(500);
     }
     stop.abort();
     await expectAllOnce(prefix, await publishing);
@@ -113,7 +116,8 @@ describe('a Kafka transaction that is open', () => {
     const prefix = newPrefix();
     const transport = await capture(prefix);
     await transport.publish(new Tx(1000n).insert(orders, 1).insert(items, 1).batch());
-    tamper.holdMs = 3000;
+    let release = (): void => {};
+    tamper.hold = new Promise<void>((resolve) => (release = resolve));
     const open = transport.publish(new Tx(2000n).insert(orders, 2).insert(items, 2).batch());
     open.catch(() => {});
     while (tamper.held < 1) await sleep(20);
@@ -125,6 +129,7 @@ describe('a Kafka transaction that is open', () => {
     await thief.connect();
     await (await thief.transaction()).abort();
     await thief.disconnect();
+    release();
     await expect(open).rejects.toMatchObject({ code: 'TRANSPORT_FENCED', message: expect.stringContaining(prefix) });
     // The next one takes it back, and goes on behind what was committed.
     const second = await capture(prefix, 1032n);

@@ -72,7 +72,7 @@ async function run(prefix: string, transactions: number): Promise<Collector> {
   await Promise.all(published);
   tamper.send = null;
   const collector = new Collector(await transport.subscribe('sink', []));
-  await collector.until(() => collector.subscription.appliedLsn() === BigInt(1000 * transactions) + 32n, 40_000);
+  await collector.until(() => collector.subscription.appliedLsn() === BigInt(1000 * transactions) + 32n);
   return collector;
 }
 

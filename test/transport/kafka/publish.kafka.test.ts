@@ -1,5 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import type { KafkaConfig } from '../../../src/config/schema.ts';
 import type { Transport } from '../../../src/transport/transport.ts';
 import { ensureSharedKafka } from '../../support/shared-kafka.ts';
@@ -14,15 +13,13 @@ import {
   relation,
   Tx,
 } from './harness.ts';
-import { kafkaClient, readTopic } from './reader.ts';
+import { deleteTopics, kafkaClient, readTopic } from './reader.ts';
 
 let brokers: string[];
 
 beforeAll(async () => {
   brokers = await ensureSharedKafka();
 });
-
-afterAll(() => sleep(0));
 
 async function capture(prefix: string, more: Partial<KafkaConfig> = {}): Promise<Transport> {
   const transport = closedAfterTest(openTransport(kafkaConfig(brokers, prefix, more)));
@@ -187,11 +184,7 @@ describe('topics', () => {
     const prefix = newPrefix();
     const transport = await capture(prefix);
     await transport.publish(new Tx(100n).insert(relation('orders'), 1).batch());
-    const admin = kafkaClient(brokers).admin();
-    await admin.connect();
-    await admin.deleteTopics({ topics: [`${prefix}.public.orders`] });
-    await admin.disconnect();
-    await sleep(300);
+    await deleteTopics(brokers, [`${prefix}.public.orders`]);
     const failed = await transport
       .publish(new Tx(200n).insert(relation('orders'), 2).batch())
       .catch((error: unknown) => error);
@@ -210,10 +203,9 @@ describe('topics', () => {
     const transport = await capture(prefix);
     const topic = `${prefix}.public.orders`;
     await transport.publish(new Tx(100n).insert(relation('orders'), 1).batch());
+    await deleteTopics(brokers, [topic]);
     const admin = kafkaClient(brokers).admin();
     await admin.connect();
-    await admin.deleteTopics({ topics: [topic] });
-    await sleep(500);
     await admin.createTopics({ topics: [{ topic, numPartitions: 1 }] });
     await admin.disconnect();
     const failed = await transport
@@ -339,7 +331,7 @@ describe('durability', () => {
     const prefix = newPrefix();
     const reader = closedAfterTest(openTransport(kafkaConfig(brokers, prefix)));
     await expect(reader.identity(AbortSignal.timeout(300))).rejects.toMatchObject({ name: 'TimeoutError' });
-    const waiting = reader.identity(AbortSignal.timeout(20_000));
+    const waiting = reader.identity(AbortSignal.timeout(90_000));
     await capture(prefix);
     expect(await waiting).toEqual(IDENTITY);
   });

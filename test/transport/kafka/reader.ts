@@ -56,6 +56,18 @@ export async function readTopic(brokers: readonly string[], topic: string): Prom
   return found;
 }
 
+/** Resolves once the broker knows nothing of them any more: it answers before that. */
+export async function deleteTopics(brokers: readonly string[], topics: readonly string[]): Promise<void> {
+  const admin = kafkaClient(brokers).admin();
+  await admin.connect();
+  try {
+    await admin.deleteTopics({ topics: [...topics] });
+    while ((await admin.listTopics()).some((topic) => topics.includes(topic))) await sleep(20);
+  } finally {
+    await admin.disconnect();
+  }
+}
+
 /** Where each partition that is not empty ends for readers of committed records. */
 async function stableEnds(brokers: readonly string[], topic: string): Promise<Map<number, bigint>> {
   const plain = kafkaClient(brokers).admin();
