@@ -42,7 +42,7 @@ describe('failover', () => {
     const database = await createDatabase(primary.url);
     await database.query(SCHEMA);
     const url = bothHosts(database.url, standby.server);
-    const { config, path } = testPipeline(database, {}, { url, failover: true, connectTimeoutMs: 3000 });
+    const { config, path } = testPipeline(database, {}, { url, failover: true, connectTimeoutMs: 30_000 });
     const running = start(config);
     await eventually('it streams', () => running.pipeline.status().source?.connected === true);
     await runWorkload(database.url, 1, AbortSignal.timeout(500));

@@ -37,17 +37,19 @@ describe('faults on the way', () => {
     const running = start(config);
     const writing = new AbortController();
     const workload = runWorkload(database.url, 7, writing.signal);
+    const reconnects = (): number => running.pipeline.status().source?.reconnects ?? 0;
     for (let i = 0; i < 8; i++) {
-      await new Promise((resolve) => setTimeout(resolve, 300));
       await eventually('it streams', () => running.pipeline.status().source?.connected === true);
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      const before = reconnects();
       await database.query(
         'select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active_pid is not null',
         [database.name],
       );
+      await eventually('it has connected again', () => reconnects() > before);
     }
     writing.abort();
     await workload;
-    expect(running.pipeline.status().source?.reconnects).toBeGreaterThan(3);
     await running.stop();
     expect(await catchUp(config)).toEqual([]);
     expect(await compare(database.url)).toEqual([]);
@@ -315,7 +317,7 @@ describe('a server that goes away', () => {
     const at = (change: (url: URL) => void): Config => {
       const url = new URL(server.url);
       change(url);
-      return testPipeline({ url: url.href, name: 'x' } as TestDatabase, {}, { connectTimeoutMs: 2000 }).config;
+      return testPipeline({ url: url.href, name: 'x' } as TestDatabase, {}, { connectTimeoutMs: 30_000 }).config;
     };
     expect(
       await refusal(

@@ -139,7 +139,7 @@ it.each([true, false])('a replay across schema changes ends at the source (captu
   expect(await catchUp(config)).toEqual([]);
   const before = await rows('select * from t order by id');
   const replay = { sink: 'analytics', tables: null, from: { lsn: parseLsn(begin!.lsn as string) } };
-  await new Pipeline({ config, role: 'all', log, replay }).run('rewound', AbortSignal.timeout(30_000));
+  await new Pipeline({ config, role: 'all', log, replay }).run('rewound', AbortSignal.timeout(120_000));
   expect(await catchUp(config)).toEqual([]);
   // Where the sink copied the table again, the copy goes on beside the stream.
   expect(await catchUp(config)).toEqual([]);

@@ -32,7 +32,7 @@ it('money that moves between two tables is never seen twice or nowhere', { timeo
   const { pipeline, stop } = start(config);
   await eventually('streaming', () => pipeline.status().ready);
   const ask = async (sql: string): Promise<unknown> =>
-    (await pipeline.query(sql, { rowsMax: 1, timeoutMs: 10_000 })).rows[0]![0];
+    (await pipeline.query(sql, { rowsMax: 1, timeoutMs: 60_000 })).rows[0]![0];
   const seen = new Set<unknown>();
   let done = false;
   let looks = 0;

@@ -30,7 +30,7 @@ beforeAll(async () => {
     { heartbeatIntervalMs: 0 },
   );
   running = start(config);
-  await eventually('streaming', () => running.pipeline.status().ready, PATIENCE_MS);
+  await eventually('streaming', () => running.pipeline.status().ready);
 });
 
 afterAll(async () => {
