@@ -1,6 +1,6 @@
 import { expect, it, onTestFinished } from 'vitest';
 import { damage } from '../support/compare.ts';
-import { catchUp, testPipeline } from '../support/pipeline.ts';
+import { catchUp, eventually, testPipeline } from '../support/pipeline.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { cli, makeProject, start } from './support.ts';
 
@@ -32,10 +32,12 @@ it('asks the process that holds the sink, shows what differs, and repairs it', {
     running.child.kill('SIGTERM');
     await running.end();
   });
-  await running.until(/streaming/i);
+  await running.until(/"streaming"/);
+  // It is busiest right then, and nobody waits for its answer for long.
+  await eventually('it answers', async () => (await cli(project.dir, 'status')).stdout.includes('streaming'));
   const found = await cli(project.dir, 'validate');
   expect(found.code, found.stderr).toBe(1);
-  expect(found.stdout).toContain('analytics public.item 7: missing');
+  expect(found.stdout, found.stderr).toContain('analytics public.item 7: missing');
   expect(found.stdout).toContain('analytics public.item 8: different; label item 8 is other');
   expect(found.stdout).toContain('rule labelled in source: holds');
   expect(found.stdout).toContain('not equal: score 99.6%');

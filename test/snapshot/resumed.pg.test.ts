@@ -109,8 +109,8 @@ describe('a snapshot that goes on', () => {
     await running!.stop();
     const done = await rowsDone();
     await database.query('alter table t alter a set default 3');
-    running = start(config);
     await resume();
+    running = start(config);
     await equal();
     expect(await rowsDone()).toBe(1000);
     expect(done).toBeLessThan(1000);
