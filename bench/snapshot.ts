@@ -26,7 +26,7 @@ const HELP = `npx tsx bench/snapshot.ts -- [options]
 const RSS_TARGET_BYTES = 600 * 1024 * 1024;
 /** Every 4 ms, as in the latency benchmark, the queries took most of a core of the two that everything shares. */
 const POLL_MS = 25;
-const CHUNK_ROWS = 122_880;
+const CHUNK_ROWS = 131_072;
 /** Writes come in transactions, as many in each as make this many of them a second. */
 const TRANSACTIONS_PER_SECOND = 100;
 /** How long latency is measured before the snapshot begins, to compare with. */

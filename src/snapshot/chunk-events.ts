@@ -3,6 +3,7 @@ import { type CopiedRows, CopyEvent } from '../event/copied-rows.ts';
 import type { Relation } from '../event/relation.ts';
 import { encodeTuple, fillUnchanged, Row } from '../event/row.ts';
 import type { KeyText } from '../postgres/snapshots.ts';
+import { KeyFilter } from './key-filter.ts';
 import type { Touch, Verdict } from './reconcile.ts';
 import { keyOf, keyOfRow } from './table-watch.ts';
 
@@ -21,9 +22,10 @@ export function chunkEvents({ blocks, absent, verdict, relation }: ChunkRows, tr
   const { commitLsn } = transaction;
   const events: ChangeEvent[] = [];
   const images: Row[] = [];
+  const filter = verdict.touched.size === 0 ? null : new KeyFilter(verdict.touched.keys());
   let seq = 0;
   for (const block of blocks) {
-    const kept = verdict.touched.size === 0 ? null : untouched(block, relation, verdict.touched, images);
+    const kept = filter && untouched(block, relation, { filter, touched: verdict.touched }, images);
     if (kept?.length === 0) continue;
     const rows = block.select(kept, relation);
     seq += rows.count;
@@ -42,11 +44,15 @@ export function chunkEvents({ blocks, absent, verdict, relation }: ChunkRows, tr
 function untouched(
   block: CopiedRows,
   relation: Relation,
-  touched: ReadonlyMap<string, Touch<Row>>,
+  { filter, touched }: { readonly filter: KeyFilter; readonly touched: ReadonlyMap<string, Touch<Row>> },
   images: Row[],
 ): number[] {
   const kept: number[] = [];
   for (let i = 0; i < block.count; i++) {
+    if (!filter.mayHave(block, i, relation.key)) {
+      kept.push(i);
+      continue;
+    }
     const touch = touched.get(keyOf((column) => block.text(i, column), relation.key) ?? '');
     if (touch === undefined) kept.push(i);
     else if (touch !== 'whole' && touch !== 'gone')

@@ -5,7 +5,7 @@ import type { KeyText } from '../postgres/snapshots.ts';
 import { isVisible, type PgSnapshot, TouchedKeys, type Verdict } from './reconcile.ts';
 
 /** PostgreSQL's text has no NUL, so it can part the columns of a key. */
-const SEPARATOR = '\u0000';
+export const SEPARATOR = '\u0000';
 
 /** The key of the row that `text` gives values of, as one string; null where a part of it is not there. */
 export function keyOf(text: (column: number) => string | null | undefined, key: readonly number[]): string | null {
