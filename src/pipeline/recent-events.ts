@@ -1,12 +1,12 @@
-import type { ChangeEvent } from '../event/change-event.ts';
+import { ChangeEvent } from '../event/change-event.ts';
 import { countRows } from '../event/copied-rows.ts';
 import { formatJson } from '../event/plain-json.ts';
 import { relationName } from '../event/relation.ts';
-import { tupleEnd } from '../event/row.ts';
+import { copyRow, tupleEnd } from '../event/row.ts';
 
 /** How many are kept. */
 export const RECENT_MAX = 1000;
-/** A few microseconds each: at full speed no more than a thousandth of the time goes into being looked at. */
+/** A microsecond each: at full speed no more than a thousandth of the time goes into being looked at. */
 const PER_SECOND_MAX = 1000;
 /** A longer row is told of, and not kept. */
 const ROW_BYTES_MAX = 8192;
@@ -85,12 +85,20 @@ function isShown({ op, relation, before, after }: ChangeEvent): boolean {
 }
 
 function seen(event: ChangeEvent, number: number): SeenEvent {
-  const { op, transaction, seq, relation, before, after } = event;
+  const { op, transaction, seq, tableSeq, lsn, relation, before, after } = event;
   const bytes = [before, after].reduce((sum, row) => sum + (row ? tupleEnd(row) - row.at : 0), 0);
+  const copied = (row: typeof after) => row && copyRow(row);
+  const kept =
+    bytes > ROW_BYTES_MAX
+      ? null
+      : new ChangeEvent(op, transaction, seq, tableSeq, lsn, relation, copied(before), copied(after));
   return {
     number,
     table: relationName(relation!),
-    json: bytes > ROW_BYTES_MAX ? null : formatJson(event),
+    // Nearly all are gone before anybody looks at them.
+    get json() {
+      return kept && formatJson(kept);
+    },
     op,
     lsn: transaction.commitLsn,
     seq,

@@ -383,6 +383,10 @@ function sameTable(a: TableShape | null, b: TableShape | null): boolean {
 
 /** Where all of it is rows as COPY sent them; else null. */
 function copiedOf(events: readonly ChangeEvent[]): CopiedRows[] | null {
-  const copies = events.flatMap((event) => (event instanceof CopyEvent ? [event.copied] : []));
-  return copies.length > 0 && copies.length === events.length ? copies : null;
+  const copies: CopiedRows[] = [];
+  for (const event of events) {
+    if (event.op !== 'r' || !(event instanceof CopyEvent)) return null;
+    copies.push(event.copied);
+  }
+  return copies.length > 0 ? copies : null;
 }
