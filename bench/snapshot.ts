@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs, promisify } from 'node:util';
 import pg from 'pg';
+import { snapshot } from '../src/config/schema/snapshot.ts';
 import type { ConfigInput } from '../src/config/schema.ts';
 import { type OpenArena, openArena } from './arena.ts';
 import { controlOf, end, launch, newestId } from './probes.ts';
@@ -26,7 +27,7 @@ const HELP = `npx tsx bench/snapshot.ts -- [options]
 const RSS_TARGET_BYTES = 600 * 1024 * 1024;
 /** Every 4 ms, as in the latency benchmark, the queries took most of a core of the two that everything shares. */
 const POLL_MS = 25;
-const CHUNK_ROWS = 131_072;
+const CHUNK_ROWS = snapshot.parse({}).chunkRows;
 /** Writes come in transactions, as many in each as make this many of them a second. */
 const TRANSACTIONS_PER_SECOND = 100;
 /** How long latency is measured before the snapshot begins, to compare with. */
@@ -99,7 +100,6 @@ function configOf(arena: OpenArena): ConfigInput {
   return {
     ...config,
     source: { ...config.source, tables: ['public.bench', 'public.traffic'] },
-    snapshot: { chunkRows: CHUNK_ROWS },
     sinks: [{ name: 'bench', type: 'duckdb', path: join(arena.dir, 'snapshot.duckdb') }],
   };
 }

@@ -1,7 +1,7 @@
 import type { Batch } from './batch.ts';
 import { ByteWriter } from './byte-writer.ts';
 import { ChangeEvent, type Transaction } from './change-event.ts';
-import { BACKSLASH, copyRowToTuple, isNullAt, TAB } from './copy-text.ts';
+import { BACKSLASH, columnStart, copyRowToTuple, isNullAt, TAB } from './copy-text.ts';
 import type { Lsn } from './lsn.ts';
 import type { Relation } from './relation.ts';
 import { Row } from './row.ts';
@@ -35,8 +35,7 @@ export class CopiedRows {
   text(index: number, column: number): string | null {
     const { bytes } = this;
     const stop = this.ends[index]! - 1;
-    let at = this.starts[index]!;
-    for (let i = 0; i < column; at++) if (bytes[at] === TAB) i++;
+    const at = columnStart(bytes, this.starts[index]!, column);
     if (isNullAt(bytes, at)) return null;
     let end = at;
     let escaped = false;

@@ -20,6 +20,13 @@ const ESCAPES = new Map([
 /** What a byte after a backslash stands for. */
 export const UNESCAPED = new Uint8Array(256).map((_, byte) => ESCAPES.get(String.fromCharCode(byte)) ?? byte);
 
+/** Where column `column` begins of the row that begins at `at`. */
+export function columnStart(bytes: Uint8Array, at: number, column: number): number {
+  let start = at;
+  for (let left = column; left > 0; start++) if (bytes[start] === TAB) left--;
+  return start;
+}
+
 /** True where the value that begins at `at` is NULL. */
 export function isNullAt(bytes: Uint8Array, at: number): boolean {
   return bytes[at] === BACKSLASH && bytes[at + 1] === 0x4e;

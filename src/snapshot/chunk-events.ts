@@ -49,11 +49,9 @@ function untouched(
 ): number[] {
   const kept: number[] = [];
   for (let i = 0; i < block.count; i++) {
-    if (!filter.mayHave(block, i, relation.key)) {
-      kept.push(i);
-      continue;
-    }
-    const touch = touched.get(keyOf((column) => block.text(i, column), relation.key) ?? '');
+    const touch = filter.mayHave(block, i, relation.key)
+      ? touched.get(keyOf((column) => block.text(i, column), relation.key) ?? '')
+      : undefined;
     if (touch === undefined) kept.push(i);
     else if (touch !== 'whole' && touch !== 'gone')
       images.push(fillUnchanged(touch.image, block.select([i], relation).rows()[0]!));

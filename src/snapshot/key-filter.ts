@@ -1,5 +1,5 @@
 import type { CopiedRows } from '../event/copied-rows.ts';
-import { BACKSLASH, TAB } from '../event/copy-text.ts';
+import { BACKSLASH, columnStart, TAB } from '../event/copy-text.ts';
 import { SEPARATOR } from './table-watch.ts';
 
 /** A few thousand keys leave most of it empty. */
@@ -33,9 +33,7 @@ export class KeyFilter {
     let hash = FNV_OFFSET;
     for (let part = 0; part < key.length; part++) {
       if (part > 0) hash = Math.imul(hash ^ SEPARATOR.charCodeAt(0), FNV_PRIME);
-      let at = starts[index]!;
-      for (let column = key[part]!; column > 0; at++) if (bytes[at] === TAB) column--;
-      for (; at < stop && bytes[at] !== TAB; at++) {
+      for (let at = columnStart(bytes, starts[index]!, key[part]!); at < stop && bytes[at] !== TAB; at++) {
         // NULL, or a byte that stands for another: the text tells.
         if (bytes[at] === BACKSLASH) return true;
         hash = Math.imul(hash ^ bytes[at]!, FNV_PRIME);
