@@ -38,11 +38,9 @@ describe('the web archive, from set-up to proof', { timeout: 600_000 }, () => {
 
   async function begin(until: RegExp): Promise<void> {
     running = archive.start();
-    let stderr = '';
-    running.child.stderr!.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
     await running.saw(until);
-    await running.saw(/"apiAddress":"[^"]+"/);
-    api = `${/"apiAddress":"([^"]+)"/.exec(stderr)![1]}/api/v1/data-sync`;
+    const [, address] = await running.saw(/"apiAddress":"([^"]+)"/);
+    api = `${address}/api/v1/data-sync`;
   }
   async function end(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
     running?.child.kill(signal);

@@ -20,11 +20,10 @@ test('long queries hold nothing up, and end', { timeout: 240_000 }, async () => 
     log: { format: 'json' },
   });
   const running = startWaltide(['run', '--config', file]);
-  let stderr = '';
-  running.child.stderr!.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
   try {
     await running.saw(/"streaming"/);
-    const url = /"apiAddress":"([^"]+)"/.exec(stderr)![1]! + API_BASE;
+    const [, address] = await running.saw(/"apiAddress":"([^"]+)"/);
+    const url = address + API_BASE;
     let ended = 0;
     const queries = Array.from({ length: 4 }, async () => {
       const sql = 'select count(*) from range(1000000000000)';

@@ -25,8 +25,8 @@ export interface Finished {
 export interface WaltideProcess {
   readonly child: ChildProcess;
   readonly finished: Promise<Finished>;
-  /** Resolves when stderr has matched; rejects when the process ends first. */
-  saw(pattern: RegExp): Promise<void>;
+  /** Resolves with the match once stderr has one; rejects when the process ends first. */
+  saw(pattern: RegExp): Promise<RegExpExecArray>;
 }
 
 const running = new Set<ChildProcess>();
@@ -64,10 +64,11 @@ export function startWaltide(args: readonly string[], env: NodeJS.ProcessEnv = {
       for (const watch of watchers) watch();
     });
   });
-  const saw = (pattern: RegExp): Promise<void> =>
+  const saw = (pattern: RegExp): Promise<RegExpExecArray> =>
     new Promise((resolve, reject) => {
       const watch = (): void => {
-        if (pattern.test(stderr)) resolve();
+        const match = pattern.exec(stderr);
+        if (match) resolve(match);
         // Not its exit: what it said last may still be on the way.
         else if (ended) reject(new Error(`ended before ${pattern}: ${stderr}`));
         else return;
