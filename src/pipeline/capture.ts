@@ -16,6 +16,7 @@ import { DURABLE, type Marks, momentsSince, readMarks } from '../postgres/positi
 import type { EnsuredPublication } from '../postgres/publication.ts';
 import { checkServer, checkSettings, readServer } from '../postgres/server.ts';
 import { connectSource, slotSide, withSession } from '../postgres/session.ts';
+import { waitUntilSetUp } from '../postgres/setup-lock.ts';
 import {
   checkOwner,
   checkSlot,
@@ -247,7 +248,8 @@ export class Capture {
     this.#again = record !== null && record.state !== 'prepared';
     if (!slot) return null;
     await waitUntilReleased(client, name, config.source.slotWaitMs, log, signal);
-    // Whoever used it meanwhile may have come far.
+    // Whoever makes it does not hold it while rows are copied; whoever used it meanwhile may have come far.
+    await waitUntilSetUp(control, name, config.source.slotWaitMs, signal);
     this.#record = record = await readSlotRecord(control, name);
     const prepared = record?.state === 'prepared';
     // It died before anything could be copied from this slot, or while everything was copied anew.
@@ -256,10 +258,7 @@ export class Capture {
       checkSlot(slot, this.#identity!.database);
       await alterFailover(slot, config.source.failover, () => this.#replication(), log);
       if (record!.state === 'copying')
-        log.warn(
-          { slot: name },
-          'the first copy was not finished: what is missing is filled while changes are streamed',
-        );
+        log.warn({ slot: name }, 'the first copy was not finished: the rest is filled while changes are streamed');
       this.#recorded = record!.tables;
       this.#beganAt = record!.state === 'copying' ? record!.consistentPoint : null;
       return (await readSlot(client, name)) ?? null;

@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { firstCopy } from '../../src/pipeline/first-copy.ts';
+import { connectSource } from '../../src/postgres/session.ts';
+import { lockSetup } from '../../src/postgres/setup-lock.ts';
 import { differences, withDuckdb } from '../support/compare.ts';
 import { catchUp, eventually, log, start, testPipeline } from '../support/pipeline.ts';
 import { createDatabase, startPostgres, type TestDatabase } from '../support/postgres.ts';
@@ -12,7 +14,7 @@ beforeEach(async () => {
 afterEach(() => database.drop());
 
 describe('two processes that set up one slot', () => {
-  it.each([0, 50, 150, 400])(
+  it.each([0, 50, 150, 400, 700])(
     'one does it, the other says so, and nothing is half-done (%i ms apart)',
     async (apartMs) => {
       await database.query('create table t (id int primary key); insert into t select generate_series(1, 20000)');
@@ -103,6 +105,28 @@ it('does not copy again what another process has copied since it looked at the s
   await expect(late).rejects.toMatchObject({ code: 'SLOT_IN_USE', message: expect.stringContaining('just now') });
   expect(before).toHaveLength(1);
   expect(await slot()).toEqual(before);
+});
+
+it('streams nothing while another process still copies what the slot began with', async () => {
+  await database.query('create table t (id int primary key); insert into t values (1)');
+  const { config } = testPipeline(database, {}, { slotWaitMs: 300 });
+  await catchUp(config);
+  // As the other one leaves them while it copies: nobody holds the slot then.
+  await database.query("update waltide.slots set state = 'copying' where slot_name = $1", [database.name]);
+  const other = await connectSource(config.source, 'control');
+  await lockSetup(other, database.name);
+  await database.query('insert into t values (2)');
+  const acknowledged = () =>
+    database.query('select confirmed_flush_lsn from pg_replication_slots where slot_name = $1', [database.name]);
+  const before = await acknowledged();
+  await expect(catchUp(config)).rejects.toMatchObject({
+    code: 'SLOT_IN_USE',
+    message: expect.stringContaining('copies every table'),
+  });
+  expect(await acknowledged()).toEqual(before);
+  await other.end();
+  await catchUp(config);
+  expect(await acknowledged()).not.toEqual(before);
 });
 
 it('stops quickly while the server is away', async () => {
