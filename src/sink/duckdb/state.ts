@@ -260,15 +260,23 @@ export class State {
       ahead.set(offset.partition, offset);
     }
     if (ahead.size === 0) return;
-    const rows = [...ahead.values()].map(
-      ({ partition, position, next }) =>
+    const known: string[] = [];
+    const others: string[] = [];
+    for (const { partition, position, next } of ahead.values())
+      (this.#offsets.has(partition) ? known : others).push(
         `(${quoteText(partition)}, ${position.commitLsn}, ${position.seq}, ${next ?? 'NULL'}, now())`,
-    );
-    await duckdb.query(
-      this.#connection,
-      `INSERT INTO ${BOOKKEEPING}.offsets VALUES ${rows.join(', ')} ON CONFLICT ("partition") DO UPDATE SET
-         commit_lsn = excluded.commit_lsn, seq = excluded.seq, "next" = excluded."next", updated_at = excluded.updated_at`,
-    );
+      );
+    // INSERT … ON CONFLICT takes DuckDB nearly twice as long, for each batch.
+    if (known.length > 0) {
+      const result = await duckdb.query(
+        this.#connection,
+        `UPDATE ${BOOKKEEPING}.offsets AS o SET commit_lsn = v.commit_lsn, seq = v.seq, "next" = v."next", updated_at = v.updated_at
+         FROM (VALUES ${known.join(', ')}) AS v ("partition", commit_lsn, seq, "next", updated_at) WHERE o."partition" = v."partition"`,
+      );
+      if (duckdb.rows_changed(result) !== known.length) throw new Error('offsets that were saved are not there');
+    }
+    if (others.length > 0)
+      await duckdb.query(this.#connection, `INSERT INTO ${BOOKKEEPING}.offsets VALUES ${others.join(', ')}`);
     if (this.#timeline !== this.#savedTimeline)
       await duckdb.query(this.#connection, `UPDATE ${BOOKKEEPING}.identity SET timeline = ${this.#timeline}`);
     this.#newOffsets = ahead;
