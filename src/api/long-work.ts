@@ -38,7 +38,7 @@ export async function snapshotTables(deps: Deps, asked: SnapshotsAsked): Promise
   const { patterns, sinks, where = null, chunkRows = null, rowsPerSecondMax = null } = asked;
   const wanted = { patterns, sinks, where, rowsPerSecondMax, chunkRows, reason: 'asked for through the API' };
   const tables = (await sessions.use((client) => checkSnapshots(client, config, wanted))).map(relationName);
-  const syncType = tables.length === 1 ? `snapshot:${tables[0]}` : 'snapshot';
+  const syncType = tables.length === 1 ? `snapshot:${tables[0]}` : 'snapshot:manual';
   return new Promise((resolve, reject) => {
     // The run comes first: the process that captures begins at once, and records snapshots that nobody else does.
     const work = async (run: Run): Promise<void> => {

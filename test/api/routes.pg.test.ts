@@ -216,6 +216,13 @@ describe('long work', () => {
     expect((await world.call('DELETE /sync/runs/:id', { params: { id: started.json.run_id } })).status).toBe(400);
   });
 
+  test('several tables: one run, of a type that no schedule has', async () => {
+    const started = await world.call('POST /data-sync/snapshots', { body: { tables: ['orders', 'items'] } });
+    expect(started).toMatchObject({ status: 202, json: { sync_type: 'snapshot:manual' } });
+    expect(started.json.snapshots).toHaveLength(2);
+    expect(await ended(started.json.run_id)).toMatchObject({ status: 'success', sync_type: 'snapshot:manual' });
+  });
+
   test('snapshots: pause, resume, cancel', async () => {
     const started = (
       await world.call('POST /data-sync/snapshots', {
