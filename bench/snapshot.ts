@@ -21,6 +21,7 @@ const HELP = `npx tsx bench/snapshot.ts -- [options]
   --rows N             rows of the table (default 5,000,000)
   --only first         nothing but psql's COPY and the first copy
   --writes-per-second  beside the incremental snapshot (default 2,000)
+  --rows-per-second-max  of the incremental snapshot (default: none)
   --no-build           measure dist as it is
 `;
 
@@ -38,6 +39,7 @@ const { values: options } = parseArgs({
     rows: { type: 'string', default: '5000000' },
     only: { type: 'string' },
     'writes-per-second': { type: 'string', default: '2000' },
+    'rows-per-second-max': { type: 'string' },
     'no-build': { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -174,7 +176,9 @@ async function incremental(arena: OpenArena, rows: number): Promise<{ rate: numb
   await sleep(BASELINE_MS);
   const begun = performance.now();
   const start = Date.now();
-  await waltide(arena, ['snapshot', 'start', 'bench', '--wait', '--config', file]);
+  const most = options['rows-per-second-max'];
+  const limit = most === undefined ? [] : ['--rows-per-second-max', most];
+  await waltide(arena, ['snapshot', 'start', 'bench', '--wait', ...limit, '--config', file]);
   const ended = performance.now();
   const rate = (rows * 1000) / (Date.now() - start);
   stopped = true;

@@ -9,6 +9,9 @@ import { Row } from './row.ts';
 /** What a streamed row takes in memory beside its own bytes, about; copied rows take nothing. */
 const ROW_OVERHEAD_BYTES = 400;
 
+/** A row group of DuckDB, the largest one that a store of columns has: it is written once, and whole, where it comes whole. */
+export const ROW_GROUP = 122_880;
+
 /** A chunk of a snapshot of so many rows is worth a transaction of its own, beside the stream where the sink can do that. */
 export const LARGE_CHUNK_ROWS = 10_000;
 

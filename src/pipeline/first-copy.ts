@@ -2,6 +2,7 @@ import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import { messageOf } from '../errors.ts';
 import type { Batch } from '../event/batch.ts';
+import { ROW_GROUP } from '../event/copied-rows.ts';
 import { formatLsn } from '../event/lsn.ts';
 import { failpoint } from '../failpoint.ts';
 import type { Log } from '../log.ts';
@@ -135,9 +136,6 @@ async function describeTables(control: pg.Client, slot: string, log: Log): Promi
     log.warn({ slot }, `the schema history begins with the first change of each table: ${messageOf(error)}`);
   }
 }
-
-/** A row group of DuckDB, the largest one that a store of columns has: it is written once, and whole, where it comes whole. */
-const ROW_GROUP = 122_880;
 
 /** Kafka takes rows one by one, and holds more of memory for each: there they are published as they come. */
 function gatherOf({ transport }: Config): Gather | null {

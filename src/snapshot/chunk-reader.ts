@@ -34,6 +34,13 @@ export interface Chunk {
   readonly whole: boolean;
 }
 
+export interface ReadLimits {
+  /** Reading stops after so many, so that wide rows cannot fill the memory: what came is a chunk as good as any. */
+  readonly bytesMax: number;
+  /** Told of the rows that came. Nothing more is read before it resolves. */
+  readonly room: (rows: number) => Promise<void>;
+}
+
 /** Reads chunks over one connection, which it opens when needed and again after an error. */
 export class ChunkReader {
   readonly #connect: () => Promise<pg.Client>;
@@ -43,11 +50,8 @@ export class ChunkReader {
     this.#connect = connect;
   }
 
-  /**
-   * Resolves with null where the table's shape is not that of `shape` any more. `where` has been checked before. Reading
-   * stops after `bytesMax`, so that wide rows cannot fill the memory: what came is a chunk as good as any.
-   */
-  async read(shape: TableShape, selection: Selection, where: string | null, bytesMax: number): Promise<Chunk | null> {
+  /** Resolves with null where the table's shape is not that of `shape` any more. `where` has been checked before. */
+  async read(shape: TableShape, selection: Selection, where: string | null, limits: ReadLimits): Promise<Chunk | null> {
     this.#session ??= CopySession.take(await this.#connect());
     const session = this.#session;
     // The lock comes first: a table that is being rewritten looks empty to a snapshot taken before it was.
@@ -56,7 +60,7 @@ export class ChunkReader {
       COPY (SELECT pg_catalog.pg_current_snapshot()::text, (${digestSql(shape.table.oid)})) TO STDOUT;
       COPY (${selectSql(shape, selection, where)}) TO STDOUT; COMMIT`);
     try {
-      const answer = await this.#receive(session, shape, bytesMax);
+      const answer = await this.#receive(session, shape, limits);
       if (answer.cut) this.close();
       if (answer.digest !== shape.digest) return null;
       const { blocks, length, snapshot, cut } = answer;
@@ -83,7 +87,7 @@ export class ChunkReader {
     }
   }
 
-  async #receive(session: CopySession, shape: TableShape, bytesMax: number) {
+  async #receive(session: CopySession, shape: TableShape, { bytesMax, room }: ReadLimits) {
     const head = new ByteWriter(512);
     const blocks: CopiedRows[] = [];
     let headAt = 0;
@@ -114,6 +118,7 @@ export class ChunkReader {
       }
       if (failure && ready) throw failure;
       if (starts.length > 0) blocks.push(copiedRows(shape.relation, frames, starts, ends));
+      await room(starts.length);
       // One row at least: a single one may be larger than the bound.
       cut = !ready && length > bytesMax && blocks.length > 0;
     }

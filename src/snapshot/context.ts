@@ -95,6 +95,9 @@ export class WatermarkWriter {
   }
 }
 
+/** How long one statement may read at a limited rate. Larger chunks cost a sink less. */
+const SPAN_SECONDS = 5;
+
 /** Lets through so many rows a second, on average over the run. */
 export class RateLimit {
   readonly #rowsPerSecondMax: number | null;
@@ -104,12 +107,12 @@ export class RateLimit {
     this.#rowsPerSecondMax = rowsPerSecondMax;
   }
 
-  /** Rows that may be asked for at once: what a second allows. */
+  /** Rows that may be asked for at once: one transaction of the source reads them, which is not to last. */
   limit(rows: number): number {
-    return this.#rowsPerSecondMax === null ? rows : Math.max(1, Math.min(rows, this.#rowsPerSecondMax));
+    return this.#rowsPerSecondMax === null ? rows : Math.max(1, Math.min(rows, this.#rowsPerSecondMax * SPAN_SECONDS));
   }
 
-  /** Waits until the rows of before have had their time, then counts these. */
+  /** Counts rows, and waits until those of before have had their time. */
   async take(rows: number, signal: AbortSignal): Promise<void> {
     if (this.#rowsPerSecondMax === null) return;
     const now = performance.now();

@@ -16,6 +16,7 @@ import {
 import { writersGone } from '../postgres/writers.ts';
 import { absentKeys, chunkEvents } from './chunk-events.ts';
 import { type Chunk, ChunkReader } from './chunk-reader.ts';
+import { ChunkSize } from './chunk-size.ts';
 import { chunkBytesOf, endEvent, inSession, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
 import { waitAside } from './quiet.ts';
 import { type Reread, Rereads } from './rereads.ts';
@@ -23,10 +24,6 @@ import { retrying } from './retry.ts';
 import { progressOf, type SnapshotProgress } from './snapshot.ts';
 import { checkWhere, describeTable, layoutOf, needsNewStart, type Selection, type TableShape } from './table-shape.ts';
 import { TableWatch } from './table-watch.ts';
-
-/** The first chunk: how wide rows are is not known yet. */
-const FIRST_ROWS = 500;
-const GROWTH_MAX = 4;
 
 /** What a chunk that was woven leads to. */
 interface Outcome {
@@ -55,7 +52,7 @@ export class TableRun {
   #copied = false;
   #rows: number;
   #bytes: number;
-  #limit = FIRST_ROWS;
+  readonly #size: ChunkSize;
   #marks = 0;
 
   /** From here on the run watches its table, so that nothing slips by between the process's start and the run's. */
@@ -68,7 +65,8 @@ export class TableRun {
     this.#rows = record.rows;
     this.#bytes = record.bytes;
     this.#rereads = new Rereads(record.rereads);
-    const { notedKeysMax } = context.config.snapshot;
+    const { notedKeysMax, chunkRows } = context.config.snapshot;
+    this.#size = new ChunkSize(record.chunkRows ?? chunkRows, chunkBytesOf(context.config));
     this.#watch = new TableWatch(record.tableOid, notedKeysMax, (from, to) => this.#moved(from, to));
     const connect = (what: string) => () => context.connect(`${what} ${record.id}`);
     this.#reader = new ChunkReader(connect('snapshot'));
@@ -101,8 +99,12 @@ export class TableRun {
   }
 
   progress(state: SnapshotProgress['state']): SnapshotProgress {
-    const estimatedRows = this.#shape?.table.estimatedRows || this.record.estimatedRows;
+    const estimatedRows = this.#estimatedRows;
     return progressOf(this.record, state, { rows: this.#rows, bytes: this.#bytes, estimatedRows });
+  }
+
+  get #estimatedRows(): number {
+    return this.#shape?.table.estimatedRows || this.record.estimatedRows;
   }
 
   async #run(signal: AbortSignal): Promise<boolean> {
@@ -232,21 +234,21 @@ export class TableRun {
   }
 
   #range(after: KeyText | null): Selection {
-    return { after, limit: this.#rate.limit(this.#limit) };
+    return { after, limit: this.#rate.limit(this.#size.rows) };
   }
 
   #read(selection: Selection, signal: AbortSignal): Promise<Chunk | null> {
     const where = 'keys' in selection ? null : this.record.where;
     return retrying('snapshot', this.#context.log, signal, () =>
-      this.#reader.read(this.#shape!, selection, where, chunkBytesOf(this.#context.config) * 2),
+      this.#reader.read(this.#shape!, selection, where, {
+        bytesMax: chunkBytesOf(this.#context.config) * 2,
+        room: (rows) => this.#rate.take(rows, signal),
+      }),
     );
   }
 
   #prefetch(chunk: Chunk, signal: AbortSignal): Promise<Chunk | null> {
-    const bytesMax = chunkBytesOf(this.#context.config);
-    const chunkRows = this.record.chunkRows ?? this.#context.config.snapshot.chunkRows;
-    const rowBytes = Math.max(1, chunk.length / Math.max(1, chunk.count));
-    this.#limit = Math.max(1, Math.min(chunkRows, Math.ceil(bytesMax / rowBytes), this.#limit * GROWTH_MAX));
+    this.#size.learn(chunk.count, chunk.length, this.#estimatedRows - this.#rows - chunk.count);
     const next = this.#read(this.#range(chunk.last), signal);
     // Looked at only when its turn comes.
     next.catch(() => {});
@@ -258,7 +260,6 @@ export class TableRun {
     const reread = rereads !== null;
     // Those of a partial snapshot were asked for by whoever wants the sinks to have what the source has.
     const absent = this.record.kind === 'partial' && rereads ? absentKeys(chunk, rereads, this.#shape!.key) : [];
-    await this.#rate.take(chunk.count, signal);
     let outcome: Outcome = { void: true, ended: false };
     const build = (transaction: Transaction): ChangeEvent[] => {
       const events = this.#events(chunk, transaction, absent);

@@ -15,7 +15,16 @@ export const snapshot = z.strictObject({
    * A row group of DuckDB has 122,880 rows: whole ones go to the file at once, without the log and its checkpoints.
    * Some more, since rows that change while a chunk is read are left out of it.
    */
-  chunkRows: z.number().int().min(1).default(131_072).meta(about('Most rows of one chunk of an incremental snapshot.')),
+  chunkRows: z
+    .number()
+    .int()
+    .min(1)
+    .default(131_072)
+    .meta(
+      about(
+        'Most rows of one chunk of an incremental snapshot; where they make row groups, the last one may have one more.',
+      ),
+    ),
   /** A few chunks are in memory at once: one that is read, one that waits for its place, one that is applied. */
   chunkBytesMax: bytes
     .default(16 * 1024 * 1024)
