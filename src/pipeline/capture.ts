@@ -8,25 +8,16 @@ import type { Relation } from '../event/relation.ts';
 import type { Log } from '../log.ts';
 import type { CapturedTable } from '../postgres/captured.ts';
 import { describeRelation, TypeCatalog } from '../postgres/catalog.ts';
-import { markCopying, markStreaming, migrate, readSlotRecord, type SlotRecord } from '../postgres/control.ts';
+import { markCopying, markStreaming, migrate, type SlotRecord } from '../postgres/control.ts';
 import { checkEndpoint } from '../postgres/endpoint.ts';
-import { alterFailover, checkFailoverVersion, slotGone } from '../postgres/failover.ts';
+import { alterFailover, checkFailoverVersion } from '../postgres/failover.ts';
 import { identify, withAncestors } from '../postgres/identity.ts';
 import { DURABLE, type Marks, momentsSince, readMarks } from '../postgres/positions.ts';
 import type { EnsuredPublication } from '../postgres/publication.ts';
 import { checkServer, checkSettings, readServer } from '../postgres/server.ts';
 import { connectSource, slotSide, withSession } from '../postgres/session.ts';
-import { waitUntilSetUp } from '../postgres/setup-lock.ts';
-import {
-  checkOwner,
-  checkSlot,
-  dropSlot,
-  readSlot,
-  type SlotInfo,
-  slotForeign,
-  waitUntilReleased,
-  walPosition,
-} from '../postgres/slot.ts';
+import { waitUntilFree } from '../postgres/setup-lock.ts';
+import { checkSlot, dropSlot, readSlot, type SlotInfo, waitUntilReleased, walPosition } from '../postgres/slot.ts';
 import { loadProtection, UNPROTECTED } from '../protect/protection.ts';
 import { ControlSession } from '../snapshot/control-session.ts';
 import { SnapshotManager } from '../snapshot/manager.ts';
@@ -42,6 +33,7 @@ import { firstCopy } from './first-copy.ts';
 import { Publisher } from './publisher.ts';
 import type { RecentEvents } from './recent-events.ts';
 import { RetainWindow } from './retain.ts';
+import { lookAtSlot } from './slot-look.ts';
 
 /** How long a connection that was ended may keep a slot that is given up. */
 const ABANDON_WAIT_MS = 10_000;
@@ -237,20 +229,15 @@ export class Capture {
   ): Promise<SlotInfo | null> {
     const { config, log } = this.#options;
     const name = config.source.slot;
-    let record = await readSlotRecord(control, name);
-    const slot = await readSlot(client, name);
-    // Even on request, a slot of another plugin or database is not ours to drop.
-    if (slot) checkOwner(slot, this.#identity!.database);
-    if (!slot && record?.state === 'streaming' && !recopy)
-      throw slotGone(name, this.#identity!, config.source.failover);
-    if (slot && !record && !recopy) throw slotForeign(name);
+    let { slot, record } = await lookAtSlot(client, control, config.source, this.#identity!, recopy);
+    if (slot) {
+      await waitUntilFree(client, control, config.source, { made: !recopy, log, signal });
+      // Whoever used it meanwhile may have come far.
+      ({ slot, record } = await lookAtSlot(client, control, config.source, this.#identity!, recopy));
+    }
     this.#record = record;
     this.#again = record !== null && record.state !== 'prepared';
     if (!slot) return null;
-    await waitUntilReleased(client, name, config.source.slotWaitMs, log, signal);
-    // Whoever makes it does not hold it while rows are copied; whoever used it meanwhile may have come far.
-    await waitUntilSetUp(control, name, config.source.slotWaitMs, signal);
-    this.#record = record = await readSlotRecord(control, name);
     const prepared = record?.state === 'prepared';
     // It died before anything could be copied from this slot, or while everything was copied anew.
     const unused = prepared || (record?.state === 'copying' && record.consistentPoint === null);

@@ -1,10 +1,24 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
+import type { SourceConfig } from '../config/schema.ts';
 import { WaltideError } from '../errors.ts';
+import type { Log } from '../log.ts';
+import { queryError } from './connection.ts';
 import type { SlotRecord } from './control.ts';
+import { waitUntilReleased } from './slot.ts';
 
 const RETRY_MS = 200;
-const COPIED_ELSEWHERE = 'another process is making it, and copies every table';
+
+/**
+ * For the session that holds the lock, and says nothing while rows are copied: it lasts as long as its process, however long that
+ * takes, and no longer, also where the host is gone and cannot say so.
+ */
+const SETTINGS = {
+  idle_session_timeout: '0',
+  tcp_keepalives_idle: '30',
+  tcp_keepalives_interval: '10',
+  tcp_keepalives_count: '3',
+} as const;
 
 /**
  * Until the session of `control` ends, no other process makes this slot. Rejects with SLOT_IN_USE where another one is still at it
@@ -17,6 +31,10 @@ export async function lockSetup(
   done: () => Promise<boolean> = async () => false,
 ): Promise<boolean> {
   const deadline = performance.now() + waitMs;
+  await control.query(
+    'SELECT pg_catalog.set_config(name, $2::jsonb ->> name, false) FROM pg_catalog.pg_settings WHERE name = ANY ($1)',
+    [Object.keys(SETTINGS), JSON.stringify(SETTINGS)],
+  );
   for (;;) {
     const { rows } = await control.query<{ locked: boolean }>(
       "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('waltide set-up'), pg_catalog.hashtext($1)) AS locked",
@@ -24,31 +42,59 @@ export async function lockSetup(
     );
     if (rows[0]!.locked) return true;
     if (await done()) return false;
-    if (performance.now() >= deadline) throw setupInUse(slot, COPIED_ELSEWHERE);
+    if (performance.now() >= deadline) throw copiedElsewhere(slot, await setupHolder(control, slot));
     await sleep(RETRY_MS);
   }
 }
 
-/** Resolves once no process makes this slot. Rejects with SLOT_IN_USE where one still does after `waitMs`. Takes no lock itself. */
-export async function waitUntilSetUp(
+export interface FreeOptions {
+  /** Also from whoever still copies what the slot begins with: that one does not hold the slot meanwhile, and may stream next. */
+  readonly made: boolean;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Resolves once no other process uses the slot. Rejects with SLOT_IN_USE where one still does after `slotWaitMs`. Takes nothing itself.
+ * `client` is a session on the slot's server.
+ */
+export async function waitUntilFree(
+  client: pg.Client,
   control: pg.Client,
-  slot: string,
-  waitMs: number,
-  signal: AbortSignal,
+  { slot, slotWaitMs }: Pick<SourceConfig, 'slot' | 'slotWaitMs'>,
+  { made, log, signal }: FreeOptions,
 ): Promise<void> {
-  const deadline = performance.now() + waitMs;
-  for (;;) {
-    const { rows } = await control.query(
-      `SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
+  await waitUntilReleased(client, slot, slotWaitMs, log, signal);
+  const deadline = performance.now() + slotWaitMs;
+  for (let waited = false; made; waited = true) {
+    const pid = await setupHolder(control, slot);
+    if (pid === null) return waited ? waitUntilReleased(client, slot, slotWaitMs, log, signal) : undefined;
+    if (performance.now() >= deadline) throw copiedElsewhere(slot, pid);
+    if (!waited)
+      log.warn({ slot, pid, waitMs: slotWaitMs }, 'another process copies what the slot begins with; waiting');
+    await sleep(RETRY_MS, undefined, { signal });
+  }
+}
+
+/** The server's process of the session that holds the lock; null where none does. */
+async function setupHolder(control: pg.Client, slot: string): Promise<number | null> {
+  try {
+    const { rows } = await control.query<{ pid: number }>(
+      `SELECT l.pid FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
         WHERE d.datname = pg_catalog.current_database() AND l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
           AND l.classid = (pg_catalog.hashtext('waltide set-up')::bigint & 4294967295)::oid
           AND l.objid = (pg_catalog.hashtext($1)::bigint & 4294967295)::oid`,
       [slot],
     );
-    if (rows.length === 0) return;
-    if (performance.now() >= deadline) throw setupInUse(slot, COPIED_ELSEWHERE);
-    await sleep(RETRY_MS, undefined, { signal });
+    return rows[0]?.pid ?? null;
+  } catch (error) {
+    throw queryError(error, 'looking for another process that makes the slot');
   }
+}
+
+function copiedElsewhere(slot: string, pid: number | null): WaltideError {
+  const who = pid === null ? '' : ` (pid ${pid} on the server)`;
+  return setupInUse(slot, `another process${who} is making it, and copies every table`);
 }
 
 export function setupInUse(slot: string, why: string): WaltideError {

@@ -15,6 +15,8 @@ import {
   serverError,
 } from '../postgres/copy-session.ts';
 import type { KeyText } from '../postgres/snapshots.ts';
+import type { ChunkBounds } from './chunk-size.ts';
+import { RateLimit } from './rate-limit.ts';
 import { type PgSnapshot, parseSnapshot } from './reconcile.ts';
 import { digestSql, fromOf, type Selection, selectSql, type TableShape } from './table-shape.ts';
 import { keyText } from './table-watch.ts';
@@ -34,24 +36,31 @@ export interface Chunk {
   readonly whole: boolean;
 }
 
-export interface ReadLimits {
-  /** Reading stops after so many, so that wide rows cannot fill the memory: what came is a chunk as good as any. */
-  readonly bytesMax: number;
-  /** Told of the rows that came. Nothing more is read before it resolves. */
-  readonly room: (rows: number) => Promise<void>;
-}
-
 /** Reads chunks over one connection, which it opens when needed and again after an error. */
 export class ChunkReader {
   readonly #connect: () => Promise<pg.Client>;
+  readonly #bytesMax: number;
+  readonly #rate: RateLimit;
   #session: CopySession | null = null;
 
-  constructor(connect: () => Promise<pg.Client>) {
+  constructor(connect: () => Promise<pg.Client>, { bytesMax, rowsPerSecondMax }: ChunkBounds) {
     this.#connect = connect;
+    this.#bytesMax = bytesMax * 2;
+    this.#rate = new RateLimit(rowsPerSecondMax);
   }
 
-  /** Resolves with null where the table's shape is not that of `shape` any more. `where` has been checked before. */
-  async read(shape: TableShape, selection: Selection, where: string | null, limits: ReadLimits): Promise<Chunk | null> {
+  /**
+   * Resolves with null where the table's shape is not that of `shape` any more. `where` has been checked before. Reading stops after
+   * twice the bytes that a chunk aims at, so that wide rows cannot fill the memory: what came is a chunk as good as any.
+   */
+  async read(
+    shape: TableShape,
+    selection: Selection,
+    where: string | null,
+    signal: AbortSignal,
+  ): Promise<Chunk | null> {
+    // Before the statement, whose transaction holds locks.
+    await this.#rate.room(signal);
     this.#session ??= CopySession.take(await this.#connect());
     const session = this.#session;
     // The lock comes first: a table that is being rewritten looks empty to a snapshot taken before it was.
@@ -60,11 +69,12 @@ export class ChunkReader {
       COPY (SELECT pg_catalog.pg_current_snapshot()::text, (${digestSql(shape.table.oid)})) TO STDOUT;
       COPY (${selectSql(shape, selection, where)}) TO STDOUT; COMMIT`);
     try {
-      const answer = await this.#receive(session, shape, limits);
+      const answer = await this.#receive(session, shape);
       if (answer.cut) this.close();
       if (answer.digest !== shape.digest) return null;
       const { blocks, length, snapshot, cut } = answer;
       const count = blocks.reduce((sum, block) => sum + block.count, 0);
+      this.#rate.count(count);
       const block = blocks.at(-1);
       const last = block?.rows(block.count - 1)[0] ?? null;
       const full = 'limit' in selection && count >= selection.limit;
@@ -87,7 +97,7 @@ export class ChunkReader {
     }
   }
 
-  async #receive(session: CopySession, shape: TableShape, { bytesMax, room }: ReadLimits) {
+  async #receive(session: CopySession, shape: TableShape) {
     const head = new ByteWriter(512);
     const blocks: CopiedRows[] = [];
     let headAt = 0;
@@ -118,9 +128,8 @@ export class ChunkReader {
       }
       if (failure && ready) throw failure;
       if (starts.length > 0) blocks.push(copiedRows(shape.relation, frames, starts, ends));
-      await room(starts.length);
       // One row at least: a single one may be larger than the bound.
-      cut = !ready && length > bytesMax && blocks.length > 0;
+      cut = !ready && length > this.#bytesMax && blocks.length > 0;
     }
     const row = new Row(shape.relation, head.bytes, headAt);
     return { snapshot: row.text(0) ?? '', digest: row.text(1), blocks, length, cut };

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Config } from '../config/schema.ts';
 import { ChangeEvent, type SnapshotEnd, snapshotEndMessage, type Transaction } from '../event/change-event.ts';
@@ -92,32 +91,5 @@ export class WatermarkWriter {
     const client = this.#client;
     this.#client = null;
     await client?.end().catch(() => {});
-  }
-}
-
-/** How long one statement may read at a limited rate. Larger chunks cost a sink less. */
-const SPAN_SECONDS = 5;
-
-/** Lets through so many rows a second, on average over the run. */
-export class RateLimit {
-  readonly #rowsPerSecondMax: number | null;
-  #freeAt = 0;
-
-  constructor(rowsPerSecondMax: number | null) {
-    this.#rowsPerSecondMax = rowsPerSecondMax;
-  }
-
-  /** Rows that may be asked for at once: one transaction of the source reads them, which is not to last. */
-  limit(rows: number): number {
-    return this.#rowsPerSecondMax === null ? rows : Math.max(1, Math.min(rows, this.#rowsPerSecondMax * SPAN_SECONDS));
-  }
-
-  /** Counts rows, and waits until those of before have had their time. */
-  async take(rows: number, signal: AbortSignal): Promise<void> {
-    if (this.#rowsPerSecondMax === null) return;
-    const now = performance.now();
-    const waitMs = this.#freeAt - now;
-    if (waitMs > 0) await sleep(waitMs, undefined, { signal });
-    this.#freeAt = Math.max(now, this.#freeAt) + (rows * 1000) / this.#rowsPerSecondMax;
   }
 }

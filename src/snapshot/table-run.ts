@@ -16,8 +16,8 @@ import {
 import { writersGone } from '../postgres/writers.ts';
 import { absentKeys, chunkEvents } from './chunk-events.ts';
 import { type Chunk, ChunkReader } from './chunk-reader.ts';
-import { ChunkSize } from './chunk-size.ts';
-import { chunkBytesOf, endEvent, inSession, RateLimit, type SnapshotContext, WatermarkWriter } from './context.ts';
+import { ChunkSize, chunkBounds } from './chunk-size.ts';
+import { endEvent, inSession, type SnapshotContext, WatermarkWriter } from './context.ts';
 import { waitAside } from './quiet.ts';
 import { type Reread, Rereads } from './rereads.ts';
 import { retrying } from './retry.ts';
@@ -40,7 +40,6 @@ export class TableRun {
   readonly #watch: TableWatch;
   readonly #reader: ChunkReader;
   readonly #watermarks: WatermarkWriter;
-  readonly #rate: RateLimit;
   readonly #rereads: Rereads;
   #shape: TableShape | null = null;
   #begun: boolean;
@@ -65,21 +64,24 @@ export class TableRun {
     this.#rows = record.rows;
     this.#bytes = record.bytes;
     this.#rereads = new Rereads(record.rereads);
-    const { notedKeysMax, chunkRows } = context.config.snapshot;
-    this.#size = new ChunkSize(record.chunkRows ?? chunkRows, chunkBytesOf(context.config));
+    const { notedKeysMax } = context.config.snapshot;
+    const bounds = chunkBounds(record, context.config);
+    this.#size = new ChunkSize(bounds);
     this.#watch = new TableWatch(record.tableOid, notedKeysMax, (from, to) => this.#moved(from, to));
     const connect = (what: string) => () => context.connect(`${what} ${record.id}`);
-    this.#reader = new ChunkReader(connect('snapshot'));
+    this.#reader = new ChunkReader(connect('snapshot'), bounds);
     this.#watermarks = new WatermarkWriter(connect('watermark'));
-    this.#rate = new RateLimit(record.rowsPerSecondMax ?? context.config.snapshot.rowsPerSecondMax ?? null);
     if (this.#begun) context.weave.watch(this.#watch);
   }
 
   /** Resolves with true once all of it is durable downstream, with false where its state was changed by somebody. */
   async run(signal: AbortSignal): Promise<boolean> {
+    const over = new AbortController();
     try {
-      return await this.#run(signal);
+      return await this.#run(AbortSignal.any([signal, over.signal]));
     } finally {
+      // A chunk may be read ahead, or wait for that.
+      over.abort();
       this.#watch.stopNoting();
       this.#reader.close();
       await this.#watermarks.close();
@@ -234,16 +236,13 @@ export class TableRun {
   }
 
   #range(after: KeyText | null): Selection {
-    return { after, limit: this.#rate.limit(this.#size.rows) };
+    return { after, limit: this.#size.rows };
   }
 
   #read(selection: Selection, signal: AbortSignal): Promise<Chunk | null> {
     const where = 'keys' in selection ? null : this.record.where;
     return retrying('snapshot', this.#context.log, signal, () =>
-      this.#reader.read(this.#shape!, selection, where, {
-        bytesMax: chunkBytesOf(this.#context.config) * 2,
-        room: (rows) => this.#rate.take(rows, signal),
-      }),
+      this.#reader.read(this.#shape!, selection, where, signal),
     );
   }
 

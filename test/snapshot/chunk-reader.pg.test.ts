@@ -1,72 +1,56 @@
-import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { resolveConfig } from '../../src/config/load.ts';
 import { connectSource, withSession } from '../../src/postgres/session.ts';
 import { ChunkReader } from '../../src/snapshot/chunk-reader.ts';
-import { RateLimit } from '../../src/snapshot/context.ts';
-import { describeTable } from '../../src/snapshot/table-shape.ts';
+import { describeTable, type TableShape } from '../../src/snapshot/table-shape.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 
 let database: TestDatabase;
+let shape: TableShape;
+let readers: ChunkReader[];
+let connect: () => ReturnType<typeof connectSource>;
+
 beforeEach(async () => {
   database = await createDatabase();
-});
-afterEach(() => database.drop());
-
-it('reads no further than there is room for', async () => {
   await database.query(
-    `create table wide (id int primary key, note text);
-     insert into wide select i, repeat('x', 500) from generate_series(1, 30000) i; create publication p for table wide`,
+    'create table t (id int primary key); insert into t select generate_series(1, 1000); create publication p for table t',
   );
-  const [table] = await database.query(`select 'wide'::regclass::oid::int as oid, 'public' as schema, 'wide' as table`);
+  const [table] = await database.query(`select 't'::regclass::oid::int as oid, 'public' as schema, 't' as table`);
   const { source } = resolveConfig({ source: { url: database.url, tables: ['*.*'] } });
-  const shape = await withSession(source, 'test', (client) => describeTable(client, ['p'], table as never));
-  const reader = new ChunkReader(() => connectSource(source, 'test'));
-  const waiting: (() => void)[] = [];
-  let told = 0;
-  const chunk = reader.read(shape, { after: null, limit: 30_000 }, null, {
-    bytesMax: 2 ** 30,
-    room: (rows) => {
-      told += rows;
-      return new Promise<void>((resolve) => waiting.push(resolve));
-    },
-  });
-  let lets = 0;
-  for (let done = false; !done; ) {
-    await vi.waitUntil(() => waiting.length > 0, 20_000);
-    const before = told;
-    // It has come as far as it may: nothing more comes by itself.
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    expect(told).toBe(before);
-    expect(waiting).toHaveLength(1);
-    waiting.pop()!();
-    lets++;
-    done = await Promise.race([
-      chunk.then(() => true),
-      vi.waitUntil(() => waiting.length > 0, 20_000).then(() => false),
-    ]);
-  }
-  expect(lets).toBeGreaterThan(3);
-  expect((await chunk)!.count).toBe(30_000);
-  expect(told).toBe(30_000);
-  reader.close();
+  shape = await withSession(source, 'test', (client) => describeTable(client, ['p'], table as never));
+  connect = () => connectSource(source, 'test');
+  readers = [];
+});
+afterEach(async () => {
+  for (const reader of readers) reader.close();
+  await database.drop();
 });
 
-it('counts rows in the order in which they came, and asks for no more at once than a few seconds bring', async () => {
-  vi.useFakeTimers();
-  try {
-    const { signal } = new AbortController();
-    const rate = new RateLimit(1000);
-    expect(rate.limit(131_072)).toBe(5000);
-    expect(rate.limit(7)).toBe(7);
-    expect(new RateLimit(null).limit(131_072)).toBe(131_072);
-    await rate.take(3000, signal);
-    let taken = false;
-    const next = rate.take(1, signal).then(() => (taken = true));
-    await vi.advanceTimersByTimeAsync(2900);
-    expect(taken).toBe(false);
-    await vi.advanceTimersByTimeAsync(200);
-    await next;
-  } finally {
-    vi.useRealTimers();
-  }
+/** Reads a hundred rows after a key, at so many a second. */
+function readerAt(rowsPerSecondMax: number) {
+  const reader = new ChunkReader(connect, { rowsMax: 1000, bytesMax: 2 ** 20, rowsPerSecondMax, groups: true });
+  readers.push(reader);
+  return (after: number | null, signal = new AbortController().signal) =>
+    reader.read(shape, { after: after === null ? null : [String(after)], limit: 100 }, null, signal);
+}
+
+it('waits until the rows of before have had their time', async () => {
+  const read = readerAt(200);
+  expect((await read(null))!.count).toBe(100);
+  const began = performance.now();
+  expect((await read(100))!.count).toBe(100);
+  // Half a second; a timer may come a little early.
+  expect(performance.now() - began).toBeGreaterThan(400);
+});
+
+it('holds no lock while it waits, and can be stopped', async () => {
+  const read = readerAt(1);
+  await read(null);
+  const stop = new AbortController();
+  const next = read(100, stop.signal);
+  next.catch(() => {});
+  for (let looks = 0; looks < 3; looks++)
+    expect(await database.query(`select pid from pg_locks where relation = 't'::regclass`)).toEqual([]);
+  stop.abort();
+  await expect(next).rejects.toMatchObject({ name: 'AbortError' });
 });

@@ -69,7 +69,14 @@ const start = defineRoute({
       .default(null)
       .describe('SQL: refreshes the rows that meet it, in place; needs role admin'),
     rows_per_second_max: z.number().int().min(1).max(2_147_483_647).nullable().default(null),
-    batch_size: z.number().int().min(1).max(10_000_000).nullable().default(null).describe('most rows of a chunk'),
+    batch_size: z
+      .number()
+      .int()
+      .min(1)
+      .max(10_000_000)
+      .nullable()
+      .default(null)
+      .describe('most rows of a chunk, as snapshot.chunkRows'),
   }),
   reply: startedSnapshots,
   accepted: startedSnapshots,

@@ -22,7 +22,15 @@ const full = defineRoute({
   role: 'operator',
   summary: 'Read a table again, beside the stream',
   params: { t: table },
-  query: { batch_size: z.coerce.number().int().min(1).max(10_000_000).optional().describe('most rows of a chunk') },
+  query: {
+    batch_size: z.coerce
+      .number()
+      .int()
+      .min(1)
+      .max(10_000_000)
+      .optional()
+      .describe('most rows of a chunk, as snapshot.chunkRows'),
+  },
   body: z.strictObject({ sinks: z.array(sinkName).min(1).max(100).optional() }).optional(),
   reply: startedSnapshots,
   accepted: startedSnapshots,

@@ -120,7 +120,9 @@ export const source = z.strictObject({
       about('How often a small logical message is written to the WAL, so that an idle slot moves on; 0 turns it off.'),
     ),
   /** A killed process keeps its slot active until wal_sender_timeout (60 s by default) or a failed send. */
-  slotWaitMs: ms.default(60_000).meta(about('How long to wait for a slot that another process is using.')),
+  slotWaitMs: ms
+    .default(60_000)
+    .meta(about('How long to wait for a slot that another process is using, or copies existing rows for.')),
   /** One long report can hold it up for minutes; longer than this, someone should know. */
   slotCreateWaitMs: ms
     .default(300_000)
