@@ -18,7 +18,7 @@ import { ddlCaptureState, describePublished } from '../postgres/ddl-capture.ts';
 import { forgetMarks } from '../postgres/positions.ts';
 import type { PublishedTable } from '../postgres/publication.ts';
 import { connectSource, slotSide, withSession } from '../postgres/session.ts';
-import { lockSetup, movedOn, setupInUse } from '../postgres/setup-lock.ts';
+import { lockSetup, movedOn, setupInUse, unlockSetup } from '../postgres/setup-lock.ts';
 import { dropSlot, readSlot } from '../postgres/slot.ts';
 import { createSlot } from '../postgres/slot-creation.ts';
 import { voidSnapshots } from '../postgres/snapshots.ts';
@@ -112,7 +112,7 @@ export async function firstCopy(options: FirstCopyOptions, signal: AbortSignal):
   } finally {
     await replication.end().catch(() => {});
     if (elsewhere) await watcher.end().catch(() => {});
-    await control.end().catch(() => {});
+    await unlockSetup(control, slot);
   }
 }
 

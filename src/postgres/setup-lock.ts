@@ -40,9 +40,12 @@ export async function lockSetup(
       "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('waltide set-up'), pg_catalog.hashtext($1)) AS locked",
       [slot],
     );
-    if (rows[0]!.locked) return true;
+    if (rows[0]!.locked) {
+      holders.set(control, (await setupHolder(control, slot))!);
+      return true;
+    }
     if (await done()) return false;
-    if (performance.now() >= deadline) throw copiedElsewhere(slot, await setupHolder(control, slot));
+    if (performance.now() >= deadline) throw copiedElsewhere(slot, (await setupHolder(control, slot))?.pid ?? null);
     await sleep(RETRY_MS);
   }
 }
@@ -67,8 +70,11 @@ export async function waitUntilFree(
   await waitUntilReleased(client, slot, slotWaitMs, log, signal);
   const deadline = performance.now() + slotWaitMs;
   for (let waited = false; made; waited = true) {
-    const pid = await setupHolder(control, slot);
-    if (pid === null) return waited ? waitUntilReleased(client, slot, slotWaitMs, log, signal) : undefined;
+    const holder = await setupHolder(control, slot);
+    if (holder === null) return waited ? waitUntilReleased(client, slot, slotWaitMs, log, signal) : undefined;
+    const { pid, began } = holder;
+    // The server may not know yet that a connection of this process is lost.
+    if (began !== null && began === left.get(slot)?.began) await endSession(control, holder);
     if (performance.now() >= deadline) throw copiedElsewhere(slot, pid);
     if (!waited)
       log.warn({ slot, pid, waitMs: slotWaitMs }, 'another process copies what the slot begins with; waiting');
@@ -76,17 +82,45 @@ export async function waitUntilFree(
   }
 }
 
-/** The server's process of the session that holds the lock; null where none does. */
-async function setupHolder(control: pg.Client, slot: string): Promise<number | null> {
+interface Holder {
+  /** The server's process of the session. */
+  readonly pid: number;
+  /** When the session began; null where that cannot be seen. */
+  readonly began: string | null;
+}
+
+/** What sessions of this process are on the server. */
+const holders = new WeakMap<pg.Client, Holder>();
+/** By slot, the last session of this process that had its lock, and has been given up. */
+const left = new Map<string, Holder>();
+
+/** Ends the session that has the lock. Never rejects. */
+export async function unlockSetup(control: pg.Client, slot: string): Promise<void> {
+  const holder = holders.get(control);
+  if (holder) left.set(slot, holder);
+  await control.end().catch(() => {});
+}
+
+async function endSession(control: pg.Client, { pid, began }: Holder): Promise<void> {
+  await control.query(
+    'SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND backend_start::text = $2',
+    [pid, began],
+  );
+}
+
+/** The session that holds the lock; null where none does. */
+async function setupHolder(control: pg.Client, slot: string): Promise<Holder | null> {
   try {
-    const { rows } = await control.query<{ pid: number }>(
-      `SELECT l.pid FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
+    const { rows } = await control.query<Holder>(
+      `SELECT l.pid, a.backend_start::text AS began
+         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
+           LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
         WHERE d.datname = pg_catalog.current_database() AND l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
           AND l.classid = (pg_catalog.hashtext('waltide set-up')::bigint & 4294967295)::oid
           AND l.objid = (pg_catalog.hashtext($1)::bigint & 4294967295)::oid`,
       [slot],
     );
-    return rows[0]?.pid ?? null;
+    return rows[0] ?? null;
   } catch (error) {
     throw queryError(error, 'looking for another process that makes the slot');
   }
