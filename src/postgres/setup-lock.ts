@@ -5,20 +5,17 @@ import { WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { queryError } from './connection.ts';
 import type { SlotRecord } from './control.ts';
+import { END_LOST_SESSION, KEEPALIVE, processIdOf } from './lost-session.ts';
 import { waitUntilReleased } from './slot.ts';
 
 const RETRY_MS = 200;
 
-/**
- * For the session that holds the lock, and says nothing while rows are copied: it lasts as long as its process, however long that
- * takes, and no longer, also where the host is gone and cannot say so.
- */
-const SETTINGS = {
-  idle_session_timeout: '0',
-  tcp_keepalives_idle: '30',
-  tcp_keepalives_interval: '10',
-  tcp_keepalives_count: '3',
-} as const;
+/** The session that holds the lock says nothing while rows are copied, and lasts as long as its process. */
+const LASTING = `${KEEPALIVE};
+  SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'`;
+
+/** By slot, the server process of the last session of this process that had its lock, and has been given up. */
+const left = new Map<string, number>();
 
 /**
  * Until the session of `control` ends, no other process makes this slot. Rejects with SLOT_IN_USE where another one is still at it
@@ -31,21 +28,15 @@ export async function lockSetup(
   done: () => Promise<boolean> = async () => false,
 ): Promise<boolean> {
   const deadline = performance.now() + waitMs;
-  await control.query(
-    'SELECT pg_catalog.set_config(name, $2::jsonb ->> name, false) FROM pg_catalog.pg_settings WHERE name = ANY ($1)',
-    [Object.keys(SETTINGS), JSON.stringify(SETTINGS)],
-  );
+  await control.query(LASTING);
   for (;;) {
     const { rows } = await control.query<{ locked: boolean }>(
       "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('waltide set-up'), pg_catalog.hashtext($1)) AS locked",
       [slot],
     );
-    if (rows[0]!.locked) {
-      holders.set(control, (await setupHolder(control, slot))!);
-      return true;
-    }
+    if (rows[0]!.locked) return true;
     if (await done()) return false;
-    if (performance.now() >= deadline) throw copiedElsewhere(slot, (await setupHolder(control, slot))?.pid ?? null);
+    if (performance.now() >= deadline) throw copiedElsewhere(slot, await setupHolder(control, slot));
     await sleep(RETRY_MS);
   }
 }
@@ -70,11 +61,9 @@ export async function waitUntilFree(
   await waitUntilReleased(client, slot, slotWaitMs, log, signal);
   const deadline = performance.now() + slotWaitMs;
   for (let waited = false; made; waited = true) {
-    const holder = await setupHolder(control, slot);
-    if (holder === null) return waited ? waitUntilReleased(client, slot, slotWaitMs, log, signal) : undefined;
-    const { pid, began } = holder;
-    // The server may not know yet that a connection of this process is lost.
-    if (began !== null && began === left.get(slot)?.began) await endSession(control, holder);
+    const pid = await setupHolder(control, slot);
+    if (pid === null) return waited ? waitUntilReleased(client, slot, slotWaitMs, log, signal) : undefined;
+    if (pid === left.get(slot)) await control.query(END_LOST_SESSION, [pid]).catch(rethrow);
     if (performance.now() >= deadline) throw copiedElsewhere(slot, pid);
     if (!waited)
       log.warn({ slot, pid, waitMs: slotWaitMs }, 'another process copies what the slot begins with; waiting');
@@ -82,48 +71,29 @@ export async function waitUntilFree(
   }
 }
 
-interface Holder {
-  /** The server's process of the session. */
-  readonly pid: number;
-  /** When the session began; null where that cannot be seen. */
-  readonly began: string | null;
-}
-
-/** What sessions of this process are on the server. */
-const holders = new WeakMap<pg.Client, Holder>();
-/** By slot, the last session of this process that had its lock, and has been given up. */
-const left = new Map<string, Holder>();
-
 /** Ends the session that has the lock. Never rejects. */
 export async function unlockSetup(control: pg.Client, slot: string): Promise<void> {
-  const holder = holders.get(control);
-  if (holder) left.set(slot, holder);
+  const pid = processIdOf(control);
+  if (pid !== null) left.set(slot, pid);
   await control.end().catch(() => {});
 }
 
-async function endSession(control: pg.Client, { pid, began }: Holder): Promise<void> {
-  await control.query(
-    'SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND backend_start::text = $2',
-    [pid, began],
-  );
-}
-
-/** The session that holds the lock; null where none does. */
-async function setupHolder(control: pg.Client, slot: string): Promise<Holder | null> {
-  try {
-    const { rows } = await control.query<Holder>(
-      `SELECT l.pid, a.backend_start::text AS began
-         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
-           LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+/** The server process of the session that holds the lock; null where none does. */
+async function setupHolder(control: pg.Client, slot: string): Promise<number | null> {
+  const { rows } = await control
+    .query<{ pid: number }>(
+      `SELECT l.pid FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
         WHERE d.datname = pg_catalog.current_database() AND l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
           AND l.classid = (pg_catalog.hashtext('waltide set-up')::bigint & 4294967295)::oid
           AND l.objid = (pg_catalog.hashtext($1)::bigint & 4294967295)::oid`,
       [slot],
-    );
-    return rows[0] ?? null;
-  } catch (error) {
-    throw queryError(error, 'looking for another process that makes the slot');
-  }
+    )
+    .catch(rethrow);
+  return rows[0]?.pid ?? null;
+}
+
+function rethrow(error: unknown): never {
+  throw queryError(error, 'looking for another process that makes the slot');
 }
 
 function copiedElsewhere(slot: string, pid: number | null): WaltideError {

@@ -5,6 +5,7 @@ import { messageOf, WaltideError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { migrate } from './control.ts';
 import { heartbeat, type InstanceInfo, lockInstance, registerInstance, stopInstance } from './instances.ts';
+import { END_LOST_SESSION, KEEPALIVE, processIdOf } from './lost-session.ts';
 import { cleanUp } from './run-cleanup.ts';
 import { closeAbandoned, RUN_CHANNEL } from './runs.ts';
 import { connectSource, type Endpoint } from './session.ts';
@@ -24,9 +25,6 @@ export interface TrackerSessionOptions {
   readonly onNotification: (text: string) => void;
 }
 
-/** A host that vanished without a word is noticed by the server within about 25 s: its locks are free again. */
-const KEEPALIVE =
-  'SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 25000';
 const RECONNECT_MS = 1000;
 const LOCK_TRIES = 20;
 const LOCK_POLL_MS = 100;
@@ -131,13 +129,7 @@ export class TrackerSession {
     for (let tries = 1; !(await lockInstance(client, id)); tries++) {
       if (tries === LOCK_TRIES)
         throw new WaltideError('SOURCE_BUSY', 'an older session of this instance is still there', 'It is tried again.');
-      if (this.#lastPid !== null)
-        await trackingQuery(
-          client,
-          `SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-           WHERE pid = $1 AND application_name = pg_catalog.current_setting('application_name') AND usename = current_user`,
-          [this.#lastPid],
-        );
+      if (this.#lastPid !== null) await trackingQuery(client, END_LOST_SESSION, [this.#lastPid]);
       await sleep(LOCK_POLL_MS);
     }
   }
@@ -202,8 +194,4 @@ export class TrackerSession {
 
 function closed(): WaltideError {
   return new WaltideError('RUN_LOST', 'the tracker is closed', 'Make a new one to track work.');
-}
-
-function processIdOf(client: pg.Client): number | null {
-  return (client as unknown as { processID?: number | null }).processID ?? null;
 }
