@@ -31,6 +31,8 @@ export interface ChunkLoadOptions {
   readonly after: Promise<unknown>;
   /** Does work while nothing else writes to the file. */
   readonly turn: <T>(work: () => Promise<T>) => Promise<T>;
+  /** A chunk is stored, and what it replaces is, too: before that has gone, nothing may be written. */
+  readonly inPart: () => void;
 }
 
 /**
@@ -141,6 +143,7 @@ export class ChunkLoad implements Beside {
   }
 
   #inPart(cause: unknown): WaltideError {
+    this.#options.inPart();
     const what = `a chunk of ${this.#target.name} is stored, and what it replaces is, too: ${messageOf(cause)}`;
     return new WaltideError('SINK', what, 'Nothing to do: that goes when the file is opened again.', { cause });
   }

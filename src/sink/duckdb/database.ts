@@ -31,10 +31,11 @@ export class DuckdbFile {
   #holds = 0;
   #allowedBytes: number;
   #tidies: keyof typeof VACUUM_TASKS = 'little';
+  #threads: number;
 
   private constructor(
     path: string,
-    memoryLimit: string,
+    { memoryLimit, threads }: DatabaseOptions,
     memoryBytes: number,
     database: Database,
     connection: Connection,
@@ -42,6 +43,7 @@ export class DuckdbFile {
   ) {
     this.path = path;
     this.#memoryLimit = memoryLimit;
+    this.#threads = threads;
     this.memoryBytes = memoryBytes;
     this.#allowedBytes = memoryBytes;
     this.#database = database;
@@ -72,7 +74,7 @@ export class DuckdbFile {
       const result = await duckdb.query(connection, 'SELECT current_database()');
       const chunk = await duckdb.fetch_chunk(result);
       const catalog = new TextDecoder().decode(firstText(chunk!));
-      return new DuckdbFile(path, options.memoryLimit, limit, database, connection, catalog);
+      return new DuckdbFile(path, options, limit, database, connection, catalog);
     } catch (error) {
       if (connection) duckdb.disconnect_sync(connection);
       if (database) duckdb.close_sync(database);
@@ -117,6 +119,13 @@ export class DuckdbFile {
     if (how === this.#tidies) return;
     this.#tidies = how;
     await duckdb.query(this.connection, `SET GLOBAL max_vacuum_tasks = ${VACUUM_TASKS[how]}`);
+  }
+
+  /** How many threads DuckDB has, the caller's among them. Those that go end first what they are at. */
+  async useThreads(threads: number): Promise<void> {
+    if (threads === this.#threads) return;
+    await duckdb.query(this.connection, `SET GLOBAL threads = ${threads}`);
+    this.#threads = threads;
   }
 
   /**

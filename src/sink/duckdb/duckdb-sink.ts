@@ -282,18 +282,27 @@ class DuckdbSink implements Sink {
           `sink ${this.name} is used before open() or after close()`,
           'Please report this.',
         );
-      const options = { config: this.#config, letters: this.#letters, log: this.#log };
+      // What was beside the stream may have broken it.
+      if (this.#session?.broken) {
+        const { begun } = this.#session;
+        await this.#leave(this.#session);
+        if (begun) throw closedWhile(this.name, 'in the middle of a transaction');
+      }
+      const reading = (): boolean => this.#queries.size > 0;
+      const options = { config: this.#config, letters: this.#letters, log: this.#log, reading };
       const session = this.#session ?? (await Session.open(options, identity));
       this.#session = session;
       try {
         return await work(session);
       } finally {
-        if (session.broken) {
-          this.#session = null;
-          await this.#closeFile(session);
-        }
+        if (session.broken) await this.#leave(session);
       }
     });
+  }
+
+  async #leave(session: Session): Promise<void> {
+    this.#session = null;
+    await this.#closeFile(session);
   }
 }
 

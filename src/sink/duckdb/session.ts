@@ -58,6 +58,8 @@ export interface SessionOptions {
   readonly config: DuckdbSinkConfig;
   readonly letters: Letters | null;
   readonly log: Log;
+  /** A query runs, or something else that reads. */
+  readonly reading: () => boolean;
 }
 
 /** One open file and its one writing transaction, which a source transaction in several deliveries keeps open. */
@@ -71,10 +73,15 @@ export class Session {
   readonly #rewinding: Rewinding;
   #parts: Parts | null = null;
   readonly #loads = new Set<ChunkLoad>();
-  /** DuckDB refuses everything until the file is opened again. */
+  readonly #reading: () => boolean;
+  readonly #threads: number;
+  /** Nothing more is to be written until the file is opened again. */
   broken = false;
 
-  private constructor(file: DuckdbFile, state: State, rewinding: Rewinding, { config, letters, log }: SessionOptions) {
+  private constructor(file: DuckdbFile, state: State, rewinding: Rewinding, options: SessionOptions) {
+    const { config, letters, log, reading } = options;
+    this.#reading = reading;
+    this.#threads = config.threads;
     this.#rewinding = rewinding;
     this.file = file;
     this.state = state;
@@ -134,7 +141,10 @@ export class Session {
     const { file } = this;
     const { tables } = this.#writer;
     const after = Promise.allSettled([...this.#loads].map(({ done }) => done));
-    const beside = new ChunkLoad(delivery, chunk, { file, tables, log: this.#log, after, turn });
+    const inPart = (): void => {
+      this.broken = true;
+    };
+    const beside = new ChunkLoad(delivery, chunk, { file, tables, log: this.#log, after, turn, inPart });
     this.#loads.add(beside);
     const over = (): void => void this.#loads.delete(beside);
     beside.done.then(over, over);
@@ -279,7 +289,20 @@ export class Session {
     failpoint('after-sink-commit');
     this.state.committed();
     if (replayed) this.#rewinding.ended();
-    if (!this.broken) await this.file.tidy(this.state.filling ? 'nothing' : 'little');
+    if (!this.broken) await this.#suit();
+  }
+
+  /** Settings that suit what is going on. Without them all is as right, and what is committed must not look as if it were not. */
+  async #suit(): Promise<void> {
+    const { filling, refilling } = this.state;
+    try {
+      await this.file.tidy(filling ? 'nothing' : 'little');
+      // In DuckDB, who waits for another thread's part of a statement turns round and round meanwhile; chunks and changes together
+      // have enough to do. Not while somebody reads: threads go at the end of what they are at.
+      if (!this.#reading()) await this.file.useThreads(refilling ? 1 : this.#threads);
+    } catch (error) {
+      this.#log.warn({ sink: this.#name, reason: messageOf(error) }, 'a setting of DuckDB could not be changed');
+    }
   }
 
   /** Rolls back. Nothing of what failed is in the file or in the state afterwards. */

@@ -168,6 +168,12 @@ export class State {
     return false;
   }
 
+  /** A snapshot is being gathered of a table that is followed meanwhile. */
+  get refilling(): boolean {
+    for (const { live, shadow } of this.#tables.values()) if (live && shadow) return true;
+    return false;
+  }
+
   #merged(): Map<string, SinkTable> {
     const merged = new Map(this.#tables);
     for (const [key, table] of this.#newTables) {

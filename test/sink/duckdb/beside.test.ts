@@ -1,7 +1,8 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import type { ChangeEvent } from '../../../src/event/change-event.ts';
 import { CopiedRows, CopyEvent } from '../../../src/event/copied-rows.ts';
+import type * as Settle from '../../../src/sink/duckdb/chunk-settle.ts';
 import { Overtaken } from '../../../src/sink/duckdb/overtaken.ts';
 import { damage } from '../../support/compare.ts';
 import { copyLine } from '../../support/copy-line.ts';
@@ -252,6 +253,64 @@ describe('a chunk beside the stream', () => {
     const bag = relation('bag', [['id', 'int4']], { key: [] });
     await sink.apply(begin(bag));
     expect(await sink.beside!(delivery(chunk(bag, [['1']])))).toBeNull();
+  });
+});
+
+const fault = vi.hoisted((): { settle: (() => never) | null } => ({ settle: null }));
+vi.mock('../../../src/sink/duckdb/chunk-settle.ts', async (original) => {
+  const real = await original<typeof Settle>();
+  const settleChunk: typeof real.settleChunk = async (connection, settled) =>
+    fault.settle ? fault.settle() : real.settleChunk(connection, settled);
+  return { ...real, settleChunk };
+});
+
+describe('a chunk that is stored while what it replaces cannot be deleted', () => {
+  async function failing(next: (sink: TestSink) => Promise<unknown>, first = changes(['c', item, ['1', 'new']])) {
+    const sink = await filling(item, ['2', 'two']);
+    const load = (await sink.beside!(
+      delivery(
+        chunk(item, [
+          ['1', 'old'],
+          ['2', 'two'],
+        ]),
+      ),
+    ))!;
+    load.passes(first.events);
+    const waiting: Promise<unknown>[] = [sink.apply(first)];
+    fault.settle = () => {
+      fault.settle = null;
+      // Behind the chunk in the line, and before anybody knows of its end.
+      waiting.push(next(sink));
+      throw new Error('a test');
+    };
+    await expect(load.done).rejects.toThrow('is stored, and what it replaces is, too: a test');
+    return { sink, ended: Promise.all(waiting) };
+  }
+
+  test('keeps a change of the same row that waited behind it', async () => {
+    const { sink, ended } = await failing((of) => of.apply(changes(['u', item, ['1', 'newer']])));
+    await ended;
+    await sink.apply(end(item));
+    expect(await sink.rows(all)).toEqual([
+      [1, 'newer'],
+      [2, 'two'],
+    ]);
+  });
+
+  test('lets no transaction go on without its first part', async () => {
+    const part = { ...changes(['c', item, ['1', 'new']]), complete: false };
+    const { sink, ended } = await failing(
+      (of) => of.apply({ ...part, events: events([['c', item, ['3', 'x']]]) }),
+      part,
+    );
+    await expect(ended).rejects.toThrow('was closed while it was in the middle of a transaction');
+    await sink.apply(changes(['c', item, ['1', 'new']], ['c', item, ['3', 'x']]));
+    await sink.apply(end(item));
+    expect(await sink.rows(all)).toEqual([
+      [1, 'new'],
+      [2, 'two'],
+      [3, 'x'],
+    ]);
   });
 });
 

@@ -190,6 +190,21 @@ describe('a snapshot of a live table', () => {
     expect([...seen].map((one) => one.slice(1, -1)).filter((one) => !possible.includes(one))).toEqual([]);
   });
 
+  test('has one thread of DuckDB while it runs, and leaves a query those that it began with', async () => {
+    const sink = await filled('a');
+    const threads = async (): Promise<unknown> => (await sink.rows(`SELECT current_setting('threads')::int`))[0]![0];
+    const before = await threads();
+    expect(before).toBeGreaterThan(1);
+    const reading = sink.query!('SELECT count(*) FROM range(200000000)', { rowsMax: 1, timeoutMs: 60_000 });
+    await sink.apply(delivery(begin('x')));
+    expect(await threads()).toBe(before);
+    await reading;
+    await sink.apply(delivery(rows('x', ['1', 'a', LONG])));
+    expect(await threads()).toBe(1);
+    await sink.apply(delivery(end('x')));
+    expect(await threads()).toBe(before);
+  });
+
   test('goes on where the live table cannot take the new shape', async () => {
     const sink = await filled('a');
     const other = relation('item', [['id', 'date']]);
