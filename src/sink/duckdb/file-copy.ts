@@ -11,9 +11,14 @@ const readFd = promisify(read);
 /** The log beside a DuckDB file: what was committed after the last checkpoint. */
 export const logPath = (path: string): string => `${path}.wal`;
 
-/** Bytes of a file; 0 where there is none. */
+/** Bytes of a file; 0 where there is none. Rejects where that cannot be told: a copy without the log would lack what it holds. */
 export async function bytesOf(path: string): Promise<number> {
-  return (await stat(path).catch(() => null))?.size ?? 0;
+  try {
+    return (await stat(path)).size;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 0;
+    throw fileError(`looking at ${path}`, error);
+  }
 }
 
 /**

@@ -1,3 +1,4 @@
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import duckdb from '@duckdb/node-bindings';
 import { expect, test } from 'vitest';
@@ -54,4 +55,13 @@ test('a file that is copied while it is written to is as it was when its checkpo
       copy.close();
     }
   }
+});
+
+test('a log that is not there has no bytes, and one that cannot be looked at is no empty one', async () => {
+  const folder = await directory();
+  const file = join(folder, 'a.duckdb');
+  await writeFile(file, 'four');
+  expect(await bytesOf(file)).toBe(4);
+  expect(await bytesOf(join(folder, 'b.duckdb'))).toBe(0);
+  await expect(bytesOf(join(file, 'c'))).rejects.toThrow('ENOTDIR');
 });
