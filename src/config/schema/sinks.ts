@@ -42,7 +42,7 @@ const duckdb = z.strictObject({
         'Memory for DuckDB: what it counts, and about as much that it does not. A batch that cannot be applied otherwise gets up to four times that, with a line in the log.',
       ),
     ),
-  threads: z.number().int().min(1).default(2).meta(about("DuckDB's threads.")),
+  threads: z.number().int().min(1).default(2).meta(about("DuckDB's threads; one while a table is read again.")),
   /** Nothing outside of the file is reached because a query names it. */
   s3: z
     .boolean()
